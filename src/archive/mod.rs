@@ -1,0 +1,1 @@
+//! WAL: push, get, status.

@@ -1,0 +1,1 @@
+//! From a cluster into the repository.

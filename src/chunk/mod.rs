@@ -1,0 +1,1 @@
+//! Where a stream is cut: page-aligned extents, FastCDC, folders of small files.

@@ -1,0 +1,1 @@
+//! Frames: how a chunk is written smaller, and read back.

@@ -1,0 +1,1 @@
+//! Keys and their derivation, the one sealing function, envelopes, key slots, signatures: bytes in, bytes out.

@@ -1,0 +1,32 @@
+//! pgcairn: deduplicating, encrypted backups for PostgreSQL.
+//!
+//! The layers, lowest first; each may use those above it in this list and none below:
+//!
+//! | layer | what it is |
+//! |---|---|
+//! | [`units`] | LSNs, segment names, ids, sizes, times, progress |
+//! | [`crypt`], [`chunk`], [`codec`], [`store`] | keys and sealing; cutting; frames; where objects lie |
+//! | [`repo`] | what a repository is: log, packs, structure nodes, WAL objects, sessions |
+//! | [`host`] | what this machine keeps and says: configuration, paths, state, cache, locks |
+//! | [`pg`] | what PostgreSQL is (needs only `units`) |
+//! | [`backup`], [`archive`], [`restore`], [`look`] | what users ask for |
+//! | [`cli`] | arguments, output, exit codes |
+//!
+//! The repository's format is described in `format-spec.md`.
+
+#![forbid(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
+
+pub mod archive;
+pub mod backup;
+pub mod chunk;
+pub mod cli;
+pub mod codec;
+pub mod crypt;
+pub mod host;
+pub mod look;
+pub mod pg;
+pub mod repo;
+pub mod restore;
+pub mod store;
+pub mod units;

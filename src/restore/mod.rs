@@ -1,0 +1,1 @@
+//! From the repository into a data directory.

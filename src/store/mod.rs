@@ -1,0 +1,1 @@
+//! Where objects lie: the backend trait and the local directory.

@@ -1,0 +1,45 @@
+//! What kind of failure an error is, and what to do about it: every layer's error type answers both.
+
+/// The classes of failure that users and scripts tell apart (`"class"` in JSON).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Wrong arguments or configuration: exit 2.
+    Usage,
+    /// What was asked for is proven not to be there: exit 4.
+    Absent,
+    /// It could be done and must not be: a safety rule stands against it.
+    Refused,
+    /// The store, server or host can't be reached or does not answer (now).
+    Unreachable,
+    /// No right to do it: permissions, keys, roles.
+    Denied,
+    /// Bytes are not what they have to be.
+    Corrupt,
+    /// Something else is there or happening that excludes it.
+    Conflict,
+    /// Anything else.
+    Failed,
+}
+
+/// An error that knows its class and, where it was understood, the cure.
+pub trait Explain: std::error::Error {
+    /// The class of failure.
+    fn class(&self) -> Class;
+
+    /// One line: what the user can do. `None` where nothing better than the cause can be said.
+    fn cure(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The class of an I/O error of this host.
+pub fn class_of_io(error: &std::io::Error) -> Class {
+    use std::io::ErrorKind as K;
+    match error.kind() {
+        K::NotFound => Class::Absent,
+        K::PermissionDenied | K::ReadOnlyFilesystem => Class::Denied,
+        K::TimedOut | K::ConnectionRefused | K::ConnectionReset | K::HostUnreachable | K::NetworkUnreachable => Class::Unreachable,
+        _ => Class::Failed,
+    }
+}
