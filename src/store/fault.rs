@@ -95,6 +95,11 @@ impl ForgetfulFs {
         self.state().crash_at = Some(step);
     }
 
+    /// Only the process had died: what it did is there, durable or not.
+    pub fn go_on(&self) {
+        self.state().crash_at = None;
+    }
+
     /// The file system after a power failure; `survives` decides for everything that was not made durable.
     pub fn reboot(&self, mut survives: impl FnMut() -> bool) -> Self {
         let state = self.state();
@@ -345,6 +350,18 @@ mod tests {
             }
         }
         assert!(steps() > 10);
+    }
+
+    #[test]
+    fn what_another_process_left_unfinished_is_made_durable() {
+        for step in 0..=steps() {
+            let fs = ForgetfulFs::new(1000);
+            fs.crash_at(step);
+            let _ = create(&fs, BYTES);
+            fs.go_on();
+            assert!(matches!(create(&fs, BYTES).unwrap(), Create::Created | Create::Same));
+            assert_eq!(read(&fs.reboot(|| false)).as_deref(), Some(BYTES), "step {step}");
+        }
     }
 
     #[test]
