@@ -1,1 +1,2 @@
 //! What PostgreSQL is.
+pub mod conninfo;
