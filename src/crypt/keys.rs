@@ -11,8 +11,8 @@ use std::fmt;
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, Serializable};
 
-use super::sign::{PublicKey, SigningKey};
-use super::{CryptError, Secret, envelope, seal};
+use super::sign::{PublicKey, SigningKey, key_id};
+use super::{CryptError, Secret, envelope, seal, secret};
 use crate::units::{ChunkId, DomainId, KeyId, RepositoryId};
 
 /// What a chunk is: ids of different roles never meet, so that a page can't pose as a node.
@@ -45,13 +45,6 @@ impl ContentPublic {
     pub fn id(&self) -> KeyId {
         key_id(&self.0)
     }
-}
-
-/// The id of a public key: the first 16 bytes of its BLAKE3 hash.
-pub fn key_id(public: &[u8; 32]) -> KeyId {
-    let mut id = [0; 16];
-    id.copy_from_slice(&blake3::hash(public).as_bytes()[..16]);
-    KeyId(id)
 }
 
 /// The secret half: opens content. A writer that can't read does not hold it.
@@ -99,7 +92,7 @@ impl fmt::Debug for ContentSecret {
 }
 
 /// All that a repository's owner holds.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Root {
     /// The repository that it is the root of.
     pub repository: RepositoryId,
@@ -122,9 +115,9 @@ impl Root {
     /// If the operating system has no random numbers.
     pub fn random() -> Result<Self, CryptError> {
         Ok(Root {
-            repository: RepositoryId(super::secret::random()?),
-            domain: DomainId(super::secret::random()?),
-            owner: SigningKey::random()?,
+            repository: RepositoryId(secret::random()?),
+            domain: DomainId(secret::random()?),
+            owner: SigningKey::from_seed(&secret::random()?),
             content: ContentSecret::random()?,
             id_key: Secret::random()?,
             table_key: Secret::random()?,
@@ -132,7 +125,7 @@ impl Root {
     }
 
     /// The owner's public key.
-    pub fn owner_public(&self) -> PublicKey {
+    pub fn owner_public(&self) -> &PublicKey {
         self.owner.public()
     }
 

@@ -227,7 +227,7 @@ fn encode_root(root: &Root) -> Vec<u8> {
         root.content.expose(),
         root.id_key.expose(),
         root.table_key.expose(),
-        &root.owner_public().0,
+        root.owner_public().as_bytes(),
         &root.content.public().0,
     ] {
         bytes.extend_from_slice(part);
@@ -251,7 +251,7 @@ fn decode_root(bytes: &[u8]) -> Result<Root, CryptError> {
         id_key: Secret::new(*id_key),
         table_key: Secret::new(*table_key),
     };
-    if root.owner_public().0 != *owner_public || root.content.public().0 != *content_public {
+    if root.owner_public().as_bytes() != owner_public || root.content.public().0 != *content_public {
         return Err(malformed("its secret and public halves don't match"));
     }
     Ok(root)

@@ -1,1 +1,16 @@
-//! What PostgreSQL is.
+//! What PostgreSQL is, for majors 13 to 19: bytes and texts in, facts out. Nothing here opens a file.
+//!
+//! - `control_file.rs`: [`ControlFile`], what `global/pg_control` says
+//! - `page.rs`, `checksum.rs`: data pages, and what to make of one read under a running server
+//! - `filenode_map.rs`: is a `pg_filenode.map` whole?
+//! - `wal/`: segments, records, and what to know of a segment without reading it again
+
+mod bytes;
+pub mod checksum;
+pub mod conninfo;
+pub mod control_file;
+pub mod filenode_map;
+pub mod page;
+pub mod wal;
+
+pub use control_file::ControlFile;

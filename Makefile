@@ -1,0 +1,42 @@
+# make test needs Rust and Python 3; servers are found or fetched by scripts/postgres.
+SHELL := /bin/bash
+CARGO ?= cargo
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+SKIPS := $(TARGET)/test-skips.txt
+
+.PHONY: all demo test test-full bench lint
+
+all:
+	$(CARGO) build --release --locked
+
+# A PostgreSQL is backed up under load, loses a table, and gets it back.
+demo:
+	$(CARGO) build --release --locked
+	scripts/demo
+
+# Builds first, so that no test waits for a compiler; ends with the number of tests that were left out, and why.
+test:
+	@rm -f $(SKIPS)
+	$(CARGO) build --locked --all-targets
+	@code=0; \
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    $(CARGO) nextest run --locked --no-fail-fast --no-tests=pass || code=$$?; \
+	    $(CARGO) test --locked --doc || code=$$?; \
+	else \
+	    $(CARGO) test --locked --no-fail-fast || code=$$?; \
+	fi; \
+	if [ -e $(SKIPS) ]; then sort $(SKIPS) | uniq -c; fi; \
+	echo "left out: $$(cat $(SKIPS) 2>/dev/null | wc -l)"; \
+	exit $$code
+
+# All majors, and more data.
+test-full:
+	PGCAIRN_TEST_FULL=1 $(MAKE) test
+
+bench:
+	$(CARGO) bench --locked
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps

@@ -1,0 +1,56 @@
+//! Pages that are not what they should be.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::units::Lsn;
+
+/// A page that stayed wrong when it was read again.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct DamagedPage {
+    /// The file, relative to the data directory.
+    pub path: String,
+    /// The relation's fork: `main`, `fsm`, `vm` or `init`.
+    pub fork: String,
+    /// Block within the fork.
+    pub block: u32,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// Collects damage from all threads.
+#[derive(Default)]
+pub struct Damage {
+    pages: Mutex<Vec<DamagedPage>>,
+    newest: Mutex<Vec<(Lsn, DamagedPage)>>,
+}
+
+/// Pages that claim to be newest are remembered until the stop LSN is known.
+const CLAIMS: usize = 32;
+
+impl Damage {
+    /// A page is damaged.
+    pub fn add(&self, page: DamagedPage) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).push(page);
+    }
+
+    /// A page has this LSN, which WAL will or won't reach.
+    pub fn claims(&self, lsn: Lsn, page: impl FnOnce() -> DamagedPage) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.len() < CLAIMS {
+            newest.push((lsn, page()));
+        } else if let Some(lowest) = newest.iter_mut().min_by_key(|(lsn, _)| *lsn).filter(|(lowest, _)| *lowest < lsn) {
+            *lowest = (lsn, page());
+        }
+    }
+
+    /// All that was found, in order; `stop` is where the backup ends: no page can have an LSN beyond it.
+    pub fn finish(self, stop: Option<Lsn>) -> Vec<DamagedPage> {
+        let mut pages = self.pages.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let newest = self.newest.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stop) = stop {
+            pages.extend(newest.into_iter().filter(|(lsn, _)| *lsn > stop).map(|(_, page)| page));
+        }
+        pages.sort_by(|a, b| (&a.path, a.block).cmp(&(&b.path, b.block)));
+        pages
+    }
+}

@@ -1,0 +1,114 @@
+//! The password file, `hostname:port:database:username:password` a line (`passwordFromFile` in fe-connect.c).
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::Password;
+
+/// For what a password is wanted.
+pub(super) struct Login<'a> {
+    /// A host's name or address, or a socket's folder.
+    pub host: &'a str,
+    /// Is it a folder in which servers put their sockets by default? Lines for `localhost` fit then.
+    pub default_socket: bool,
+    pub port: u16,
+    pub dbname: &'a str,
+    pub user: &'a str,
+}
+
+/// More than anybody's passwords.
+const LARGEST: u64 = 4 << 20;
+
+/// The password of the first line that fits. A file that others may read is not used, as in libpq, and `warn` is told;
+/// one that isn't there is nothing to speak of.
+pub(super) fn look_up(path: &Path, login: &Login<'_>, warn: &mut dyn FnMut(String)) -> Option<Password> {
+    // Opened without waiting: a fifo must not hang us before it is seen to be one.
+    let opened = File::options().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            warn(format!("the password file {} is not used: {error}", path.display()));
+            return None;
+        }
+    };
+    match read(file) {
+        Ok(text) => find(&text, login),
+        Err(reason) => {
+            warn(format!("the password file {} is not used: {reason}", path.display()));
+            None
+        }
+    }
+}
+
+fn read(file: File) -> Result<Zeroizing<String>, String> {
+    let meta = file.metadata().map_err(|e| e.to_string())?;
+    if !meta.is_file() {
+        return Err("it is not a plain file".to_owned());
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(format!("its mode {:04o} lets others in; chmod 0600 it", meta.mode() & 0o7777));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    let length = file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if length as u64 > LARGEST {
+        return Err(format!("it is larger than {LARGEST} bytes"));
+    }
+    // Lines in another encoding don't hinder the others.
+    Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn find(text: &str, login: &Login<'_>) -> Option<Password> {
+    let port = login.port.to_string();
+    let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.find_map(|line| {
+        let fits = |field: &Field<'_>, wanted: &str| field.is_any() || field.text().as_str() == wanted;
+        let (host, rest) = Field::take(line)?;
+        let host_fits = fits(&host, login.host) || login.default_socket && fits(&host, "localhost");
+        let (line_port, rest) = Field::take(rest)?;
+        let (dbname, rest) = Field::take(rest)?;
+        let (user, rest) = Field::take(rest)?;
+        // What is behind another colon isn't the password's.
+        let password = Field::take(rest).map_or(Field(rest), |(field, _)| field);
+        let all = host_fits && fits(&line_port, &port) && fits(&dbname, login.dbname) && fits(&user, login.user);
+        all.then(|| Password::new(password.text().to_string()))
+    })
+}
+
+/// A field as written, with its backslashes.
+struct Field<'a>(&'a str);
+
+impl<'a> Field<'a> {
+    /// Up to the next colon that has no backslash before it; and what follows.
+    fn take(text: &'a str) -> Option<(Field<'a>, &'a str)> {
+        let mut escaped = false;
+        for (at, c) in text.char_indices() {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                ':' => return Some((Field(text.get(..at)?), text.get(at + 1..)?)),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn is_any(&self) -> bool {
+        self.0 == "*"
+    }
+
+    fn text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(self.0.len()));
+        let mut rest = self.0.chars();
+        while let Some(c) = rest.next() {
+            let escaped = if c == '\\' { rest.next() } else { None };
+            text.push(escaped.unwrap_or(c));
+        }
+        text
+    }
+}

@@ -1,0 +1,12 @@
+//! Write-ahead log as bytes: what a file's name says, what its header says, and which records it holds.
+//!
+//! - `name.rs`: [`WalFileName`], the names that come through archive_command
+//! - `header.rs`: [`check_segment`]: is the file what its name says?
+//! - `record.rs`: a record's header, and what ends of transactions and restore points say
+//! - `walk.rs`: from pages to records, with all lengths bounded and all checksums verified
+//! - `scan.rs`: [`SegmentScan`]: the facts about one segment that the archive keeps
+//! - `find.rs`: [`find`]: a transaction's end or a restore point in a run of segments
+
+mod header;
+
+pub use header::{LONG_HEADER, SHORT_HEADER, SegmentError, SegmentHeader, WalPageHeader, check_segment, major_of_magic};

@@ -1,0 +1,373 @@
+//! Finding packs, fetching their tables, opening blobs. Every chunk that leaves here has had its id re-computed.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use super::{END, MAX_PACK, MAX_TAIL, PackTable, Place, Row, TRAILER, blob_aad, table_aad};
+use crate::codec;
+use crate::crypt::envelope::{self, Envelope};
+use crate::crypt::{ChunkRole, CryptError, Opening, Sealing, Secret, seal};
+use crate::repo::bytes::{Malformed, Reader};
+use crate::repo::{PackRef, RepoError};
+use crate::store::{Backend, ObjectName};
+use crate::units::{ChunkId, PackId, SessionId, ShortId};
+
+/// Neighbouring blobs are fetched together if no more than this lies between them.
+const GAP: u64 = 64 << 10;
+/// The most that one request fetches.
+const WINDOW: u64 = 8 << 20;
+/// Tables that are kept in memory, in rows.
+const KEPT_ROWS: usize = 200_000;
+
+/// The bytes of a chunk whose id has been re-computed.
+#[derive(Clone)]
+pub struct VerifiedChunk {
+    id: ChunkId,
+    bytes: Arc<[u8]>,
+}
+
+impl VerifiedChunk {
+    /// Its id.
+    pub fn id(&self) -> ChunkId {
+        self.id
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A table with what is needed to open the pack's blobs.
+pub struct LoadedTable {
+    table: PackTable,
+    subkey: Secret,
+    envelopes: Vec<(Envelope, OnceLock<Secret>)>,
+}
+
+impl LoadedTable {
+    /// Its rows.
+    pub fn rows(&self) -> &[Row] {
+        &self.table.rows
+    }
+
+    /// The row and the id of the chunk at `place`.
+    pub fn find(&self, place: Place) -> Option<(&Row, ChunkId, u32)> {
+        let row = self.table.rows.get(place.blob as usize)?;
+        let (id, len) = row.chunks.get(usize::from(place.position))?;
+        Some((row, *id, *len))
+    }
+}
+
+/// All packs that a reader knows of: by the log, by what a session has just stored.
+pub struct Packs {
+    backend: Arc<dyn Backend>,
+    sealing: Sealing,
+    directory: RwLock<HashMap<PackId, PackRef>>,
+    tables: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    tables: HashMap<PackId, Arc<LoadedTable>>,
+    order: VecDeque<PackId>,
+    rows: usize,
+}
+
+/// The name of a pack's object.
+pub fn pack_name(session: SessionId, pack: &PackRef) -> Result<ObjectName, RepoError> {
+    Ok(format!("pack/{session}/{}-{}", pack.id, pack.hash).parse::<ObjectName>().map_err(crate::store::StoreError::from)?)
+}
+
+impl Packs {
+    /// Knows no pack yet.
+    pub fn new(backend: Arc<dyn Backend>, sealing: Sealing) -> Self {
+        Packs { backend, sealing, directory: RwLock::default(), tables: Mutex::default() }
+    }
+
+    /// Makes packs known.
+    pub fn add(&self, packs: impl IntoIterator<Item = PackRef>) {
+        let mut directory = self.directory.write().unwrap_or_else(PoisonError::into_inner);
+        directory.extend(packs.into_iter().map(|p| (p.id, p)));
+    }
+
+    /// What is known of a pack.
+    ///
+    /// # Errors
+    /// [`RepoError::UnknownPack`].
+    pub fn known(&self, id: PackId) -> Result<PackRef, RepoError> {
+        let directory = self.directory.read().unwrap_or_else(PoisonError::into_inner);
+        directory.get(&id).copied().ok_or(RepoError::UnknownPack { pack: id })
+    }
+
+    /// Puts a table that is known already (its pack was just stored, or it comes from elsewhere and was checked).
+    fn keep(&self, id: PackId, table: Arc<LoadedTable>) {
+        let mut kept = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.rows += table.table.rows.len();
+        if kept.tables.insert(id, table).is_none() {
+            kept.order.push_back(id);
+        }
+        while kept.rows > KEPT_ROWS && kept.order.len() > 1 {
+            let Some(oldest) = kept.order.pop_front() else { break };
+            if let Some(table) = kept.tables.remove(&oldest) {
+                kept.rows = kept.rows.saturating_sub(table.table.rows.len());
+            }
+        }
+    }
+
+    /// The table of a pack, from memory or by one ranged read.
+    ///
+    /// # Errors
+    /// If the pack isn't known, isn't there, or its tail is damaged.
+    pub fn table(&self, id: PackId) -> Result<Arc<LoadedTable>, RepoError> {
+        if let Some(table) = self.tables.lock().unwrap_or_else(PoisonError::into_inner).tables.get(&id) {
+            return Ok(Arc::clone(table));
+        }
+        let pack = self.known(id)?;
+        let name = pack_name(pack.session, &pack)?;
+        if pack.size > MAX_PACK || u64::from(pack.tail) > pack.size || pack.tail > MAX_TAIL {
+            return Err(RepoError::corrupt(&name, "the log gives it an impossible size"));
+        }
+        let tail_at = pack.size - u64::from(pack.tail);
+        let tail = self.backend.read_range(&name, tail_at, pack.tail as usize)?;
+        let table = Arc::new(self.open_tail(id, &tail, tail_at).map_err(|e| e.at(&name))?);
+        self.keep(id, Arc::clone(&table));
+        Ok(table)
+    }
+
+    fn open_tail(&self, id: PackId, tail: &[u8], blobs_end: u64) -> Result<LoadedTable, TailError> {
+        let (front, trailer) = tail.split_at_checked(tail.len().saturating_sub(TRAILER)).ok_or(Malformed("too short"))?;
+        let mut from = Reader::new(trailer);
+        let (table_len, envelopes, zero) = (from.u32()? as usize, from.u16()?, from.u16()?);
+        if from.array::<16>()? != id.0 || from.array::<8>()? != *END || zero != 0 {
+            return Err(Malformed("its trailer is not that of this pack").into());
+        }
+        let mut from = Reader::new(front);
+        let (nonce, sealed) = (from.array()?, from.bytes(table_len)?.to_vec());
+        let count = from.count(envelopes.into(), envelope::LEN)?;
+        let envelopes_ = (0..count).map(|_| Ok((Envelope(from.array()?), OnceLock::new()))).collect::<Result<Vec<_>, Malformed>>()?;
+        let salt = from.array()?;
+        from.end()?;
+        let subkey = seal::subkey(self.sealing.table_key(), &salt);
+        let plain = seal::open(&subkey, &nonce, &table_aad(&self.sealing.domain, &id), sealed, "the table of a pack")?;
+        Ok(LoadedTable { table: PackTable::decode(&plain, envelopes, blobs_end)?, subkey, envelopes: envelopes_ })
+    }
+
+    /// One node of the structure: needs the table key alone.
+    ///
+    /// # Errors
+    /// If it isn't there or not what `id` names.
+    pub fn node(&self, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError> {
+        let table = self.table(place.pack)?;
+        let name = self.name(place.pack)?;
+        let (row, found, _) = table.find(place).ok_or_else(|| RepoError::corrupt(&name, "a node names a blob that it hasn't"))?;
+        if found.short() != id || row.role != ChunkRole::Structure || row.chunks.len() != 1 {
+            return Err(RepoError::corrupt(&name, "another chunk lies where a node of the structure is expected"));
+        }
+        let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
+        let frame = seal::open(&table.subkey, &row.nonce, &blob_aad(&self.sealing.domain, &[0; 16], row), sealed, "a structure node")
+            .map_err(|source| RepoError::Crypt { object: name.to_string(), source })?;
+        let plain = codec::decode(row.kind, &frame, row.plain_len(), None)
+            .map_err(|source| RepoError::Codec { object: name.to_string(), source })?;
+        self.checked(&name, ChunkRole::Structure, found, plain)
+    }
+
+    /// One chunk of content.
+    ///
+    /// # Errors
+    /// If it isn't there or not what `id` names.
+    pub fn content(&self, opening: &Opening, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError> {
+        let mut found = None;
+        self.contents(opening, &[(id, place)], &mut |_, chunk| {
+            found = Some(chunk.clone());
+            Ok(())
+        })?;
+        found.ok_or_else(|| RepoError::Corrupt { object: format!("pack {}", place.pack), why: "a chunk was not found".into() })
+    }
+
+    /// Many chunks of content, neighbours fetched together; `each` gets the number of the wanted one and its bytes, in
+    /// any order.
+    ///
+    /// # Errors
+    /// If one of them isn't there or not what its id names; or what `each` returned.
+    pub fn contents(
+        &self,
+        opening: &Opening,
+        wanted: &[(ShortId, Place)],
+        each: &mut dyn FnMut(usize, &VerifiedChunk) -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        let references = self.references_of(wanted)?;
+        let mut loaded: HashMap<Place, VerifiedChunk> = HashMap::new();
+        self.fetch(opening, &references, &HashMap::new(), &mut |at, chunk| {
+            if let Some((_, place)) = references.get(at) {
+                loaded.insert(*place, chunk.clone());
+            }
+            Ok(())
+        })?;
+        self.fetch(opening, wanted, &loaded, each)
+    }
+
+    /// The whole chunks that patches among `wanted` need, each once.
+    fn references_of(&self, wanted: &[(ShortId, Place)]) -> Result<Vec<(ShortId, Place)>, RepoError> {
+        let mut references = Vec::new();
+        for (_, place) in wanted {
+            let table = self.table(place.pack)?;
+            if let Some((row, _, _)) = table.find(*place) {
+                references.extend(row.references.iter().map(|r| (r.id.short(), r.place)));
+            }
+        }
+        references.sort_by_key(|(_, place)| *place);
+        references.dedup();
+        Ok(references)
+    }
+
+    fn fetch(
+        &self,
+        opening: &Opening,
+        wanted: &[(ShortId, Place)],
+        references: &HashMap<Place, VerifiedChunk>,
+        each: &mut dyn FnMut(usize, &VerifiedChunk) -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        order.sort_by_key(|i| wanted.get(*i).map(|(_, place)| *place));
+        let mut at = 0;
+        while let Some((_, first)) = order.get(at).and_then(|i| wanted.get(*i)) {
+            let table = self.table(first.pack)?;
+            let run = window_of(&table, order.get(at..).unwrap_or_default(), wanted, first.pack);
+            let Some((start, end)) = run.range else {
+                return Err(RepoError::corrupt(&self.name(first.pack)?, "a node names a blob that it hasn't"));
+            };
+            let name = self.name(first.pack)?;
+            let bytes = self.backend.read_range(&name, start, (end - start) as usize)?;
+            let mut last: Option<(u32, Vec<u8>)> = None;
+            for i in order.get(at..at + run.count).unwrap_or_default() {
+                let Some((id, place)) = wanted.get(*i) else { continue };
+                let (row, found, len) =
+                    table.find(*place).ok_or_else(|| RepoError::corrupt(&name, "a node names a blob that it hasn't"))?;
+                if found.short() != *id || row.role != ChunkRole::Content {
+                    return Err(RepoError::corrupt(&name, "another chunk lies where this one is expected"));
+                }
+                if last.as_ref().is_none_or(|(blob, _)| *blob != place.blob) {
+                    let from = (u64::from(row.offset) - start) as usize;
+                    let sealed = bytes.get(from..from + row.len as usize).unwrap_or_default();
+                    last = Some((place.blob, self.open_blob(opening, &table, row, sealed, references, &name)?));
+                }
+                let plain = last.as_ref().map(|(_, plain)| plain.as_slice()).unwrap_or_default();
+                let before: u64 = row.chunks.iter().take(place.position.into()).map(|(_, len)| u64::from(*len)).sum();
+                let part = plain.get(before as usize..(before + u64::from(len)) as usize).unwrap_or_default();
+                each(*i, &self.checked(&name, ChunkRole::Content, found, part.to_vec())?)?;
+            }
+            at += run.count;
+        }
+        Ok(())
+    }
+
+    fn open_blob(
+        &self,
+        opening: &Opening,
+        table: &LoadedTable,
+        row: &Row,
+        sealed: &[u8],
+        references: &HashMap<Place, VerifiedChunk>,
+        name: &ObjectName,
+    ) -> Result<Vec<u8>, RepoError> {
+        let crypt = |source: CryptError| RepoError::Crypt { object: name.to_string(), source };
+        let (envelope, opened) = row
+            .envelope
+            .and_then(|e| table.envelopes.get(usize::from(e)))
+            .ok_or_else(|| RepoError::corrupt(name, "a blob has no envelope"))?;
+        let key = match opened.get() {
+            Some(key) => key.clone(),
+            None => opened
+                .get_or_init({
+                    let key = opening.open_envelope(envelope).map_err(crypt)?;
+                    move || key
+                })
+                .clone(),
+        };
+        let key_id = envelope.key_id().map_err(crypt)?;
+        let frame =
+            seal::open(&key, &row.nonce, &blob_aad(&self.sealing.domain, &key_id.0, row), sealed.to_vec(), "a blob").map_err(crypt)?;
+        let reference = match row.references.as_slice() {
+            [] => None,
+            [one] => {
+                let chunk = references
+                    .get(&one.place)
+                    .filter(|c| c.id == one.id)
+                    .ok_or_else(|| RepoError::corrupt(name, "a patch's reference is itself a patch, or another chunk"))?;
+                Some(chunk.bytes())
+            }
+            _ => return Err(RepoError::corrupt(name, "a blob has several references")),
+        };
+        codec::decode(row.kind, &frame, row.plain_len(), reference).map_err(|source| RepoError::Codec { object: name.to_string(), source })
+    }
+
+    fn checked(&self, name: &ObjectName, role: ChunkRole, id: ChunkId, plain: Vec<u8>) -> Result<VerifiedChunk, RepoError> {
+        if self.sealing.chunk_id(role, &plain) != id {
+            return Err(RepoError::corrupt(name, "a chunk's content is not what its id says"));
+        }
+        Ok(VerifiedChunk { id, bytes: plain.into() })
+    }
+
+    /// The object's name of a known pack.
+    ///
+    /// # Errors
+    /// [`RepoError::UnknownPack`].
+    pub fn name(&self, pack: PackId) -> Result<ObjectName, RepoError> {
+        let known = self.known(pack)?;
+        pack_name(known.session, &known)
+    }
+}
+
+/// A run of wanted blobs that one request fetches.
+struct Run {
+    count: usize,
+    range: Option<(u64, u64)>,
+}
+
+fn window_of(table: &LoadedTable, order: &[usize], wanted: &[(ShortId, Place)], pack: PackId) -> Run {
+    let mut run = Run { count: 0, range: None };
+    for i in order {
+        let Some((_, place)) = wanted.get(*i).filter(|(_, place)| place.pack == pack) else { break };
+        let Some((row, _, _)) = table.find(*place) else { break };
+        let (start, end) = (u64::from(row.offset), u64::from(row.offset) + u64::from(row.len));
+        match run.range {
+            None => run.range = Some((start, end)),
+            Some((from, to)) if start >= from && start <= to + GAP && end.max(to) - from <= WINDOW => {
+                run.range = Some((from, end.max(to)));
+            }
+            Some(_) => break,
+        }
+        run.count += 1;
+    }
+    run
+}
+
+/// Why a tail can't be read.
+enum TailError {
+    Malformed(Malformed),
+    Crypt(CryptError),
+}
+
+impl From<Malformed> for TailError {
+    fn from(e: Malformed) -> Self {
+        TailError::Malformed(e)
+    }
+}
+
+impl From<CryptError> for TailError {
+    fn from(e: CryptError) -> Self {
+        TailError::Crypt(e)
+    }
+}
+
+impl TailError {
+    fn at(self, name: &ObjectName) -> RepoError {
+        match self {
+            TailError::Malformed(e) => RepoError::corrupt(name, e.0),
+            TailError::Crypt(source) => RepoError::Crypt { object: name.to_string(), source },
+        }
+    }
+}

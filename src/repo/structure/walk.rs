@@ -1,0 +1,245 @@
+//! Reading a snapshot: folder by folder, file by file, extent by extent.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+use std::sync::Arc;
+
+use super::{Attributes, Child, ChildKind, ChunkRef, Extent, FileData, FileEntry, Needs, Node, SnapshotNode, TreeRef, decode_attributes};
+use crate::crypt::Opening;
+use crate::repo::RepoError;
+use crate::repo::bytes::Malformed;
+use crate::repo::pack::{Packs, Place};
+use crate::units::{Digest16, ShortId};
+
+/// The deepest tree that is read: above that, a hostile structure loops or lies.
+const MAX_DEPTH: usize = 8;
+
+/// A folder of a snapshot, as the meta chunk names it.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct FolderMeta {
+    /// Path below the data directory, `/` between names, empty for the data directory itself; hex of the bytes.
+    #[serde(with = "hex_bytes")]
+    pub path: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What the meta chunk holds.
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Meta {
+    /// The folders, in the order of the tree.
+    pub folders: Vec<FolderMeta>,
+    /// What the layer above wants to know at restore.
+    pub extra: serde_json::Value,
+}
+
+mod hex_bytes {
+    use crate::units::ids::{hex, unhex};
+
+    pub fn serialize<S: serde::Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&hex(bytes))
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        let text = <String as serde::Deserialize>::deserialize(d)?;
+        unhex(&text).ok_or_else(|| serde::de::Error::custom("not hex"))
+    }
+}
+
+/// A file of a snapshot.
+#[derive(Clone, Debug)]
+pub struct StoredFile {
+    /// Name and attributes.
+    pub attributes: Attributes,
+    /// Length and data.
+    pub entry: FileEntry,
+    /// The joint chunks of its part.
+    pub joint: Arc<[ChunkRef]>,
+}
+
+/// A snapshot that is read.
+pub struct Snapshot<'a> {
+    packs: &'a Packs,
+    opening: &'a Opening,
+    root: SnapshotNode,
+    meta: Meta,
+}
+
+impl<'a> Snapshot<'a> {
+    /// Reads the root and the meta chunk.
+    ///
+    /// # Errors
+    /// If they aren't there or not what they should be.
+    pub fn open(packs: &'a Packs, opening: &'a Opening, id: ShortId, place: Place, digest: Digest16) -> Result<Self, RepoError> {
+        let node = read_node(packs, id, place)?;
+        if node.digest() != digest {
+            return Err(corrupt("a snapshot", "its content digest is not the committed one"));
+        }
+        let Node::Snapshot(root) = node else { return Err(corrupt("a snapshot", "its root is another kind of node")) };
+        let chunk = packs.content(opening, root.meta.id, root.meta.place)?;
+        let meta = serde_json::from_slice(chunk.bytes()).map_err(|e| corrupt("a snapshot's meta chunk", &e.to_string()))?;
+        Ok(Snapshot { packs, opening, root, meta })
+    }
+
+    /// What the meta chunk says.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Where the meta chunk lies.
+    pub fn meta_chunk(&self) -> ChunkRef {
+        self.root.meta
+    }
+
+    /// The folders with their subtrees, in order.
+    ///
+    /// # Errors
+    /// If a node can't be read, or there are more or fewer than the meta chunk names.
+    pub fn folders(&self) -> Result<Vec<(&FolderMeta, Child)>, RepoError> {
+        let mut row = self.root.folders.clone();
+        for _ in 0..MAX_DEPTH {
+            if row.len() >= self.meta.folders.len() {
+                break;
+            }
+            let mut below = Vec::new();
+            for child in row {
+                below.extend(self.branch(&child)?);
+            }
+            row = below;
+        }
+        if row.len() != self.meta.folders.len() {
+            return Err(corrupt("a snapshot", "it has not the folders that it names"));
+        }
+        Ok(self.meta.folders.iter().zip(row).collect())
+    }
+
+    fn branch(&self, child: &Child) -> Result<Vec<Child>, RepoError> {
+        match read_node(self.packs, child.id, child.place)? {
+            Node::Branch(children) => Ok(children),
+            _ => Err(corrupt("a snapshot", "a branch is another kind of node")),
+        }
+    }
+
+    /// The parts of a folder, in order.
+    ///
+    /// # Errors
+    /// If a node can't be read.
+    pub fn parts(&self, folder: &Child) -> Result<Vec<Child>, RepoError> {
+        let mut row = vec![*folder];
+        for _ in 0..MAX_DEPTH {
+            if row.iter().all(|c| c.kind == ChildKind::Part) {
+                return Ok(row);
+            }
+            let mut below = Vec::new();
+            for child in row {
+                if child.kind == ChildKind::Part {
+                    below.push(child);
+                } else {
+                    below.extend(self.branch(&child)?);
+                }
+            }
+            row = below;
+        }
+        Err(corrupt("a snapshot", "a folder is nested too deeply"))
+    }
+
+    /// The files of a part, in order.
+    ///
+    /// # Errors
+    /// If node or attributes can't be read or don't fit each other.
+    pub fn files(&self, part: &Child) -> Result<Vec<StoredFile>, RepoError> {
+        Ok(self.part(part)?.1)
+    }
+
+    /// A part: where its attributes chunk lies, and its files.
+    ///
+    /// # Errors
+    /// As [`Snapshot::files`].
+    pub fn part(&self, part: &Child) -> Result<(ChunkRef, Vec<StoredFile>), RepoError> {
+        let Node::Part(node) = read_node(self.packs, part.id, part.place)? else {
+            return Err(corrupt("a snapshot", "a part is another kind of node"));
+        };
+        let chunk = self.packs.content(self.opening, node.attributes.id, node.attributes.place)?;
+        let attributes = decode_attributes(chunk.bytes()).map_err(|e| corrupt("the attributes of a part", e.0))?;
+        if attributes.len() != node.files.len() {
+            return Err(corrupt("a part", "it has not as many files as names"));
+        }
+        let joint: Arc<[ChunkRef]> = node.joint.into();
+        let files = attributes
+            .into_iter()
+            .zip(node.files)
+            .map(|(attributes, entry)| StoredFile { attributes, entry, joint: Arc::clone(&joint) })
+            .collect();
+        Ok((node.attributes, files))
+    }
+
+    /// The leaves of a file, in order: (bytes covered, leaf). A file without a tree has none.
+    ///
+    /// # Errors
+    /// If a node can't be read, or the lengths don't add up to the file's.
+    pub fn leaves(&self, file: &FileEntry) -> Result<Vec<(u64, TreeRef)>, RepoError> {
+        let FileData::Tree { root, .. } = &file.data else { return Ok(Vec::new()) };
+        leaves_below(self.packs, *root, file.len)
+    }
+
+    /// The extents of a leaf.
+    ///
+    /// # Errors
+    /// If the node can't be read.
+    pub fn leaf(&self, leaf: TreeRef) -> Result<Vec<Extent>, RepoError> {
+        read_leaf(self.packs, leaf)
+    }
+}
+
+/// The leaves below `root`, which must cover `len` bytes.
+///
+/// # Errors
+/// If a node can't be read, or the lengths don't add up.
+pub fn leaves_below(packs: &Packs, root: TreeRef, len: u64) -> Result<Vec<(u64, TreeRef)>, RepoError> {
+    let mut row = vec![(len, root)];
+    while row.iter().any(|(_, tree)| tree.level > 0) {
+        let mut below = Vec::new();
+        for (len, tree) in row {
+            let Node::Stream { level, children } = read_node(packs, tree.id, tree.place)? else {
+                return Err(corrupt("a file", "a stream node is another kind of node"));
+            };
+            let sum = children.iter().fold(0u64, |sum, (len, _)| sum.saturating_add(*len));
+            if level != tree.level || sum != len {
+                return Err(corrupt("a file", "its tree doesn't cover its length"));
+            }
+            below.extend(children);
+        }
+        row = below;
+    }
+    Ok(row)
+}
+
+/// The extents of a leaf.
+///
+/// # Errors
+/// If the node can't be read.
+pub fn read_leaf(packs: &Packs, leaf: TreeRef) -> Result<Vec<Extent>, RepoError> {
+    match read_node(packs, leaf.id, leaf.place)? {
+        Node::Leaf(extents) => Ok(extents),
+        _ => Err(corrupt("a file", "a leaf is another kind of node")),
+    }
+}
+
+fn read_node(packs: &Packs, id: ShortId, place: Place) -> Result<Node, RepoError> {
+    let chunk = packs.node(id, place)?;
+    Node::decode(chunk.bytes(), &mut |id, place| {
+        let chunk = packs.node(id, place)?;
+        match Node::decode(chunk.bytes(), &mut |_, _| Err(RepoError::from(Malformed("needs within needs"))))? {
+            Node::Needs(needs) => Ok::<Needs, RepoError>(needs),
+            _ => Err(corrupt("a part", "needs are another kind of node")),
+        }
+    })
+}
+
+fn corrupt(what: &str, why: &str) -> RepoError {
+    RepoError::Corrupt { object: what.into(), why: why.into() }
+}

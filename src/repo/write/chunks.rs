@@ -1,0 +1,313 @@
+//! Finding or storing chunks and nodes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::upload::{OnStored, Uploader};
+use crate::codec;
+use crate::crypt::{ChunkRole, Opening, Sealing};
+use crate::repo::pack::{NewBlob, PackBuilder, Packs, Place, Reference};
+use crate::repo::structure::{MAX_NODE, Needs, Node, NodeSink};
+use crate::repo::{PackRef, RepoError};
+use crate::store::{Backend, SessionTag};
+use crate::units::{ChunkId, PackId, SessionId, ShortId};
+
+/// A pack is closed when it has grown to this size.
+const PACK_SIZE: usize = 16 << 20;
+/// Chunks of this session that are remembered for deduplication within it (70 bytes each).
+const MOST_FRESH: usize = 1 << 20;
+/// Of this many plain zstd blobs one is decoded again before it is stored.
+const SAMPLE: u64 = 64;
+
+/// A chunk that is stored, and what it takes to read it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stored {
+    /// Where it lies.
+    pub place: Place,
+    /// Sealed bytes of its blob.
+    pub bytes: u32,
+    /// The whole chunk that its blob is a patch of, with that one's sealed bytes.
+    pub reference: Option<(Reference, u32)>,
+}
+
+impl Stored {
+    /// Adds what it takes to read it.
+    pub fn add_to(&self, needs: &mut Needs) {
+        needs.add(self.place.pack, self.bytes.into());
+        if let Some((reference, bytes)) = &self.reference {
+            needs.add(reference.place.pack, (*bytes).into());
+        }
+    }
+}
+
+/// Where chunks that others have stored may lie: the host's index. What it says is checked against the pack's table.
+pub trait Known: Send + Sync {
+    /// Places that may hold the chunk.
+    fn places(&self, id: &ChunkId) -> Vec<Place>;
+}
+
+/// A chunk that is to be stored.
+pub struct NewChunk<'a> {
+    /// Its id, by the writer's [`Sealing::chunk_id`].
+    pub id: ChunkId,
+    /// Its bytes.
+    pub plain: &'a [u8],
+    /// Its frame.
+    pub frame: codec::Frame,
+    /// If the frame is a patch: of what, its sealed bytes, and its plain bytes (to decode again).
+    pub reference: Option<(Reference, u32, &'a [u8])>,
+}
+
+/// What a session has stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Plain bytes of content that the repository did not have.
+    pub plain: u64,
+    /// Bytes of packs.
+    pub packs: u64,
+}
+
+/// What a writer needs to know.
+pub struct WriterSetup {
+    /// Where packs are stored.
+    pub backend: Arc<dyn Backend>,
+    /// Where packs are read.
+    pub packs: Arc<Packs>,
+    /// Names and seals.
+    pub sealing: Sealing,
+    /// Opens, if this host may read.
+    pub opening: Option<Opening>,
+    /// Whose packs these are.
+    pub session: SessionId,
+    /// Marks unfinished files.
+    pub tag: SessionTag,
+    /// Packs that a COMMIT of this session may name, except its own.
+    pub nameable: HashSet<PackId>,
+    /// Those of them whose uploader is trusted: the others' blobs are opened and hashed before they are relied on.
+    pub trusted: HashSet<PackId>,
+    /// Where chunks may lie already.
+    pub known: Box<dyn Known>,
+}
+
+/// Finds or stores chunks; shared by all threads of a session.
+pub struct ChunkWriter {
+    setup: WriterSetup,
+    content: Mutex<PackBuilder>,
+    structure: Mutex<PackBuilder>,
+    fresh: Mutex<HashMap<ChunkId, Stored>>,
+    uploader: Uploader,
+    plain: AtomicU64,
+    sampled: AtomicU64,
+}
+
+impl ChunkWriter {
+    /// A writer for an open session. `on_stored` is called for each stored pack, by the thread that stores.
+    ///
+    /// # Errors
+    /// If there are no random numbers or threads.
+    pub fn start(setup: WriterSetup, on_stored: OnStored) -> Result<Self, RepoError> {
+        let uploader =
+            Uploader::start(Arc::clone(&setup.backend), Arc::clone(&setup.packs), setup.session, setup.tag.clone(), on_stored)?;
+        Ok(ChunkWriter {
+            content: Mutex::new(PackBuilder::new(&setup.sealing)?),
+            structure: Mutex::new(PackBuilder::new(&setup.sealing)?),
+            setup,
+            fresh: Mutex::default(),
+            uploader,
+            plain: AtomicU64::new(0),
+            sampled: AtomicU64::new(0),
+        })
+    }
+
+    /// Names chunks.
+    pub fn sealing(&self) -> &Sealing {
+        &self.setup.sealing
+    }
+
+    /// May a COMMIT of this session name the pack?
+    pub fn may_name(&self, pack: PackId) -> bool {
+        self.setup.nameable.contains(&pack)
+    }
+
+    /// Where the chunk lies already, if that can be relied on.
+    ///
+    /// # Errors
+    /// Only those of the store; a place that doesn't hold what the index said is passed over.
+    pub fn find(&self, role: ChunkRole, id: &ChunkId) -> Result<Option<Stored>, RepoError> {
+        if let Some(stored) = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
+            return Ok(Some(*stored));
+        }
+        for place in self.setup.known.places(id) {
+            if !self.may_name(place.pack) {
+                continue;
+            }
+            if let Some(stored) = self.rely_on(role, id, place)? {
+                return Ok(Some(stored));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks a place by the pack's table, and by the content where the uploader isn't trusted.
+    fn rely_on(&self, role: ChunkRole, id: &ChunkId, place: Place) -> Result<Option<Stored>, RepoError> {
+        let table = match self.setup.packs.table(place.pack) {
+            Ok(table) => table,
+            Err(e) if is_of_one_pack(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        match table.find(place) {
+            Some((row, found, _)) if found == *id && row.role == role => {}
+            _ => return Ok(None),
+        }
+        let Some(stored) = self.stored_at(place)? else { return Ok(None) };
+        if self.setup.trusted.contains(&place.pack)
+            && stored.reference.is_none_or(|(r, _)| self.setup.trusted.contains(&r.place.pack))
+        {
+            return Ok(Some(stored));
+        }
+        let seen = match (role, &self.setup.opening) {
+            (ChunkRole::Structure, _) => self.setup.packs.node(id.short(), place),
+            (ChunkRole::Content, Some(opening)) => self.setup.packs.content(opening, id.short(), place),
+            (ChunkRole::Content, None) => return Ok(None),
+        };
+        match seen {
+            Ok(chunk) if chunk.id() == *id => Ok(Some(stored)),
+            Ok(_) => Ok(None),
+            Err(e) if is_of_one_pack(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What it takes to read the chunk at a place that the parent names: `None` if a pack may not be named.
+    ///
+    /// # Errors
+    /// If a table can't be read.
+    pub fn stored_at(&self, place: Place) -> Result<Option<Stored>, RepoError> {
+        let table = self.setup.packs.table(place.pack)?;
+        let Some((row, _, _)) = table.find(place) else { return Ok(None) };
+        let reference = match row.references.as_slice() {
+            [] => None,
+            [one] => {
+                if !self.may_name(one.place.pack) {
+                    return Ok(None);
+                }
+                let theirs = self.setup.packs.table(one.place.pack)?;
+                match theirs.find(one.place) {
+                    Some((r, id, _)) if id == one.id && r.references.is_empty() => Some((*one, r.len)),
+                    _ => return Ok(None),
+                }
+            }
+            _ => return Ok(None),
+        };
+        Ok(self.may_name(place.pack).then_some(Stored { place, bytes: row.len, reference }))
+    }
+
+    /// Stores a chunk that was not found.
+    ///
+    /// # Errors
+    /// If it can't be sealed or stored, or what was sealed does not decode to what it was made of.
+    pub fn put(&self, role: ChunkRole, chunk: NewChunk<'_>) -> Result<Stored, RepoError> {
+        let NewChunk { id, plain, frame, reference } = chunk;
+        let kind = frame.kind;
+        let again = codec::wants_check(kind) || self.sampled.fetch_add(1, Ordering::Relaxed) % SAMPLE == 0;
+        let references = reference.iter().map(|(r, _, _)| *r).collect();
+        let blob = NewBlob { role, kind, frame: frame.bytes, chunks: vec![(id, plain.len() as u32)], references };
+        let (place, bytes, reopened) = self.add(role, blob, again)?;
+        if let Some(frame) = reopened {
+            self.check(role, &id, kind, &frame, plain, reference.map(|(_, _, plain)| plain))?;
+        }
+        if role == ChunkRole::Content {
+            self.plain.fetch_add(plain.len() as u64, Ordering::Relaxed);
+        }
+        let stored = Stored { place, bytes, reference: reference.map(|(r, len, _)| (r, len)) };
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.len() < MOST_FRESH {
+            fresh.insert(id, stored);
+        }
+        Ok(stored)
+    }
+
+    /// Bad memory and errors of a codec are found here, on the host that has the truth, and not at restore.
+    fn check(
+        &self,
+        role: ChunkRole,
+        id: &ChunkId,
+        kind: u8,
+        frame: &[u8],
+        plain: &[u8],
+        reference: Option<&[u8]>,
+    ) -> Result<(), RepoError> {
+        let object = || "a chunk that was just encoded".to_owned();
+        let decoded =
+            codec::decode(kind, frame, plain.len() as u32, reference).map_err(|source| RepoError::Codec { object: object(), source })?;
+        if self.setup.sealing.chunk_id(role, &decoded) != *id {
+            return Err(RepoError::Corrupt { object: object(), why: "it decodes to other bytes: is this host's memory sound?".into() });
+        }
+        Ok(())
+    }
+
+    fn add(&self, role: ChunkRole, blob: NewBlob, again: bool) -> Result<(Place, u32, Option<Vec<u8>>), RepoError> {
+        let builder = match role {
+            ChunkRole::Content => &self.content,
+            ChunkRole::Structure => &self.structure,
+        };
+        let mut pack = builder.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = (blob.frame.len() + crate::crypt::seal::TAG) as u32;
+        let place = pack.add(blob)?;
+        let reopened = if again { Some(pack.reopen(place)?) } else { None };
+        if pack.size() >= PACK_SIZE {
+            let full = std::mem::replace(&mut *pack, PackBuilder::new(&self.setup.sealing)?);
+            drop(pack);
+            self.uploader.send(full.finish()?)?;
+        }
+        Ok((place, bytes, reopened))
+    }
+
+    /// Closes and stores what is open; the session's packs.
+    ///
+    /// # Errors
+    /// If one couldn't be stored.
+    pub fn finish(self) -> Result<(Vec<PackRef>, Totals), RepoError> {
+        let plain = self.plain.load(Ordering::Relaxed);
+        for builder in [self.content, self.structure] {
+            let pack = builder.into_inner().unwrap_or_else(PoisonError::into_inner);
+            if !pack.is_empty() {
+                self.uploader.send(pack.finish()?)?;
+            }
+        }
+        let packs = self.uploader.finish()?;
+        let total = packs.iter().map(|p| p.size).sum();
+        Ok((packs, Totals { plain, packs: total }))
+    }
+}
+
+/// Does the error concern one pack alone, so that the chunk can be stored anew instead?
+fn is_of_one_pack(e: &RepoError) -> bool {
+    match e {
+        RepoError::Store(e) => e.is_absent(),
+        RepoError::Crypt { .. } | RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => true,
+        _ => false,
+    }
+}
+
+impl NodeSink for ChunkWriter {
+    fn put_node(&self, node: &Node) -> Result<(ShortId, Place, u32), RepoError> {
+        let mut bytes = Vec::new();
+        for inline in [64, 16, 2] {
+            bytes = node.encode(inline, &mut |needs| self.put_node(&Node::Needs(needs.clone())).map(|(id, place, _)| (id, place)))?;
+            if bytes.len() <= MAX_NODE {
+                break;
+            }
+        }
+        let id = self.setup.sealing.chunk_id(ChunkRole::Structure, &bytes);
+        let stored = match self.find(ChunkRole::Structure, &id)? {
+            Some(stored) => stored,
+            None => {
+                let frame = codec::encode_whole(&bytes, 3);
+                self.put(ChunkRole::Structure, NewChunk { id, plain: &bytes, frame, reference: None })?
+            }
+        };
+        Ok((id.short(), stored.place, stored.bytes))
+    }
+}

@@ -1,0 +1,10 @@
+//! Writing chunks: found where they are already, else framed, sealed, packed and stored.
+//!
+//! - `chunks.rs`: [`ChunkWriter`]: finds or stores chunks and nodes, by several threads at once
+//! - `upload.rs`: the thread that stores finished packs, one after the other, and tells of each
+
+mod chunks;
+mod upload;
+
+pub use chunks::{ChunkWriter, Known, NewChunk, Stored, Totals, WriterSetup};
+pub use upload::{OnStored, Uploaded};
