@@ -2,20 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+pub use crate::pg::facts::DamagedPage;
 use crate::units::Lsn;
 
-/// A page that stayed wrong when it was read again.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct DamagedPage {
-    /// The file, relative to the data directory.
-    pub path: String,
-    /// The relation's fork: `main`, `fsm`, `vm` or `init`.
-    pub fork: String,
-    /// Block within the fork.
-    pub block: u32,
-    /// What is wrong.
-    pub why: String,
-}
 
 /// Collects damage from all threads.
 #[derive(Default)]

@@ -9,6 +9,7 @@ mod bytes;
 pub mod checksum;
 pub mod conninfo;
 pub mod control_file;
+pub mod facts;
 pub mod filenode_map;
 pub mod page;
 pub mod wal;

@@ -107,8 +107,7 @@ impl ChunkWriter {
     /// # Errors
     /// If there are no random numbers or threads.
     pub fn start(setup: WriterSetup, on_stored: OnStored) -> Result<Self, RepoError> {
-        let uploader =
-            Uploader::start(Arc::clone(&setup.backend), Arc::clone(&setup.packs), setup.session, setup.tag.clone(), on_stored)?;
+        let uploader = Uploader::start(Arc::clone(&setup.backend), Arc::clone(&setup.packs), setup.session, setup.tag.clone(), on_stored)?;
         Ok(ChunkWriter {
             content: Mutex::new(PackBuilder::new(&setup.sealing)?),
             structure: Mutex::new(PackBuilder::new(&setup.sealing)?),
@@ -161,9 +160,7 @@ impl ChunkWriter {
             _ => return Ok(None),
         }
         let Some(stored) = self.stored_at(place)? else { return Ok(None) };
-        if self.setup.trusted.contains(&place.pack)
-            && stored.reference.is_none_or(|(r, _)| self.setup.trusted.contains(&r.place.pack))
-        {
+        if self.setup.trusted.contains(&place.pack) && stored.reference.is_none_or(|(r, _)| self.setup.trusted.contains(&r.place.pack)) {
             return Ok(Some(stored));
         }
         let seen = match (role, &self.setup.opening) {

@@ -1,0 +1,83 @@
+//! Small files of a part: one behind the other in joint chunks.
+
+use std::sync::{Arc, PoisonError};
+
+use super::work::{FileWork, PartWork, Way};
+use super::{Copy, Shared};
+use crate::backup::BackupError;
+use crate::chunk::FolderChunks;
+use crate::codec::Codec;
+use crate::crypt::ChunkRole;
+use crate::repo::structure::{ChunkRef, FileData, FileEntry, Needs};
+use crate::repo::write::NewChunk;
+
+fn is_joint(work: &FileWork) -> bool {
+    work.way == Way::Joint
+        || work.way == Way::Inherit && matches!(work.before.as_ref().map(|b| &b.entry.data), Some(FileData::Joint { .. }))
+}
+
+/// Takes the parent's joint chunks if every small file of the part is unchanged and lies in those of one part of the
+/// parent. Otherwise all small files of the part are read again.
+pub(super) fn inherit(part: &PartWork, copy: &Copy<'_>) -> Result<bool, BackupError> {
+    let small: Vec<&FileWork> = part.files.iter().filter(|w| is_joint(w)).collect();
+    if small.is_empty() {
+        return Ok(true);
+    }
+    let Some(first) = small.first().and_then(|w| w.before.as_ref()) else { return Ok(false) };
+    let same_part = |w: &&FileWork| w.way == Way::Inherit && w.before.as_ref().is_some_and(|b| Arc::ptr_eq(&b.joint, &first.joint));
+    if !small.iter().all(same_part) {
+        return Ok(false);
+    }
+    let mut needs = Needs::default();
+    for chunk in first.joint.iter() {
+        match copy.writer.stored_at(chunk.place)? {
+            Some(stored) if !(copy.is_damaged)(chunk.place) => stored.add_to(&mut needs),
+            _ => return Ok(false),
+        }
+    }
+    *part.joint.lock().unwrap_or_else(PoisonError::into_inner) = first.joint.to_vec();
+    *part.joint_needs.lock().unwrap_or_else(PoisonError::into_inner) = needs;
+    for work in small {
+        *work.data.lock().unwrap_or_else(PoisonError::into_inner) = work.before.as_ref().map(|b| b.entry.clone());
+    }
+    Ok(true)
+}
+
+/// Reads all small files of a part and stores them.
+pub(super) fn copy(shared: &Shared<'_>, part: &PartWork, codec: &mut Codec) -> Result<(), BackupError> {
+    let copy = shared.copy;
+    let mut chunks = FolderChunks::new(copy.joint_secret);
+    let mut slices = Vec::new();
+    for work in part.files.iter().filter(|w| is_joint(w)) {
+        copy.cancel.check().map_err(BackupError::Cancelled)?;
+        let Some(file) = work.open(copy)? else { continue };
+        let mut bytes = vec![0; work.job.attributes.size as usize];
+        let got = file.read_at(&mut bytes, 0).map_err(|e| work.error(e))?;
+        bytes.truncate(got);
+        shared.has_read(got as u64);
+        slices.push((work, got as u64, if got == 0 { None } else { Some(chunks.add(&bytes)) }));
+    }
+    let (mut stored_chunks, mut needs) = (Vec::new(), Needs::default());
+    for plain in chunks.finish() {
+        let id = copy.writer.sealing().chunk_id(ChunkRole::Content, &plain);
+        let stored = match copy.writer.find(ChunkRole::Content, &id)? {
+            Some(stored) => stored,
+            None => {
+                let frame = codec.encode_whole(&plain, 3);
+                copy.writer.put(ChunkRole::Content, NewChunk { id, plain: &plain, frame, reference: None })?
+            }
+        };
+        stored.add_to(&mut needs);
+        stored_chunks.push(ChunkRef { id: id.short(), place: stored.place, len: plain.len() as u32 });
+    }
+    for (work, len, slice) in slices {
+        let data = match slice {
+            None => FileData::Empty,
+            Some(slice) => FileData::Joint { chunk: slice.chunk as u16, offset: slice.offset },
+        };
+        *work.data.lock().unwrap_or_else(PoisonError::into_inner) = Some(FileEntry { len, data });
+    }
+    *part.joint.lock().unwrap_or_else(PoisonError::into_inner) = stored_chunks;
+    *part.joint_needs.lock().unwrap_or_else(PoisonError::into_inner) = needs;
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Extents of relation forks.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::work::{FileWork, LeafResult};
+use super::{Pages, Shared};
+use crate::backup::BackupError;
+use crate::backup::damage::DamagedPage;
+use crate::backup::source::SourceFile;
+use crate::chunk::EXTENT;
+use crate::codec::{self, Codec};
+use crate::crypt::ChunkRole;
+use crate::pg::page::{PageVerdict, check_page, is_zero};
+use crate::repo::pack::{Place, Reference};
+use crate::repo::structure::{ChunkRef, Extent, FileData, LEAF, Needs, put_leaf, read_leaf};
+use crate::repo::write::{NewChunk, Stored};
+use crate::units::ChunkId;
+
+/// A wrong page is read again this often, at these intervals: the server may be in the middle of writing it.
+const AGAIN: [Duration; 5] = [
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+];
+
+/// Copies one leaf of a file.
+pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize, codec: &mut Codec) -> Result<(), BackupError> {
+    let copy = shared.copy;
+    let Some(file) = work.open(copy)? else { return Ok(set(work, leaf, LeafResult::Only(Vec::new(), Needs::default()))) };
+    let start = leaf as u64 * LEAF as u64 * EXTENT as u64;
+    let end = (start + LEAF as u64 * EXTENT as u64).min(work.job.attributes.size);
+    let before = before(shared, work, leaf)?;
+    let mut out = LeafCopy { shared, work, codec, level: None, needs: Needs::default(), extents: Vec::new() };
+    let mut offset = start;
+    while offset < end {
+        copy.cancel.check().map_err(BackupError::Cancelled)?;
+        let wanted = (end - offset).min(EXTENT as u64) as usize;
+        let mut bytes = vec![0; wanted];
+        let got = file.read_at(&mut bytes, offset).map_err(|e| work.error(e))?;
+        bytes.truncate(got);
+        if let Some(pages) = &work.job.pages {
+            out.check_pages(file, pages, offset, &mut bytes)?;
+        }
+        file.done_with(offset, got as u64);
+        shared.has_read(got as u64);
+        if !bytes.is_empty() {
+            out.extent(&bytes, before.get(out.extents.len()))?;
+        }
+        if got < wanted {
+            break;
+        }
+        offset += wanted as u64;
+    }
+    let LeafCopy { extents, needs, .. } = out;
+    let result =
+        if work.leaf_count() == 1 { LeafResult::Only(extents, needs) } else { LeafResult::Stored(put_leaf(copy.writer, extents, needs)?) };
+    Ok(set(work, leaf, result))
+}
+
+fn set(work: &FileWork, leaf: usize, result: LeafResult) {
+    if let Some(slot) = work.leaves.lock().unwrap_or_else(PoisonError::into_inner).get_mut(leaf) {
+        *slot = Some(result);
+    }
+}
+
+/// What the parent has for this leaf.
+fn before(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<Vec<Extent>, BackupError> {
+    let Some(before) = &work.before else { return Ok(Vec::new()) };
+    match &before.entry.data {
+        FileData::Single { id, place, .. } if leaf == 0 => {
+            Ok(vec![Extent::Chunk(ChunkRef { id: *id, place: *place, len: before.entry.len.min(EXTENT as u64) as u32 })])
+        }
+        FileData::Tree { .. } => match work.before_leaves(shared.copy)?.get(leaf) {
+            // A tree that was cut by content has other boundaries: its extents are no help.
+            Some((_, tree)) => Ok(read_leaf(shared.copy.packs, *tree)?),
+            None => Ok(Vec::new()),
+        },
+        _ => Ok(Vec::new()),
+    }
+}
+
+struct LeafCopy<'s, 'a, 'c> {
+    shared: &'s Shared<'a>,
+    work: &'s FileWork,
+    codec: &'c mut Codec,
+    level: Option<i32>,
+    needs: Needs,
+    extents: Vec<Extent>,
+}
+
+impl LeafCopy<'_, '_, '_> {
+    /// Judges each page; a wrong one is read again before it counts as damaged.
+    fn check_pages(&self, file: &dyn SourceFile, pages: &Pages, offset: u64, bytes: &mut [u8]) -> Result<(), BackupError> {
+        let copy = self.shared.copy;
+        let size = copy.page_size as usize;
+        for (number, page) in bytes.chunks_exact_mut(size).enumerate() {
+            let in_file = offset / u64::from(copy.page_size) + number as u64;
+            let block = pages.first_block.wrapping_add(in_file as u32);
+            let mut verdict = check_page(page, block, copy.start_lsn, copy.checksums);
+            for pause in AGAIN {
+                if !matches!(verdict, PageVerdict::Bad(_)) {
+                    break;
+                }
+                std::thread::sleep(pause);
+                let mut again = vec![0; size];
+                if file.read_at(&mut again, in_file * u64::from(copy.page_size)).map_err(|e| self.work.error(e))? == size {
+                    page.copy_from_slice(&again);
+                    verdict = check_page(page, block, copy.start_lsn, copy.checksums);
+                }
+            }
+            let damaged = |why: String| DamagedPage { path: self.work.job.shown.clone(), fork: pages.fork.into(), block, why };
+            match verdict {
+                PageVerdict::Bad(fault) => copy.damage.add(damaged(fault.to_string())),
+                PageVerdict::OddNew => copy.damage.add(damaged("it is marked as new, and is not empty".into())),
+                PageVerdict::Newer { lsn } => copy.damage.claims(lsn, || damaged(format!("its LSN {lsn} lies beyond the end of WAL"))),
+                PageVerdict::New | PageVerdict::Fine => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn extent(&mut self, bytes: &[u8], before: Option<&Extent>) -> Result<(), BackupError> {
+        if is_zero(bytes) {
+            self.extents.push(Extent::Zeros(bytes.len() as u32));
+            return Ok(());
+        }
+        let id = self.shared.copy.writer.sealing().chunk_id(ChunkRole::Content, bytes);
+        let stored = self.store(&id, bytes, before)?;
+        stored.add_to(&mut self.needs);
+        self.extents.push(Extent::Chunk(ChunkRef { id: id.short(), place: stored.place, len: bytes.len() as u32 }));
+        Ok(())
+    }
+
+    fn store(&mut self, id: &ChunkId, bytes: &[u8], before: Option<&Extent>) -> Result<Stored, BackupError> {
+        let copy = self.shared.copy;
+        let before = match before {
+            Some(Extent::Chunk(chunk)) if !(copy.is_damaged)(chunk.place) => Some(*chunk),
+            _ => None,
+        };
+        if let Some(chunk) = before.filter(|c| c.id == id.short() && c.len as usize == bytes.len())
+            && let Some(stored) = copy.writer.stored_at(chunk.place)?
+        {
+            return Ok(stored);
+        }
+        if let Some(stored) = copy.writer.find(ChunkRole::Content, id)? {
+            return Ok(stored);
+        }
+        if let Some(chunk) = before
+            && let Some(stored) = self.patch(id, bytes, chunk.place)?
+        {
+            return Ok(stored);
+        }
+        let level = *self.level.get_or_insert_with(|| codec::choose_level(self.codec, bytes));
+        let frame = self.codec.encode_whole(bytes, level);
+        Ok(copy.writer.put(ChunkRole::Content, NewChunk { id: *id, plain: bytes, frame, reference: None })?)
+    }
+
+    /// Stores the extent as a patch of the whole chunk behind the parent's extent, if that is small enough and may be
+    /// relied on.
+    fn patch(&mut self, id: &ChunkId, bytes: &[u8], before: Place) -> Result<Option<Stored>, BackupError> {
+        let copy = self.shared.copy;
+        let Some(opening) = copy.opening else { return Ok(None) };
+        let Some(parent) = copy.writer.stored_at(before)? else { return Ok(None) };
+        let (place, sealed) = match parent.reference {
+            Some((reference, len)) => (reference.place, len),
+            None => (before, parent.bytes),
+        };
+        if (copy.is_damaged)(place) {
+            return Ok(None);
+        }
+        let table = copy.packs.table(place.pack)?;
+        let Some((row, whole, _)) = table.find(place).filter(|(row, _, _)| row.references.is_empty()) else { return Ok(None) };
+        debug_assert_eq!(row.role, ChunkRole::Content);
+        let reference = match copy.packs.content(opening, whole.short(), place) {
+            Ok(chunk) => chunk,
+            Err(e) => {
+                copy.progress.warn(&format!("{}: the old pages can't be read, storing the extent whole: {e}", self.work.job.shown));
+                return Ok(None);
+            }
+        };
+        let most = sealed / 3;
+        let Some(frame) = self.codec.encode_patch(bytes, reference.bytes(), copy.page_size, most) else { return Ok(None) };
+        let reference = Some((Reference { id: whole, place }, sealed, reference.bytes()));
+        Ok(Some(copy.writer.put(ChunkRole::Content, NewChunk { id: *id, plain: bytes, frame, reference })?))
+    }
+}
