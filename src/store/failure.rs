@@ -1,0 +1,230 @@
+//! What can go wrong with a store, told apart by what follows from it.
+
+use super::{BadName, ObjectName};
+use crate::units::{ByteSize, Class, Explain};
+use std::io;
+use std::path::PathBuf;
+
+/// A store didn't do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store was reached, is the one that was opened, and has no such object.
+    #[error("{store} has no object {name}")]
+    Absent {
+        /// The store.
+        store: String,
+        /// The object.
+        name: ObjectName,
+    },
+    /// There is no folder of a repository at this place: nothing was ever created here, or a disk isn't mounted.
+    #[error("there is no folder {path}", path = .path.display())]
+    NoFolder {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The folder is gone, or another one lies in its place.
+    #[error("{path} is no longer the folder that was opened", path = .path.display())]
+    Replaced {
+        /// The repository's folder.
+        path: PathBuf,
+    },
+    /// No answer.
+    #[error("{what}: {source}")]
+    Unreachable {
+        /// What was done to what.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The operating system or the store refuses it to this user.
+    #[error("{what}: {source}")]
+    Denied {
+        /// What was done to what.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The folder belongs to somebody else.
+    #[error("{path} belongs to user {owner}, and this is user {user}", path = .path.display())]
+    ForeignOwner {
+        /// The repository's folder.
+        path: PathBuf,
+        /// The user id that owns it.
+        owner: u32,
+        /// The user id that asks.
+        user: u32,
+    },
+    /// The disk is full, or the quota used up.
+    #[error("{what}: {source}")]
+    Full {
+        /// What was done to what.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The object is longer than it can be.
+    #[error("object {name} has {size}, and can't have more than {max}", size = ByteSize(*.size), max = ByteSize(*.max))]
+    TooLarge {
+        /// The object.
+        name: ObjectName,
+        /// Its length.
+        size: u64,
+        /// What was allowed.
+        max: u64,
+    },
+    /// The object ends before what was asked for.
+    #[error("object {name} ends at {size}, and {len} bytes at {offset} were expected")]
+    Short {
+        /// The object.
+        name: ObjectName,
+        /// Where the bytes should begin.
+        offset: u64,
+        /// How many were expected.
+        len: usize,
+        /// The object's length.
+        size: u64,
+    },
+    /// Something that is neither a file nor a folder lies where objects lie.
+    #[error("{path} is no regular file", path = .path.display())]
+    NotAFile {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A name that can't exist.
+    #[error(transparent)]
+    BadName(#[from] BadName),
+    /// The file system has no hard links, by which an object gets its name without overwriting.
+    #[error("the file system of {path} has no hard links: {source}", path = .path.display())]
+    NoLinks {
+        /// The repository's folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Of two that created the same name at once, not exactly one won.
+    #[error("the store at {path} doesn't honour create-if-absent: {winners} of {racers} who created one name at once were told that they had", path = .path.display())]
+    NotExclusive {
+        /// The repository's folder.
+        path: PathBuf,
+        /// How many tried.
+        racers: usize,
+        /// How many were told that they had created it.
+        winners: usize,
+    },
+    /// NFS, mounted so that the absence of a file is remembered.
+    #[error("{path} lies on NFS ({mount}), mounted without lookupcache=none or lookupcache=positive", path = .path.display())]
+    NegativeLookups {
+        /// The repository's folder.
+        path: PathBuf,
+        /// The mount point.
+        mount: String,
+    },
+    /// What was written could not be made durable. After a failed fsync the system may have dropped the data and report
+    /// success the next time, so this is final for the whole run.
+    #[error("{what} is not durable: {source}")]
+    NotDurable {
+        /// What was to be made durable.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// An fsync of this run has failed before; nothing more is written.
+    #[error("an fsync in {path} has failed before in this run: nothing more is written to it", path = .path.display())]
+    NotDurableBefore {
+        /// The repository's folder.
+        path: PathBuf,
+    },
+    /// Anything else that the operating system said.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done to what.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Is it proven that the object isn't there?
+    pub fn is_absent(&self) -> bool {
+        matches!(self, StoreError::Absent { .. })
+    }
+
+    /// Sorts an I/O error, except for the absence of a file, which only the caller can understand.
+    pub(super) fn from_io(what: impl Into<String>, source: io::Error) -> Self {
+        use io::ErrorKind as K;
+        let what = what.into();
+        match source.kind() {
+            K::PermissionDenied | K::ReadOnlyFilesystem => StoreError::Denied { what, source },
+            K::StorageFull | K::QuotaExceeded => StoreError::Full { what, source },
+            K::TimedOut
+            | K::StaleNetworkFileHandle
+            | K::HostUnreachable
+            | K::NetworkUnreachable
+            | K::NetworkDown
+            | K::NotConnected
+            | K::ConnectionAborted
+            | K::ConnectionRefused
+            | K::ConnectionReset => StoreError::Unreachable { what, source },
+            _ => StoreError::Io { what, source },
+        }
+    }
+}
+
+impl Explain for StoreError {
+    fn class(&self) -> Class {
+        use StoreError as E;
+        match self {
+            E::Absent { .. } => Class::Absent,
+            E::NoFolder { .. } | E::Replaced { .. } | E::Unreachable { .. } => Class::Unreachable,
+            E::Denied { .. } | E::ForeignOwner { .. } => Class::Denied,
+            E::TooLarge { .. } | E::Short { .. } | E::NotAFile { .. } => Class::Corrupt,
+            E::NoLinks { .. } | E::NotExclusive { .. } | E::NegativeLookups { .. } => Class::Refused,
+            E::BadName(_) | E::Full { .. } | E::NotDurable { .. } | E::NotDurableBefore { .. } | E::Io { .. } => Class::Failed,
+        }
+    }
+
+    fn cure(&self) -> Option<String> {
+        use StoreError as E;
+        match self {
+            E::NoFolder { .. } | E::Replaced { .. } => Some("is its disk mounted?".to_owned()),
+            E::ForeignOwner { owner, .. } => Some(format!("run this as user {owner}, or as root")),
+            E::Full { .. } => Some("make room on that disk; what was stored so far stays, and the next run continues from it".to_owned()),
+            E::NoLinks { .. } => Some("put the repository on a file system with hard links (ext4, xfs, btrfs, zfs, NFS)".to_owned()),
+            E::NotExclusive { .. } => Some("put the repository on another file system: here two runs at once could lose data".to_owned()),
+            E::NegativeLookups { .. } => Some("mount it with the option lookupcache=positive".to_owned()),
+            E::NotDurable { .. } | E::NotDurableBefore { .. } => {
+                Some("look for disk errors in the system's log before the next run".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+
+    #[test]
+    fn errors_of_the_system_are_told_apart() {
+        for (errno, class) in [
+            (Errno::EACCES, Class::Denied),
+            (Errno::EPERM, Class::Denied),
+            (Errno::EROFS, Class::Denied),
+            (Errno::ESTALE, Class::Unreachable),
+            (Errno::ETIMEDOUT, Class::Unreachable),
+            (Errno::ENOTCONN, Class::Unreachable),
+            (Errno::ENOSPC, Class::Failed),
+            (Errno::EIO, Class::Failed),
+            (Errno::ENOENT, Class::Failed),
+        ] {
+            let error = StoreError::from_io("x", io::Error::from_raw_os_error(errno as i32));
+            assert_eq!(error.class(), class, "{error}");
+            assert!(!error.is_absent());
+        }
+        for errno in [Errno::ENOSPC, Errno::EDQUOT] {
+            assert!(matches!(StoreError::from_io("x", io::Error::from_raw_os_error(errno as i32)), StoreError::Full { .. }));
+        }
+    }
+}

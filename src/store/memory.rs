@@ -1,0 +1,143 @@
+//! A backend in memory, for the tests of the layers above: honest unless it is told to be otherwise.
+
+use super::{Backend, Create, Listed, ObjectName, SessionTag, StoreError};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct MemoryStore {
+    objects: Mutex<BTreeMap<ObjectName, Vec<u8>>>,
+    unreachable: AtomicBool,
+}
+
+impl MemoryStore {
+    fn objects(&self) -> Result<MutexGuard<'_, BTreeMap<ObjectName, Vec<u8>>>, StoreError> {
+        if self.unreachable.load(Ordering::SeqCst) {
+            return Err(StoreError::Unreachable { what: self.describe(), source: io::Error::from(io::ErrorKind::TimedOut) });
+        }
+        Ok(self.objects.lock().unwrap())
+    }
+
+    fn get<T>(&self, name: &ObjectName, then: impl FnOnce(&[u8]) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match self.objects()?.get(name) {
+            Some(bytes) => then(bytes),
+            None => Err(StoreError::Absent { store: self.describe(), name: name.clone() }),
+        }
+    }
+
+    /// From now on nothing is answered, or all is again.
+    #[allow(dead_code, reason = "for the layers above")]
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.unreachable.store(unreachable, Ordering::SeqCst);
+    }
+
+    /// Changes an object behind everybody's back; `false` if it isn't there.
+    #[allow(dead_code, reason = "for the layers above")]
+    pub fn tamper(&self, name: &ObjectName, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.objects.lock().unwrap().get_mut(name).map(change).is_some()
+    }
+}
+
+impl Backend for MemoryStore {
+    fn create(&self, name: &ObjectName, parts: &[&[u8]], _session: &SessionTag) -> Result<Create, StoreError> {
+        let bytes = parts.concat();
+        let mut objects = self.objects()?;
+        match objects.get(name) {
+            Some(there) if *there == bytes => Ok(Create::Same),
+            Some(_) => Ok(Create::Other),
+            None => {
+                objects.insert(name.clone(), bytes);
+                Ok(Create::Created)
+            }
+        }
+    }
+
+    fn read(&self, name: &ObjectName, max: u64) -> Result<Vec<u8>, StoreError> {
+        self.get(name, |bytes| match bytes.len() as u64 {
+            size if size > max => Err(StoreError::TooLarge { name: name.clone(), size, max }),
+            _ => Ok(bytes.to_vec()),
+        })
+    }
+
+    fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        self.get(name, |bytes| {
+            let short = || StoreError::Short { name: name.clone(), offset, len, size: bytes.len() as u64 };
+            let start = usize::try_from(offset).map_err(|_| short())?;
+            let end = start.checked_add(len).ok_or_else(short)?;
+            bytes.get(start..end).map(<[u8]>::to_vec).ok_or_else(short)
+        })
+    }
+
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.get(name, |bytes| Ok(bytes.len() as u64))
+    }
+
+    fn list(&self, folder: Option<&ObjectName>, each: &mut dyn FnMut(Listed) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let below =
+            |name: &ObjectName| folder.is_none_or(|f| name.as_str().strip_prefix(f.as_str()).is_some_and(|rest| rest.starts_with('/')));
+        let all: Vec<Listed> = self
+            .objects()?
+            .iter()
+            .filter(|(name, _)| below(name))
+            .map(|(name, bytes)| Listed { name: name.clone(), size: bytes.len() as u64 })
+            .collect();
+        all.into_iter().try_for_each(each)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.objects()?.remove(name);
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "the repository in memory".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::LocalStore;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn outcome<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
+        match result {
+            Ok(value) => format!("{value:?}"),
+            Err(StoreError::Absent { .. }) => "absent".to_owned(),
+            Err(StoreError::TooLarge { .. }) => "too large".to_owned(),
+            Err(StoreError::Short { .. }) => "short".to_owned(),
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// The two backends can't be told apart.
+        #[test]
+        fn memory_behaves_as_a_directory(calls in prop::collection::vec((0u8..6, 0usize..4, 0u64..6, 0usize..6), 1..40)) {
+            let scratch = tempfile::tempdir().unwrap();
+            let local = LocalStore::create(scratch.path()).unwrap();
+            let memory = MemoryStore::default();
+            let tag = SessionTag::new("test").unwrap();
+            let names = ["log/0", "log/1", "pack/s/a", "pgcairn"].map(|n| ObjectName::new(n).unwrap());
+            let folder = ObjectName::new("log").unwrap();
+            for (call, name, number, len) in calls {
+                let name = &names[name];
+                let both = |f: &dyn Fn(&dyn Backend) -> String| (f(&local), f(&memory));
+                let (a, b) = match call {
+                    0 => both(&|s| outcome(s.create(name, &[&vec![b'x'; len], b"y"], &tag))),
+                    1 => both(&|s| outcome(s.read(name, number))),
+                    2 => both(&|s| outcome(s.read_range(name, number, len))),
+                    3 => both(&|s| outcome(s.size(name))),
+                    4 => both(&|s| outcome(s.delete(name))),
+                    _ => both(&|s| outcome(s.list_sorted((len > 2).then_some(&folder)))),
+                };
+                prop_assert_eq!(a, b);
+            }
+        }
+    }
+}
