@@ -1,2 +1,3 @@
 //! What PostgreSQL is.
+pub mod connection;
 pub mod conninfo;
