@@ -1,3 +1,4 @@
 //! What PostgreSQL is.
+pub mod backup_api;
 pub mod connection;
 pub mod conninfo;
