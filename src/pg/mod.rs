@@ -3,13 +3,17 @@
 //! - `control_file.rs`: [`ControlFile`], what `global/pg_control` says
 //! - `page.rs`, `checksum.rs`: data pages, and what to make of one read under a running server
 //! - `filenode_map.rs`: is a `pg_filenode.map` whole?
+//! - `layout.rs`: what of a data directory is copied, and what the files are
+//! - `timeline.rs`: history files, and the way through the tree that they make
 //! - `wal/`: segments, records, and what to know of a segment without reading it again
 
 mod bytes;
 pub mod checksum;
 pub mod control_file;
 pub mod filenode_map;
+pub mod layout;
 pub mod page;
+pub mod timeline;
 pub mod wal;
 
 pub use control_file::ControlFile;
