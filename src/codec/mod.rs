@@ -20,10 +20,12 @@
 mod failure;
 mod pages;
 pub mod patch;
+mod thread;
 mod whole;
 
 pub use failure::CodecError;
 pub use patch::{PatchOutline, Patching, StoredPage, Way};
+pub use thread::{choose_level, decode, encode_patch, encode_whole};
 pub use whole::{DENSE, FAST};
 use zstd::zstd_safe::{CCtx, DCtx};
 

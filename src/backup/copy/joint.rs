@@ -6,7 +6,7 @@ use super::work::{FileWork, PartWork, Way};
 use super::{Copy, Shared};
 use crate::backup::BackupError;
 use crate::chunk::FolderChunks;
-use crate::codec::Codec;
+use crate::codec;
 use crate::crypt::ChunkRole;
 use crate::repo::structure::{ChunkRef, FileData, FileEntry, Needs};
 use crate::repo::write::NewChunk;
@@ -44,7 +44,7 @@ pub(super) fn inherit(part: &PartWork, copy: &Copy<'_>) -> Result<bool, BackupEr
 }
 
 /// Reads all small files of a part and stores them.
-pub(super) fn copy(shared: &Shared<'_>, part: &PartWork, codec: &mut Codec) -> Result<(), BackupError> {
+pub(super) fn copy(shared: &Shared<'_>, part: &PartWork) -> Result<(), BackupError> {
     let copy = shared.copy;
     let mut chunks = FolderChunks::new(copy.joint_secret);
     let mut slices = Vec::new();
@@ -63,7 +63,7 @@ pub(super) fn copy(shared: &Shared<'_>, part: &PartWork, codec: &mut Codec) -> R
         let stored = match copy.writer.find(ChunkRole::Content, &id)? {
             Some(stored) => stored,
             None => {
-                let frame = codec.encode_whole(&plain, 3);
+                let frame = codec::encode_whole(&plain, codec::DENSE)?;
                 copy.writer.put(ChunkRole::Content, NewChunk { id, plain: &plain, frame, reference: None })?
             }
         };

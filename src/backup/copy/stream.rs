@@ -8,7 +8,7 @@ use super::work::FileWork;
 use crate::backup::BackupError;
 use crate::backup::source::SourceFile;
 use crate::chunk::CdcChunks;
-use crate::codec::{self, Codec};
+use crate::codec;
 use crate::crypt::ChunkRole;
 use crate::pg::page::is_zero;
 use crate::repo::structure::{ChunkRef, Extent, FileEntry, LEAF, Leaf, Needs, file_of_extents, file_of_leaves, put_leaf};
@@ -35,12 +35,12 @@ impl Read for UpTo<'_> {
 }
 
 /// Copies a whole file.
-pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, codec: &mut Codec) -> Result<(), BackupError> {
+pub(super) fn copy(shared: &Shared<'_>, work: &FileWork) -> Result<(), BackupError> {
     let copy = shared.copy;
     let Some(file) = work.open(copy)? else { return Ok(()) };
     let reader = UpTo { file, offset: 0, end: work.job.attributes.size };
     let (mut extents, mut needs, mut leaves) = (Vec::new(), Needs::default(), Vec::<Leaf>::new());
-    let (mut len, mut level) = (0, None);
+    let (mut len, mut level) = (0, None::<i32>);
     for chunk in CdcChunks::new(reader) {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
         let chunk = chunk.map_err(|e| work.error(e))?;
@@ -57,8 +57,11 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, codec: &mut Codec) -> R
         let stored = match copy.writer.find(ChunkRole::Content, &id)? {
             Some(stored) => stored,
             None => {
-                let level = *level.get_or_insert_with(|| codec::choose_level(codec, &chunk));
-                let frame = codec.encode_whole(&chunk, level);
+                let level = match level {
+                    Some(level) => level,
+                    None => *level.insert(codec::choose_level(&chunk)?),
+                };
+                let frame = codec::encode_whole(&chunk, level)?;
                 copy.writer.put(ChunkRole::Content, NewChunk { id, plain: &chunk, frame, reference: None })?
             }
         };
