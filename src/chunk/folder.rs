@@ -9,6 +9,7 @@
 //! with a short password would be found by trying. The first bytes are as good as random to all but this host, so that the
 //! id confirms nothing; and the same files give the same chunk on the same host, so that they are still stored once.
 
+use crate::units::{Class, Explain};
 use zeroize::Zeroizing;
 
 /// Files below this length, and no forks of relations, are joined. Policy.
@@ -43,6 +44,12 @@ impl FilePlace {
 pub struct TooLong {
     /// Its length.
     pub len: usize,
+}
+
+impl Explain for TooLong {
+    fn class(&self) -> Class {
+        Class::Failed
+    }
 }
 
 /// Joins the files of one folder. They should come in the order of their names, so that the same files give the same
