@@ -142,6 +142,13 @@ mod tests {
         assert!(matches!(codec.decode(FrameKind::Patch, b"\0\x0d", 0, None), Err(CodecError::NoReference)));
     }
 
+    #[test]
+    fn a_codec_can_go_to_another_thread() {
+        let mut codec = Codec::new().unwrap();
+        let frame = std::thread::spawn(move || codec.encode_whole(b"moved", FAST).unwrap()).join().unwrap();
+        assert_eq!(frame.bytes, b"moved");
+    }
+
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Vector {
