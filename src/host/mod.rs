@@ -9,13 +9,17 @@
 //! - `config/`: the configuration file, environment variables and flags: [`Settings`]; passphrases
 //! - `paths.rs`: where state and cache lie: [`StateDir`], [`cache_dir`]
 //! - `state/`: host keys, what was seen of a repository, pins
+//! - `machine.rs`: which machine and boot this is
 //! - `lock.rs`: locks that prove a process alive or dead
 //! - `files.rs`: replacing a file whole, reading one with a bound
 
 pub mod config;
 mod env;
 mod files;
+pub mod lock;
+pub mod machine;
 pub mod paths;
+pub mod state;
 
 pub use config::{ConfigError, FlagOverrides, Settings};
 #[cfg(test)]
