@@ -8,17 +8,17 @@ use super::{Pages, Shared};
 use crate::backup::BackupError;
 use crate::backup::damage::DamagedPage;
 use crate::backup::source::SourceFile;
-use crate::chunk::EXTENT;
+use crate::chunk::{EXTENT, is_zero};
 use crate::codec::{self, Patching, Way};
 use crate::crypt::ChunkRole;
-use crate::pg::page::{PageVerdict, check_page, is_zero};
+use crate::pg::page::{PageVerdict, check_page};
 use crate::repo::pack::{Place, Reference};
 use crate::repo::structure::{ChunkRef, Extent, FileData, LEAF, Needs, put_leaf, read_leaf};
 use crate::repo::write::{NewChunk, Stored};
 use crate::units::ChunkId;
 
 /// A wrong page is read again this often, at these intervals: the server may be in the middle of writing it.
-const AGAIN: [Duration; 5] = [
+pub(super) const AGAIN: [Duration; 5] = [
     Duration::from_millis(5),
     Duration::from_millis(20),
     Duration::from_millis(50),

@@ -52,6 +52,8 @@ pub struct FileJob {
     pub shown: String,
     /// It is a relation fork, cut into extents of pages.
     pub pages: Option<Pages>,
+    /// Tells whether the file's bytes are whole: the server may be in the middle of writing it.
+    pub check: Option<fn(&[u8]) -> bool>,
 }
 
 /// Everything that all threads of a copy share.
