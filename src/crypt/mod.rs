@@ -1,1 +1,3 @@
 //! Keys and their derivation, the one sealing function, envelopes, key slots, signatures: bytes in, bytes out.
+
+pub mod sign;

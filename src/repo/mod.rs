@@ -1,1 +1,4 @@
 //! What a repository is.
+
+pub mod json;
+pub mod log;
