@@ -1,0 +1,1 @@
+//! Stores and a sealer for tests.
