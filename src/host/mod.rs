@@ -5,6 +5,7 @@
 //! knows a backend or PostgreSQL. *State* can't be rebuilt and is checked, locked and replaced whole; *cache* is
 //! never believed: what is damaged in it is dropped with a warning.
 //!
+//! - `access/`: a repository, opened for a command; sessions
 //! - `env.rs`: [`Env`], the environment as a value
 //! - `config/`: the configuration file, environment variables and flags: [`Settings`]; passphrases
 //! - `paths.rs`: where state and cache lie: [`StateDir`], [`cache_dir`]
@@ -13,8 +14,11 @@
 //! - `lock.rs`: locks that prove a process alive or dead
 //! - `files.rs`: replacing a file whole, reading one with a bound
 
+pub mod access;
+pub mod cache_file;
 pub mod config;
 mod env;
+mod failure;
 mod files;
 pub mod lock;
 pub mod machine;
@@ -25,4 +29,5 @@ pub use config::{ConfigError, FlagOverrides, Settings};
 #[cfg(test)]
 pub use env::FixedEnv;
 pub use env::{Env, ProcessEnv};
+pub use failure::HostError;
 pub use paths::{StateDir, cache_dir};
