@@ -26,10 +26,16 @@ mod fold;
 mod golden;
 mod judge;
 mod kind;
+#[cfg(test)]
+mod racing;
 mod read;
 mod rights;
 #[cfg(test)]
+mod tampering;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod trust;
 mod wal;
 
 pub use body::BODY_LIMIT;
