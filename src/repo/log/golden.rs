@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::entry::{Said, decode_plain, encode_plain};
 use super::fold::{At, Fold, Verdict};
 use super::kind::*;
 use super::rights::Key;
@@ -309,6 +310,8 @@ fn replay(line: usize, trace: &Value) -> Fold {
         }
         let kind = replay.kind(&fold, event);
         kind.check().unwrap_or_else(|why| panic!("line {line}, event {}: {why}", i + 1));
+        let plain = encode_plain(at.time, &kind).unwrap();
+        assert_eq!(decode_plain(&plain), Ok(Said::Known(at.time, kind.clone())), "line {line}, event {}", i + 1);
         let before = fold.clone();
         let verdict = fold.step(&at, &kind);
         let expected = trace["verdicts"][i].as_str().unwrap();
@@ -350,4 +353,23 @@ fn a_cluster_of_another_system_identifier_is_another_cluster() {
     };
     let same_name = ClusterId { name: "c".into(), system_identifier: 8 };
     assert!(!need.covers(&same_name, TimelineId(1), SegmentNo(9), SegmentSize::DEFAULT, &[]));
+}
+
+/// `kinds.jsonl`: a body of each kind with all its fields and one with as few as possible, in canonical JSON.
+#[test]
+fn bodies_of_all_kinds_are_read_and_written_alike() {
+    let mut seen = BTreeSet::new();
+    for text in include_str!("../../../tests/fixtures/log/kinds.jsonl").lines() {
+        match decode_plain(text.as_bytes()) {
+            Ok(Said::Known(at, kind)) => {
+                assert_eq!(String::from_utf8(encode_plain(at, &kind).unwrap()).unwrap(), text);
+                seen.insert(kind.name());
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+        // A field more, and it is not for this program to judge.
+        let more = text.replacen(r#""entry":{"#, r#""entry":{"!":1,"#, 1);
+        assert!(matches!(decode_plain(more.as_bytes()), Ok(Said::Unknown(_))), "{more}");
+    }
+    assert_eq!(seen, KINDS.into_iter().collect());
 }

@@ -6,7 +6,7 @@
 //! What enters: objects of a [`LogStore`], a [`Sealer`] for their bodies, the pinned owner's key. What leaves: a
 //! [`LogView`], that is a [`Fold`] and how far it goes; appended entries.
 //!
-//! - `kind.rs`: what an entry says · `wal.rs`: positions in WAL, and what is needed of it
+//! - `kind.rs`: what an entry says · `form.rs`: when that is well-formed · `wal.rs`: positions in WAL, and what is needed of it
 //! - `entry.rs`: the bytes of an entry · `body.rs`: lists that are too long for one
 //! - `fold.rs`: the tables and what changes them · `judge.rs`: what is void · `rights.rs`: keys and roles
 //! - `read.rs`: from objects to a fold; void or damaged · `append.rs`: judge, create, judge again after a lost race
@@ -22,19 +22,27 @@ mod append;
 mod body;
 mod entry;
 mod fold;
+mod form;
 #[cfg(test)]
 mod golden;
 mod judge;
 mod kind;
+#[cfg(test)]
+mod racing;
 mod read;
 mod rights;
 #[cfg(test)]
+mod tampering;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod trust;
 mod wal;
 
 pub use body::BODY_LIMIT;
 pub use entry::{ENTRY_LIMIT, PLAIN_LIMIT};
 pub use fold::*;
+pub use form::is_cluster_name;
 pub use judge::Void;
 pub use kind::*;
 pub use read::{Damage, Log, LogView, MissingBody};

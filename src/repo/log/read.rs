@@ -17,6 +17,7 @@
 //!
 //! Behind damage the fold goes on as well as it can, for those who read; nobody appends or deletes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -34,17 +35,22 @@ use crate::units::{Hash32, KeyId, RepositoryId};
 /// A place in the log that is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// The entry is gone, and later ones are there.
-    Absent(u64),
+    /// Entries are gone, and later ones are there.
+    Absent {
+        /// The first that is gone.
+        first: u64,
+        /// The last, in front of the next one that is there.
+        last: u64,
+    },
     /// The entry is neither signed nor attested by its successor.
     Changed(u64),
 }
 
 impl Damage {
-    /// The entry's number.
+    /// The entry's number; of several that are gone the first.
     pub fn number(&self) -> u64 {
         match self {
-            Damage::Absent(number) | Damage::Changed(number) => *number,
+            Damage::Absent { first: number, .. } | Damage::Changed(number) => *number,
         }
     }
 
@@ -56,7 +62,8 @@ impl Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Damage::Absent(number) => write!(f, "log/{number} is gone, and later entries are there"),
+            Damage::Absent { first, last } if first == last => write!(f, "log/{first} is gone, and later entries are there"),
+            Damage::Absent { first, last } => write!(f, "log/{first} to log/{last} are gone, and later entries are there"),
             Damage::Changed(number) => write!(f, "log/{number} is not what was written"),
         }
     }
@@ -160,16 +167,19 @@ impl<'a> Log<'a> {
     /// Reads all of it. Lists `log/` once, so that a hole isn't taken for the end.
     pub fn read(&self) -> Result<LogView, LogError> {
         let names = self.store.list("log/")?;
-        let Some(last) = names.iter().filter_map(|name| number_in(name)).max() else { return Err(LogError::NotThere) };
+        let numbers: BTreeSet<u64> = names.iter().filter_map(|name| number_in(name)).collect();
+        if numbers.is_empty() {
+            return Err(LogError::NotThere);
+        }
         let first = self.store.read(&entry_name(0), ENTRY_LIMIT)?;
         let first = first.ok_or_else(|| LogError::First("it is gone, and later entries are there".into()))?;
         let mut view = self.start(&first)?;
-        while view.newest.number < last {
-            let number = view.newest.number + 1;
-            match self.store.read(&entry_name(number), ENTRY_LIMIT)? {
-                Some(bytes) => self.take(&mut view, number, &bytes)?,
-                None => note_absence(&mut view, number),
+        for number in numbers.range(1..) {
+            let Some(bytes) = self.store.read(&entry_name(*number), ENTRY_LIMIT)? else { continue };
+            if view.newest.number + 1 < *number {
+                note_absence(&mut view, *number - 1);
             }
+            self.take(&mut view, *number, &bytes)?;
         }
         self.advance(&mut view)?;
         Ok(view)
@@ -208,8 +218,7 @@ impl<'a> Log<'a> {
     /// Reads on to the end; the number of new entries.
     pub fn advance(&self, view: &mut LogView) -> Result<u64, LogError> {
         let before = view.newest.number;
-        loop {
-            let Some(number) = view.newest.number.checked_add(1) else { break };
+        while let Some(number) = view.newest.number.checked_add(1) {
             let Some(bytes) = self.store.read(&entry_name(number), ENTRY_LIMIT)? else { break };
             self.take(view, number, &bytes)?;
         }
@@ -375,13 +384,14 @@ fn damaged(view: &mut LogView) {
     view.damage.push(Damage::Changed(number));
 }
 
-fn note_absence(view: &mut LogView, number: u64) {
+/// The entries behind the newest of the view are gone, up to `last`.
+fn note_absence(view: &mut LogView, last: u64) {
     if view.unsigned {
         damaged(view); // nobody attests it any more
         view.unsigned = false;
     }
-    view.damage.push(Damage::Absent(number));
-    view.newest = Head { number, hash: Hash32([0; 32]) };
+    view.damage.push(Damage::Absent { first: view.newest.number + 1, last });
+    view.newest = Head { number: last, hash: Hash32([0; 32]) };
     view.hole = true;
 }
 
