@@ -14,6 +14,8 @@
 //! - `lock.rs`: locks that prove a process alive or dead
 //! - `files.rs`: replacing a file whole, reading one with a bound
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
 pub mod cache;
 pub mod config;
 mod env;
