@@ -127,8 +127,7 @@ fn rooms_used(source: &str, depth: usize) -> Vec<String> {
             continue;
         }
         let mut level = 0;
-        loop {
-            let Some(token) = tokens.get(next) else { break };
+        while let Some(token) = tokens.get(next) {
             let first = level == 0 || is(next - 1, "{") || is(next - 1, ",");
             match token.as_str() {
                 "{" => level += 1,
