@@ -10,12 +10,16 @@
 //! - `config/`: the configuration file, environment variables and flags: [`Settings`]; passphrases
 //! - `paths.rs`: where state and cache lie: [`StateDir`], [`cache_dir`]
 //! - `state/`: host keys, what was seen of a repository, pins
+//! - `cache/`: the catalog and the chunk index
 //! - `machine.rs`: which machine and boot this is
 //! - `lock.rs`: locks that prove a process alive or dead
 //! - `files.rs`: replacing a file whole, reading one with a bound
 
 pub mod access;
 pub mod cache_file;
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod cache;
 pub mod config;
 mod env;
 mod failure;
