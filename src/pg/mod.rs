@@ -11,6 +11,8 @@ mod bytes;
 pub mod checksum;
 pub mod control_file;
 pub mod filenode_map;
+#[cfg(test)]
+mod fixtures;
 pub mod layout;
 pub mod page;
 pub mod timeline;
