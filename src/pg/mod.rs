@@ -6,7 +6,12 @@
 //! - `layout.rs`: what of a data directory is copied, and what the files are
 //! - `timeline.rs`: history files, and the way through the tree that they make
 //! - `wal/`: segments, records, and what to know of a segment without reading it again
+//! - `backup_label.rs`: what a backup's stop hands out, and tablespace_map
+//! - `backup_manifest.rs`: [`backup_manifest::ManifestWriter`], for pg_verifybackup
+//! - `recovery.rs`: what a restored server is told, in postgresql.auto.conf
 
+pub mod backup_label;
+pub mod backup_manifest;
 mod bytes;
 pub mod checksum;
 pub mod control_file;
@@ -15,6 +20,7 @@ pub mod filenode_map;
 mod fixtures;
 pub mod layout;
 pub mod page;
+pub mod recovery;
 pub mod timeline;
 pub mod wal;
 
