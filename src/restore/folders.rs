@@ -111,7 +111,7 @@ impl Folders {
     }
 
     /// The opened folder below which a path lies, and the names from there.
-    fn from_root<'n, 'p>(&self, names: &'n [&'p [u8]]) -> (BorrowedFd<'_>, &'n [&'p [u8]]) {
+    fn below_root<'n, 'p>(&self, names: &'n [&'p [u8]]) -> (BorrowedFd<'_>, &'n [&'p [u8]]) {
         if let [b"pg_tblspc", oid, below @ ..] = names
             && let Some((_, fd)) = self.tablespaces.get(*oid)
         {
@@ -126,7 +126,7 @@ impl Folders {
     /// If the path is none, or a name on the way is no folder.
     pub fn folder(&self, path: &[u8]) -> Result<OwnedFd, RestoreError> {
         let names = names(path)?;
-        let (root, below) = self.from_root(&names);
+        let (root, below) = self.below_root(&names);
         let what = || format!("opening {}", self.shown(path));
         let mut at = root.try_clone_to_owned().map_err(RestoreError::io(what()))?;
         for name in below {
@@ -141,7 +141,7 @@ impl Folders {
     /// If the path is none, or it can't be made.
     pub fn make(&self, path: &[u8], rights: Rights) -> Result<(), RestoreError> {
         let parts = names(path)?;
-        let (_, below) = self.from_root(&parts);
+        let (_, below) = self.below_root(&parts);
         if let Some(name) = below.last() {
             let parent = self.folder(parent_of(path))?;
             mkdirat(&parent, *name, Mode::S_IRWXU).map_err(|e| self.cant_make(path, e))?;
