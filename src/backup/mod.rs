@@ -1,1 +1,25 @@
 //! From a cluster into the repository.
+//!
+//! What enters: a data directory, a server (or none, if it is stopped), an open session. What leaves: a COMMIT, or an
+//! ABORT and a server that is out of backup mode.
+//!
+//! - `source.rs`: the files, behind a trait
+//! - `scan.rs`: what of a data directory is copied, folder by folder
+//! - `parent.rs`: what the snapshot before proves
+//! - `copy/`: reading, cutting, storing
+//! - `damage.rs`: pages that are wrong
+//! - `checks.rs`: is this the right server, and a state that can be backed up?
+//! - `wal.rs`: the segments that the snapshot needs: waited for, or copied
+//! - `run.rs`: the whole of it, in order
+
+pub mod checks;
+pub mod copy;
+pub mod damage;
+mod failure;
+pub mod parent;
+pub mod run;
+pub mod scan;
+pub mod source;
+pub mod wal;
+
+pub use failure::BackupError;

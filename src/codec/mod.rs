@@ -20,10 +20,12 @@
 mod failure;
 mod pages;
 pub mod patch;
+mod thread;
 mod whole;
 
 pub use failure::CodecError;
 pub use patch::{PatchOutline, Patching, StoredPage, Way};
+pub use thread::{choose_level, decode, encode_patch, encode_whole};
 pub use whole::{DENSE, FAST};
 use zstd::zstd_safe::{CCtx, DCtx};
 
@@ -138,6 +140,13 @@ mod tests {
         }
         assert!(matches!(codec.decode(FrameKind::Stored, b"", MAX_PLAIN + 1, None), Err(CodecError::TooLong { .. })));
         assert!(matches!(codec.decode(FrameKind::Patch, b"\0\x0d", 0, None), Err(CodecError::NoReference)));
+    }
+
+    #[test]
+    fn a_codec_can_go_to_another_thread() {
+        let mut codec = Codec::new().unwrap();
+        let frame = std::thread::spawn(move || codec.encode_whole(b"moved", FAST).unwrap()).join().unwrap();
+        assert_eq!(frame.bytes, b"moved");
     }
 
     #[derive(Deserialize)]

@@ -42,6 +42,9 @@ pub enum RepoError {
         /// Its id.
         pack: PackId,
     },
+    /// Bytes can't be encoded.
+    #[error(transparent)]
+    Encode(#[from] CodecError),
     /// A rule of ours doesn't hold.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -78,7 +81,7 @@ impl Explain for RepoError {
             RepoError::Key(e) => e.class(),
             RepoError::Crypt { source, .. } => source.class(),
             RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => Class::Corrupt,
-            RepoError::Internal(_) | RepoError::Cancelled(_) => Class::Failed,
+            RepoError::Internal(_) | RepoError::Cancelled(_) | RepoError::Encode(_) => Class::Failed,
         }
     }
 

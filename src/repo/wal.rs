@@ -183,14 +183,15 @@ pub fn encode(sealing: &Sealing, origin: WalOrigin<'_>, plain: &[u8], level: i32
         .par_iter()
         .enumerate()
         .map(|(index, piece)| {
-            let frame = codec::encode_whole(piece, level);
-            let aad = part_aad(sealing, &content, index, pieces.len(), frame.kind, piece.len() as u32);
+            let frame = codec::encode_whole(piece, level)?;
+            let kind = u8::from(frame.kind);
+            let aad = part_aad(sealing, &content, index, pieces.len(), kind, piece.len() as u32);
             let mut bytes = frame.bytes;
             let nonce = seal::seal_in_place(&key, &aad, &mut bytes)?;
-            let part = WalPart { plain: piece.len() as u32, stored: bytes.len() as u32, kind: frame.kind, nonce: hex(&nonce) };
+            let part = WalPart { plain: piece.len() as u32, stored: bytes.len() as u32, kind, nonce: hex(&nonce) };
             Ok((part, bytes))
         })
-        .collect::<Result<Vec<_>, CryptError>>()?;
+        .collect::<Result<Vec<_>, RepoError>>()?;
     let (parts, bodies): (Vec<WalPart>, Vec<Vec<u8>>) = sealed.into_iter().unzip();
     let mut hasher = blake3::Hasher::new();
     for body in &bodies {

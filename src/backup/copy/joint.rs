@@ -5,8 +5,10 @@ use std::sync::{Arc, PoisonError};
 use super::work::{FileWork, PartWork, Way};
 use super::{Copy, Shared};
 use crate::backup::BackupError;
+use crate::backup::damage::DamagedPage;
+use crate::backup::source::SourceFile;
 use crate::chunk::FolderChunks;
-use crate::codec::Codec;
+use crate::codec;
 use crate::crypt::ChunkRole;
 use crate::repo::structure::{ChunkRef, FileData, FileEntry, Needs};
 use crate::repo::write::NewChunk;
@@ -44,26 +46,28 @@ pub(super) fn inherit(part: &PartWork, copy: &Copy<'_>) -> Result<bool, BackupEr
 }
 
 /// Reads all small files of a part and stores them.
-pub(super) fn copy(shared: &Shared<'_>, part: &PartWork, codec: &mut Codec) -> Result<(), BackupError> {
+pub(super) fn copy(shared: &Shared<'_>, part: &PartWork) -> Result<(), BackupError> {
     let copy = shared.copy;
     let mut chunks = FolderChunks::new(copy.joint_secret);
-    let mut slices = Vec::new();
+    let (mut slices, mut full) = (Vec::new(), Vec::new());
     for work in part.files.iter().filter(|w| is_joint(w)) {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
         let Some(file) = work.open(copy)? else { continue };
-        let mut bytes = vec![0; work.job.attributes.size as usize];
-        let got = file.read_at(&mut bytes, 0).map_err(|e| work.error(e))?;
-        bytes.truncate(got);
+        let bytes = read_whole(work, file, copy)?;
+        let got = bytes.len();
         shared.has_read(got as u64);
-        slices.push((work, got as u64, if got == 0 { None } else { Some(chunks.add(&bytes)) }));
+        let (place, complete) = chunks.add(&bytes).map_err(|_| BackupError::Internal("a small file that isn't small"))?;
+        full.extend(complete);
+        slices.push((work, got as u64, place));
     }
     let (mut stored_chunks, mut needs) = (Vec::new(), Needs::default());
-    for plain in chunks.finish() {
+    full.extend(chunks.finish());
+    for plain in full {
         let id = copy.writer.sealing().chunk_id(ChunkRole::Content, &plain);
         let stored = match copy.writer.find(ChunkRole::Content, &id)? {
             Some(stored) => stored,
             None => {
-                let frame = codec.encode_whole(&plain, 3);
+                let frame = codec::encode_whole(&plain, codec::DENSE)?;
                 copy.writer.put(ChunkRole::Content, NewChunk { id, plain: &plain, frame, reference: None })?
             }
         };
@@ -73,11 +77,39 @@ pub(super) fn copy(shared: &Shared<'_>, part: &PartWork, codec: &mut Codec) -> R
     for (work, len, slice) in slices {
         let data = match slice {
             None => FileData::Empty,
-            Some(slice) => FileData::Joint { chunk: slice.chunk as u16, offset: slice.offset },
+            Some(place) => FileData::Joint { chunk: place.chunk as u16, offset: place.offset },
         };
         *work.data.lock().unwrap_or_else(PoisonError::into_inner) = Some(FileEntry { len, data });
     }
     *part.joint.lock().unwrap_or_else(PoisonError::into_inner) = stored_chunks;
     *part.joint_needs.lock().unwrap_or_else(PoisonError::into_inner) = needs;
     Ok(())
+}
+
+/// Reads a small file; one that has to fit itself is read again until it does.
+fn read_whole(work: &FileWork, file: &dyn SourceFile, copy: &Copy<'_>) -> Result<Vec<u8>, BackupError> {
+    let read = || {
+        let mut bytes = vec![0; work.job.attributes.size as usize];
+        let got = file.read_at(&mut bytes, 0).map_err(|e| work.error(e))?;
+        bytes.truncate(got);
+        Ok::<_, BackupError>(bytes)
+    };
+    let mut bytes = read()?;
+    let Some(is_whole) = work.job.check else { return Ok(bytes) };
+    for pause in super::leaf::AGAIN {
+        if is_whole(&bytes) {
+            return Ok(bytes);
+        }
+        std::thread::sleep(pause);
+        bytes = read()?;
+    }
+    if !is_whole(&bytes) {
+        copy.damage.add(DamagedPage {
+            path: work.job.shown.clone(),
+            fork: "main".into(),
+            block: 0,
+            why: "its checksum is wrong, and stays wrong".into(),
+        });
+    }
+    Ok(bytes)
 }

@@ -8,17 +8,17 @@ use super::{Pages, Shared};
 use crate::backup::BackupError;
 use crate::backup::damage::DamagedPage;
 use crate::backup::source::SourceFile;
-use crate::chunk::EXTENT;
-use crate::codec::{self, Codec};
+use crate::chunk::{EXTENT, is_zero};
+use crate::codec::{self, Patching, Way};
 use crate::crypt::ChunkRole;
-use crate::pg::page::{PageVerdict, check_page, is_zero};
+use crate::pg::page::{PageVerdict, check_page};
 use crate::repo::pack::{Place, Reference};
 use crate::repo::structure::{ChunkRef, Extent, FileData, LEAF, Needs, put_leaf, read_leaf};
 use crate::repo::write::{NewChunk, Stored};
 use crate::units::ChunkId;
 
 /// A wrong page is read again this often, at these intervals: the server may be in the middle of writing it.
-const AGAIN: [Duration; 5] = [
+pub(super) const AGAIN: [Duration; 5] = [
     Duration::from_millis(5),
     Duration::from_millis(20),
     Duration::from_millis(50),
@@ -27,13 +27,13 @@ const AGAIN: [Duration; 5] = [
 ];
 
 /// Copies one leaf of a file.
-pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize, codec: &mut Codec) -> Result<(), BackupError> {
+pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<(), BackupError> {
     let copy = shared.copy;
     let Some(file) = work.open(copy)? else { return Ok(set(work, leaf, LeafResult::Only(Vec::new(), Needs::default()))) };
     let start = leaf as u64 * LEAF as u64 * EXTENT as u64;
     let end = (start + LEAF as u64 * EXTENT as u64).min(work.job.attributes.size);
     let before = before(shared, work, leaf)?;
-    let mut out = LeafCopy { shared, work, codec, level: None, needs: Needs::default(), extents: Vec::new() };
+    let mut out = LeafCopy { shared, work, level: None, needs: Needs::default(), extents: Vec::new() };
     let mut offset = start;
     while offset < end {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
@@ -82,16 +82,15 @@ fn before(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<Vec<Exten
     }
 }
 
-struct LeafCopy<'s, 'a, 'c> {
+struct LeafCopy<'s, 'a> {
     shared: &'s Shared<'a>,
     work: &'s FileWork,
-    codec: &'c mut Codec,
     level: Option<i32>,
     needs: Needs,
     extents: Vec<Extent>,
 }
 
-impl LeafCopy<'_, '_, '_> {
+impl LeafCopy<'_, '_> {
     /// Judges each page; a wrong one is read again before it counts as damaged.
     fn check_pages(&self, file: &dyn SourceFile, pages: &Pages, offset: u64, bytes: &mut [u8]) -> Result<(), BackupError> {
         let copy = self.shared.copy;
@@ -153,8 +152,11 @@ impl LeafCopy<'_, '_, '_> {
         {
             return Ok(stored);
         }
-        let level = *self.level.get_or_insert_with(|| codec::choose_level(self.codec, bytes));
-        let frame = self.codec.encode_whole(bytes, level);
+        let level = match self.level {
+            Some(level) => level,
+            None => *self.level.insert(codec::choose_level(bytes)?),
+        };
+        let frame = codec::encode_whole(bytes, level)?;
         Ok(copy.writer.put(ChunkRole::Content, NewChunk { id: *id, plain: bytes, frame, reference: None })?)
     }
 
@@ -181,8 +183,8 @@ impl LeafCopy<'_, '_, '_> {
                 return Ok(None);
             }
         };
-        let most = sealed / 3;
-        let Some(frame) = self.codec.encode_patch(bytes, reference.bytes(), copy.page_size, most) else { return Ok(None) };
+        let how = Patching { page_size: copy.page_size as usize, way: Way::AgainstOld, level: codec::DENSE, whole_len: sealed as usize };
+        let Some(frame) = codec::encode_patch(bytes, reference.bytes(), how)? else { return Ok(None) };
         let reference = Some((Reference { id: whole, place }, sealed, reference.bytes()));
         Ok(Some(copy.writer.put(ChunkRole::Content, NewChunk { id: *id, plain: bytes, frame, reference })?))
     }

@@ -24,7 +24,6 @@ use super::BackupError;
 use super::damage::Damage;
 use super::parent::{Parent, ParentFolder};
 use super::source::FileSource;
-use crate::codec::Codec;
 use crate::crypt::Opening;
 use crate::repo::pack::{Packs, Place};
 use crate::repo::structure::{Attributes, Child, Instance, Needs, put_folder, split};
@@ -53,6 +52,8 @@ pub struct FileJob {
     pub shown: String,
     /// It is a relation fork, cut into extents of pages.
     pub pages: Option<Pages>,
+    /// Tells whether the file's bytes are whole: the server may be in the middle of writing it.
+    pub check: Option<fn(&[u8]) -> bool>,
 }
 
 /// Everything that all threads of a copy share.
@@ -235,11 +236,10 @@ impl Shared<'_> {
 
     /// What each thread does.
     fn work(&self, tasks: &Mutex<Receiver<Task>>) {
-        let mut codec = Codec::new();
         loop {
             let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(task) = task else { return };
-            if let Err(error) = self.one(task, &mut codec) {
+            if let Err(error) = self.one(task) {
                 let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
                 failure.get_or_insert(error);
                 return;
@@ -250,19 +250,19 @@ impl Shared<'_> {
         }
     }
 
-    fn one(&self, task: Task, codec: &mut Codec) -> Result<(), BackupError> {
+    fn one(&self, task: Task) -> Result<(), BackupError> {
         self.copy.cancel.check().map_err(BackupError::Cancelled)?;
         let part = match task {
             Task::Leaf { part, file, leaf } => {
-                leaf::copy(self, &part.files[file], leaf, codec)?;
+                leaf::copy(self, &part.files[file], leaf)?;
                 part
             }
             Task::Stream { part, file } => {
-                stream::copy(self, &part.files[file], codec)?;
+                stream::copy(self, &part.files[file])?;
                 part
             }
             Task::Joint { part } => {
-                joint::copy(self, &part, codec)?;
+                joint::copy(self, &part)?;
                 part
             }
         };

@@ -7,10 +7,9 @@ use super::Shared;
 use super::work::FileWork;
 use crate::backup::BackupError;
 use crate::backup::source::SourceFile;
-use crate::chunk::CdcChunks;
-use crate::codec::{self, Codec};
+use crate::chunk::{Cdc, CdcSizes, is_zero};
+use crate::codec;
 use crate::crypt::ChunkRole;
-use crate::pg::page::is_zero;
 use crate::repo::structure::{ChunkRef, Extent, FileEntry, LEAF, Leaf, Needs, file_of_extents, file_of_leaves, put_leaf};
 use crate::repo::write::NewChunk;
 
@@ -35,31 +34,34 @@ impl Read for UpTo<'_> {
 }
 
 /// Copies a whole file.
-pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, codec: &mut Codec) -> Result<(), BackupError> {
+pub(super) fn copy(shared: &Shared<'_>, work: &FileWork) -> Result<(), BackupError> {
     let copy = shared.copy;
     let Some(file) = work.open(copy)? else { return Ok(()) };
     let reader = UpTo { file, offset: 0, end: work.job.attributes.size };
     let (mut extents, mut needs, mut leaves) = (Vec::new(), Needs::default(), Vec::<Leaf>::new());
-    let (mut len, mut level) = (0, None);
-    for chunk in CdcChunks::new(reader) {
+    let (mut len, mut level) = (0, None::<i32>);
+    let mut chunks = Cdc::new(reader, CdcSizes::DEFAULT);
+    while let Some((_, chunk)) = chunks.next_chunk().map_err(|e| work.error(e))? {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
-        let chunk = chunk.map_err(|e| work.error(e))?;
         shared.has_read(chunk.len() as u64);
         len += chunk.len() as u64;
         if extents.len() == LEAF {
             leaves.push(put_leaf(copy.writer, std::mem::take(&mut extents), std::mem::take(&mut needs))?);
         }
-        if is_zero(&chunk) {
+        if is_zero(chunk) {
             extents.push(Extent::Zeros(chunk.len() as u32));
             continue;
         }
-        let id = copy.writer.sealing().chunk_id(ChunkRole::Content, &chunk);
+        let id = copy.writer.sealing().chunk_id(ChunkRole::Content, chunk);
         let stored = match copy.writer.find(ChunkRole::Content, &id)? {
             Some(stored) => stored,
             None => {
-                let level = *level.get_or_insert_with(|| codec::choose_level(codec, &chunk));
-                let frame = codec.encode_whole(&chunk, level);
-                copy.writer.put(ChunkRole::Content, NewChunk { id, plain: &chunk, frame, reference: None })?
+                let level = match level {
+                    Some(level) => level,
+                    None => *level.insert(codec::choose_level(chunk)?),
+                };
+                let frame = codec::encode_whole(chunk, level)?;
+                copy.writer.put(ChunkRole::Content, NewChunk { id, plain: chunk, frame, reference: None })?
             }
         };
         stored.add_to(&mut needs);

@@ -209,6 +209,19 @@ pub enum Target {
     PreferStandby,
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Any => "any",
+            Target::ReadWrite => "read-write",
+            Target::ReadOnly => "read-only",
+            Target::Primary => "primary",
+            Target::Standby => "standby",
+            Target::PreferStandby => "prefer-standby",
+        })
+    }
+}
+
 /// Everything that is needed to connect, decided.
 #[derive(Debug, Clone)]
 pub struct Conninfo {

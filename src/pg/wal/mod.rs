@@ -7,6 +7,16 @@
 //! - `scan.rs`: [`SegmentScan`]: the facts about one segment that the archive keeps
 //! - `find.rs`: [`find`]: a transaction's end or a restore point in a run of segments
 
+mod find;
 mod header;
+mod name;
+mod record;
+mod scan;
+mod walk;
 
+pub use find::{FindError, Found, Sought, find};
 pub use header::{LONG_HEADER, SHORT_HEADER, SegmentError, SegmentHeader, WalPageHeader, check_segment, major_of_magic};
+pub use name::{WalFileName, WalNameError};
+pub use record::{RecordHeader, TransactionEnd};
+pub use scan::{RestorePoint, SegmentFacts, SegmentScan, TransactionEnds};
+pub use walk::{WalFault, WalStop};

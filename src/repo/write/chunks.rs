@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::upload::{OnStored, Uploader};
-use crate::codec;
+use crate::codec::{self, FrameKind};
 use crate::crypt::{ChunkRole, Opening, Sealing};
 use crate::repo::pack::{NewBlob, PackBuilder, Packs, Place, Reference};
 use crate::repo::structure::{MAX_NODE, Needs, Node, NodeSink};
@@ -207,9 +207,10 @@ impl ChunkWriter {
     pub fn put(&self, role: ChunkRole, chunk: NewChunk<'_>) -> Result<Stored, RepoError> {
         let NewChunk { id, plain, frame, reference } = chunk;
         let kind = frame.kind;
-        let again = codec::wants_check(kind) || self.sampled.fetch_add(1, Ordering::Relaxed) % SAMPLE == 0;
+        // Of plain zstd a sample is decoded again, of everything cleverer all.
+        let again = !matches!(kind, FrameKind::Stored | FrameKind::Zstd) || self.sampled.fetch_add(1, Ordering::Relaxed) % SAMPLE == 0;
         let references = reference.iter().map(|(r, _, _)| *r).collect();
-        let blob = NewBlob { role, kind, frame: frame.bytes, chunks: vec![(id, plain.len() as u32)], references };
+        let blob = NewBlob { role, kind: kind.into(), frame: frame.bytes, chunks: vec![(id, plain.len() as u32)], references };
         let (place, bytes, reopened) = self.add(role, blob, again)?;
         if let Some(frame) = reopened {
             self.check(role, &id, kind, &frame, plain, reference.map(|(_, _, plain)| plain))?;
@@ -230,14 +231,14 @@ impl ChunkWriter {
         &self,
         role: ChunkRole,
         id: &ChunkId,
-        kind: u8,
+        kind: FrameKind,
         frame: &[u8],
         plain: &[u8],
         reference: Option<&[u8]>,
     ) -> Result<(), RepoError> {
         let object = || "a chunk that was just encoded".to_owned();
-        let decoded =
-            codec::decode(kind, frame, plain.len() as u32, reference).map_err(|source| RepoError::Codec { object: object(), source })?;
+        let decoded = codec::decode(kind.into(), frame, plain.len() as u32, reference)
+            .map_err(|source| RepoError::Codec { object: object(), source })?;
         if self.setup.sealing.chunk_id(role, &decoded) != *id {
             return Err(RepoError::Corrupt { object: object(), why: "it decodes to other bytes: is this host's memory sound?".into() });
         }
@@ -301,7 +302,7 @@ impl NodeSink for ChunkWriter {
         let stored = match self.find(ChunkRole::Structure, &id)? {
             Some(stored) => stored,
             None => {
-                let frame = codec::encode_whole(&bytes, 3);
+                let frame = codec::encode_whole(&bytes, codec::DENSE)?;
                 self.put(ChunkRole::Structure, NewChunk { id, plain: &bytes, frame, reference: None })?
             }
         };

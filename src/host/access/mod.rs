@@ -1,0 +1,17 @@
+//! A repository, opened for a command: its store, its keys as far as this host has them, its log read to the end.
+//!
+//! - `open.rs`: from a URL and what this host remembers to an [`Opened`]
+//! - `create.rs`: `init`
+//! - `enrol.rs`: a KEY entry for this host
+//! - `log_store.rs`: the log over a backend, under the table key
+//! - `session.rs`: [`OpenSession`]: BEGIN, PROGRESS, COMMIT or ABORT
+
+mod create;
+mod enrol;
+mod log_store;
+mod open;
+mod session;
+
+pub use create::{Created, NewRepository, create};
+pub use open::{Need, Opened, Place, open};
+pub use session::{Adopted, OpenSession, end_dead_sessions, remove_leftovers};

@@ -1,0 +1,133 @@
+//! Where a repository lies, as users write it.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::error::ConfigError;
+
+/// A repository's place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RepositoryUrl {
+    /// A folder of this machine, absolute.
+    Local(PathBuf),
+}
+
+impl RepositoryUrl {
+    /// Reads a path or `file:///path`; a relative path counts from `base`.
+    pub fn parse(text: &OsStr, base: Option<&Path>) -> Result<Self, ConfigError> {
+        let refuse = |problem: &str| ConfigError::UnsupportedUrl { url: text.to_string_lossy().into_owned(), problem: problem.into() };
+        let path = match scheme(text) {
+            None => PathBuf::from(text),
+            Some((b"file", rest)) => {
+                let rest = rest.strip_prefix(b"localhost").unwrap_or(rest);
+                if rest.first() != Some(&b'/') {
+                    return Err(refuse("a file URL names no other host: file:///path"));
+                }
+                let path = percent_decoded(rest).ok_or_else(|| refuse("a `%` is followed by two hex digits, and not by 00"))?;
+                PathBuf::from(OsString::from_vec(path))
+            }
+            Some((b"s3", _)) => return Err(refuse("S3 is not supported yet")),
+            Some(_) => return Err(refuse("this kind of URL is not known: a path or file:///path is")),
+        };
+        if path.as_os_str().is_empty() {
+            return Err(refuse("a path is expected"));
+        }
+        Ok(RepositoryUrl::Local(absolute(&path, base)?))
+    }
+
+    /// The bytes under which what is remembered of this place is filed: equal for equal places.
+    pub fn identity(&self) -> Vec<u8> {
+        match self {
+            RepositoryUrl::Local(path) => [b"file://", path.as_os_str().as_bytes()].concat(),
+        }
+    }
+}
+
+impl fmt::Display for RepositoryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RepositoryUrl::Local(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// `scheme://rest` split, if it is one (RFC 3986: a letter, then letters, digits, `+`, `-`, `.`).
+fn scheme(text: &OsStr) -> Option<(&[u8], &[u8])> {
+    let bytes = text.as_bytes();
+    let at = bytes.windows(3).position(|w| w == b"://")?;
+    let (scheme, rest) = (bytes.get(..at)?, bytes.get(at + 3..)?);
+    let fine = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+    fine.then_some((scheme, rest))
+}
+
+fn percent_decoded(bytes: &[u8]) -> Option<Vec<u8>> {
+    let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.iter();
+    while let Some(&b) = rest.next() {
+        match b {
+            b'%' => {
+                let value = digit(rest.next())? * 16 + digit(rest.next())?;
+                out.push(u8::try_from(value).ok().filter(|b| *b != 0)?);
+            }
+            _ => out.push(b),
+        }
+    }
+    Some(out)
+}
+
+/// `path` from `base`, without `.` and doubled slashes. `..` stays: what it means depends on links.
+pub(super) fn absolute(path: &Path, base: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    if path.is_absolute() {
+        return Ok(path.components().collect());
+    }
+    let base = base.ok_or_else(|| ConfigError::WorkingFolder(std::io::ErrorKind::NotFound.into()))?;
+    Ok(base.join(path).components().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn places_are_read() {
+        for (text, path) in [
+            ("/srv/repo", "/srv/repo"),
+            ("/srv//repo/./", "/srv/repo"),
+            ("repo", "/base/repo"),
+            ("./a/../b", "/base/a/../b"),
+            ("file:///srv/my%20repo", "/srv/my repo"),
+            ("file://localhost/srv", "/srv"),
+            ("odd:name", "/base/odd:name"),
+            ("1://x", "/base/1:/x"),
+        ] {
+            let url = RepositoryUrl::parse(text.as_ref(), Some(Path::new("/base"))).unwrap();
+            assert_eq!(url, RepositoryUrl::Local(path.into()), "{text}");
+        }
+        for (text, says) in [
+            ("s3://bucket/prefix", "not supported yet"),
+            ("file://host/srv", "no other host"),
+            ("file:///a%0", "hex digits"),
+            ("file:///a%00", "hex digits"),
+            ("sftp://host/srv", "not known"),
+            ("", "a path is expected"),
+        ] {
+            let error = RepositoryUrl::parse(text.as_ref(), Some(Path::new("/base"))).unwrap_err();
+            assert!(matches!(error, ConfigError::UnsupportedUrl { .. }) && error.to_string().contains(says), "{text}: {error}");
+        }
+        assert!(matches!(RepositoryUrl::parse("relative".as_ref(), None), Err(ConfigError::WorkingFolder(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_place_or_refused(bytes: Vec<u8>) {
+            if let Ok(RepositoryUrl::Local(path)) = RepositoryUrl::parse(OsStr::from_bytes(&bytes), Some(Path::new("/base"))) {
+                prop_assert!(path.is_absolute());
+            }
+        }
+    }
+}

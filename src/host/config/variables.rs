@@ -1,0 +1,74 @@
+//! `PGCAIRN_*`: the keys of the file as environment variables. An empty variable counts as not set.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::error::ConfigError;
+use super::keys::{ClusterKeys, GlobalKeys, SecretKeys, read_bool, read_duration, read_jobs, read_key_id};
+use super::secret::Passphrase;
+use super::url::absolute;
+use crate::host::env::Env;
+
+/// Reads variables; relative paths count from `folder`.
+pub(super) struct Variables<'a> {
+    pub(super) env: &'a dyn Env,
+    pub(super) folder: Option<&'a Path>,
+}
+
+impl Variables<'_> {
+    pub(super) fn global(&self) -> Result<GlobalKeys, ConfigError> {
+        Ok(GlobalKeys {
+            repo: self.env.filled("PGCAIRN_REPO"),
+            cluster: self.text("PGCAIRN_CLUSTER")?,
+            json: self.read("PGCAIRN_JSON", read_bool)?,
+            quiet: self.read("PGCAIRN_QUIET", read_bool)?,
+            verbose: self.read("PGCAIRN_VERBOSE", read_bool)?,
+            no_progress: self.read("PGCAIRN_NO_PROGRESS", read_bool)?,
+            jobs: self.read("PGCAIRN_JOBS", read_jobs)?,
+            state_dir: self.path("PGCAIRN_STATE_DIR")?,
+            cache_dir: self.path("PGCAIRN_CACHE_DIR")?,
+        })
+    }
+
+    /// Everything but `repositories`, which names sections of the file.
+    pub(super) fn cluster(&self) -> Result<ClusterKeys, ConfigError> {
+        let key_ids = |text: &str| text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(read_key_id).collect();
+        Ok(ClusterKeys {
+            pgdata: self.path("PGCAIRN_PGDATA")?,
+            dsn: self.text("PGCAIRN_DSN")?,
+            repositories: None,
+            chunker: self.read("PGCAIRN_CHUNKER", FromStr::from_str)?,
+            trust_writers: self.read("PGCAIRN_TRUST_WRITERS", key_ids)?,
+            wal: self.read("PGCAIRN_WAL", FromStr::from_str)?,
+            wal_timeout: self.read("PGCAIRN_WAL_TIMEOUT", read_duration)?,
+        })
+    }
+
+    pub(super) fn secret(&self) -> Result<SecretKeys, ConfigError> {
+        Ok(SecretKeys {
+            // Set and empty is a broken secret mount, not "no passphrase": it is refused when it is used.
+            passphrase: self.env.var("PGCAIRN_PASSPHRASE").map(Passphrase::unchecked),
+            passphrase_file: self.path("PGCAIRN_PASSPHRASE_FILE")?,
+            passphrase_command: self.text("PGCAIRN_PASSPHRASE_COMMAND")?,
+            key_file: self.path("PGCAIRN_KEY_FILE")?,
+        })
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        let text = |value: OsString| value.into_string().map_err(|_| bad(name, "not UTF-8".into()));
+        self.env.filled(name).map(text).transpose()
+    }
+
+    fn read<T>(&self, name: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
+        self.text(name)?.map(|text| read(&text).map_err(|problem| bad(name, problem))).transpose()
+    }
+
+    fn path(&self, name: &str) -> Result<Option<std::path::PathBuf>, ConfigError> {
+        self.env.filled(name).map(|value| absolute(Path::new(&value), self.folder)).transpose()
+    }
+}
+
+fn bad(name: &str, problem: String) -> ConfigError {
+    ConfigError::BadValue { place: format!("environment variable {name}"), problem }
+}

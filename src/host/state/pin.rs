@@ -1,0 +1,61 @@
+//! Which repository lies at a URL: remembered at the first use, so that a store can't pass another one off.
+
+use serde::{Deserialize, Serialize};
+
+use super::{StateError, checked, lock_folder, read, write};
+use crate::host::config::RepositoryUrl;
+use crate::host::paths::StateDir;
+use crate::units::{Hash32, RepositoryId};
+
+/// What is known of a URL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pin {
+    /// The repository's id.
+    pub repository: RepositoryId,
+    /// Its owner's public key (Ed25519).
+    pub owner_key: [u8; 32],
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnDisk {
+    version: u32,
+    url: String,
+    repository: RepositoryId,
+    owner_key: Hash32,
+}
+
+/// The longest file, in bytes.
+const LIMIT: usize = 65_536;
+
+impl StateDir {
+    /// The pin of a URL, if there is one.
+    pub fn pin(&self, url: &RepositoryUrl) -> Result<Option<Pin>, StateError> {
+        let path = self.pin_path(url);
+        let Some(bytes) = read(&path, LIMIT)? else { return Ok(None) };
+        let form: OnDisk = checked::decode(&bytes).map_err(|problem| StateError::Corrupt { path: path.clone(), problem })?;
+        if form.version != 1 || form.url != url.to_string() {
+            return Err(StateError::Corrupt { path, problem: "it is of another URL or version".into() });
+        }
+        Ok(Some(Pin { repository: form.repository, owner_key: form.owner_key.0 }))
+    }
+
+    /// Remembers what lies at a URL; an error if something else was remembered.
+    pub fn remember_pin(&self, url: &RepositoryUrl, pin: &Pin) -> Result<(), StateError> {
+        let path = self.pin_path(url);
+        let _lock = lock_folder(&self.path().join("pins"), self.owner())?;
+        match self.pin(url)? {
+            Some(known) if known == *pin => Ok(()),
+            Some(known) => Err(StateError::OtherRepository { url: url.to_string(), known: known.repository, found: pin.repository, path }),
+            None => {
+                let form = OnDisk { version: 1, url: url.to_string(), repository: pin.repository, owner_key: Hash32(pin.owner_key) };
+                write(&path, &checked::encode(&form, 0), self.owner())
+            }
+        }
+    }
+
+    /// The file of a URL's pin: what to remove when another repository is meant.
+    pub fn pin_path(&self, url: &RepositoryUrl) -> std::path::PathBuf {
+        self.path().join("pins").join(format!("{}.json", blake3::hash(&url.identity()).to_hex()))
+    }
+}
