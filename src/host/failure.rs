@@ -1,9 +1,9 @@
 //! What can go wrong between this host and a repository.
 
+use super::config::SecretError;
 use super::lock::LockError;
 use super::paths::PathsError;
 use super::state::StateError;
-use super::config::SecretError;
 use crate::crypt::CryptError;
 use crate::crypt::sign::SignError;
 use crate::repo::RepoError;
@@ -112,7 +112,9 @@ impl Explain for HostError {
             HostError::Secret(e) => e.class(),
             HostError::NoRepository { .. } => Class::Absent,
             HostError::Exists { .. } => Class::Conflict,
-            HostError::Unfinished { .. } | HostError::NotEmpty { .. } | HostError::Another { .. } | HostError::Refused { .. } => Class::Refused,
+            HostError::Unfinished { .. } | HostError::NotEmpty { .. } | HostError::Another { .. } | HostError::Refused { .. } => {
+                Class::Refused
+            }
             HostError::NoKey { .. } | HostError::NoRight { .. } => Class::Denied,
         }
     }

@@ -15,11 +15,11 @@
 //! - `lock.rs`: locks that prove a process alive or dead
 //! - `files.rs`: replacing a file whole, reading one with a bound
 
-pub mod access;
-pub mod cache_file;
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod access;
 pub mod cache;
+pub mod cache_file;
 pub mod config;
 mod env;
 mod failure;

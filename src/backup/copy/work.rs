@@ -225,7 +225,9 @@ pub(super) fn store_content(shared: &Shared<'_>, plain: &[u8], needs: &mut Needs
     let id = writer.sealing().chunk_id(ChunkRole::Content, plain);
     let stored = match writer.find(ChunkRole::Content, &id)? {
         Some(stored) => stored,
-        None => writer.put(ChunkRole::Content, NewChunk { id, plain, frame: codec::encode_whole(plain, codec::DENSE)?, reference: None })?,
+        None => {
+            writer.put(ChunkRole::Content, NewChunk { id, plain, frame: codec::encode_whole(plain, codec::DENSE)?, reference: None })?
+        }
     };
     stored.add_to(needs);
     Ok(ChunkRef { id: id.short(), place: stored.place, len: plain.len() as u32 })

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::enrol;
 use super::open::{LogParts, Opened, Place, Role};
+use crate::crypt::sign::SigningKey;
 use crate::crypt::slot::{Kdf, Slot, Unlock};
 use crate::crypt::{Root, secret};
-use crate::crypt::sign::SigningKey;
 use crate::host::HostError;
 use crate::host::config::RepositoryUrl;
 use crate::repo::format::{self, Format};

@@ -55,7 +55,8 @@ impl Sealer for TableSealer {
     }
 
     fn open(&self, sealed: &Sealed, aad: &[u8]) -> Result<Vec<u8>, SealFailure> {
-        let opened = seal::open_salted(self.0.table_key(), &sealed.salt, &sealed.nonce, aad, sealed.ciphertext.clone(), "an entry of the log");
+        let opened =
+            seal::open_salted(self.0.table_key(), &sealed.salt, &sealed.nonce, aad, sealed.ciphertext.clone(), "an entry of the log");
         opened.map_err(|e| match e {
             CryptError::NotAuthentic { .. } => SealFailure::NotAuthentic,
             other => SealFailure::Failed(other.to_string()),

@@ -14,10 +14,10 @@ use crate::host::HostError;
 use crate::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
 use crate::host::paths::StateDir;
 use crate::host::state::{Head, HostKeys, Pin, RepositoryState};
+use crate::repo::PackRef;
 use crate::repo::format::{self, Format};
 use crate::repo::log::{self, Log, LogView};
 use crate::repo::pack::Packs;
-use crate::repo::PackRef;
 use crate::store::{Backend, LocalStore, ObjectName, SessionTag};
 use crate::units::{Progress, RepositoryId, SessionId};
 
@@ -234,10 +234,8 @@ pub(super) fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
         }
         _ => {
             let passphrase = source.read_passphrase()?;
-            let text = String::from_utf8(passphrase.as_bytes().to_vec()).map_err(|_| HostError::Refused {
-                what: "the passphrase is no UTF-8".into(),
-                cure: "choose another one".into(),
-            })?;
+            let text = String::from_utf8(passphrase.as_bytes().to_vec())
+                .map_err(|_| HostError::Refused { what: "the passphrase is no UTF-8".into(), cure: "choose another one".into() })?;
             Ok(Unlock::Passphrase(Zeroizing::new(text)))
         }
     }
@@ -394,4 +392,3 @@ impl Opened {
 pub(super) fn pack_refs(id: SessionId, session: &log::Session) -> Vec<PackRef> {
     session.packs.iter().map(|(pack, f)| PackRef { session: id, id: *pack, hash: f.hash, size: f.size, tail: f.tail }).collect()
 }
-
