@@ -65,7 +65,7 @@ fn every_file_comes_back_byte_for_byte() {
         let own = data.join("own");
         std::fs::create_dir(&own).unwrap();
         for (i, len) in [0usize, 1, 4095, 65535, 65536, 65537, 262144, 300000, 3_000_000].into_iter().enumerate() {
-            let bytes: Vec<u8> = (0..len).map(|b| (b as u64 * (i as u64 + 7) >> 5) as u8).collect();
+            let bytes: Vec<u8> = (0..len).map(|b| ((b as u64 * (i as u64 + 7)) >> 5) as u8).collect();
             std::fs::write(own.join(format!("f{i}")), bytes).unwrap();
         }
         std::fs::write(own.join(std::ffi::OsStr::from_bytes(b"odd \xff\n name")), b"odd").unwrap();
@@ -80,7 +80,20 @@ fn every_file_comes_back_byte_for_byte() {
         let to = target.join("data");
         repository.restore(&to, &["--no-recovery"]);
         let mut compare = std::process::Command::new("diff");
-        compare.args(["-r", "--no-dereference", "-x", "backup_manifest", "-x", "postmaster.opts", "-x", "pg_wal", "-x", "log", "-x", "pg_internal.init"]);
+        compare.args([
+            "-r",
+            "--no-dereference",
+            "-x",
+            "backup_manifest",
+            "-x",
+            "postmaster.opts",
+            "-x",
+            "pg_wal",
+            "-x",
+            "log",
+            "-x",
+            "pg_internal.init",
+        ]);
         compare.args(["-x", "postgresql.auto.conf", "-x", "current_logfiles"]).arg(&data).arg(&to);
         let outcome = crate::support::Outcome::of(compare);
         assert!(outcome.stdout.is_empty(), "{}", outcome.report());
