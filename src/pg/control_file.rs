@@ -516,3 +516,172 @@ impl Fields<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::fixtures;
+    use proptest::prelude::*;
+
+    const MAJORS: [u16; 3] = [15, 18, 19];
+
+    fn resealed(major: u16, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let mut bytes = fixtures::file(major, "pg_control");
+        change(&mut bytes);
+        let crc_at = if major == 19 {
+            308
+        } else if major == 18 {
+            292
+        } else {
+            288
+        };
+        let crc = crc32c::crc32c(&bytes[..crc_at]);
+        bytes[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn seconds(text: &str) -> Timestamp {
+        let time = jiff::fmt::strtime::parse("%a %b %e %H:%M:%S %Y", text).unwrap().to_datetime().unwrap();
+        Timestamp(jiff::tz::TimeZone::UTC.to_timestamp(time).unwrap().as_microsecond())
+    }
+
+    /// Every line of pg_controldata (in UTC) that the parser has a field for.
+    #[test]
+    fn all_values_agree_with_pg_controldata() {
+        let primaries = [14, 15, 17, 18, 19].map(|major| (major, ""));
+        let standbys = MAJORS.map(|major| (major, "_standby"));
+        for (major, role) in primaries.into_iter().chain(standbys) {
+            let control = ControlFile::parse(&fixtures::file(major, &format!("pg_control{role}"))).unwrap();
+            let text = fixtures::text(major, &format!("pg_controldata{role}.txt"));
+            let told = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim).unwrap_or_else(|| panic!("{name}"));
+            let lsn = |name: &str| told(name).parse::<Lsn>().unwrap();
+            let number = |name: &str| told(name).parse::<u32>().unwrap();
+            let on = |name: &str| ["on", "yes", "by value", "signed"].contains(&told(name));
+            assert_eq!(control.control_version, number("pg_control version number:"));
+            assert_eq!(control.catalog_version, number("Catalog version number:"));
+            assert_eq!(control.system_identifier.to_string(), told("Database system identifier:"));
+            assert_eq!(control.state.words(), told("Database cluster state:"));
+            assert_eq!(control.written_at, seconds(told("pg_control last modified:")));
+            assert_eq!(control.checkpoint, lsn("Latest checkpoint location:"));
+            assert_eq!(control.redo, lsn("Latest checkpoint's REDO location:"));
+            assert_eq!(control.timeline.0, number("Latest checkpoint's TimeLineID:"));
+            assert_eq!(control.full_page_writes, on("Latest checkpoint's full_page_writes:"));
+            assert_eq!(format!("{}:{}", control.next_xid >> 32, control.next_xid as u32), told("Latest checkpoint's NextXID:"));
+            assert_eq!(control.checkpoint_time, seconds(told("Time of latest checkpoint:")));
+            assert_eq!(control.min_recovery_point, lsn("Minimum recovery ending location:"));
+            assert_eq!(control.min_recovery_timeline.0, number("Min recovery ending loc's timeline:"));
+            assert_eq!(control.backup_start, lsn("Backup start location:"));
+            assert_eq!(control.backup_end, lsn("Backup end location:"));
+            assert_eq!(control.backup_end_required, on("End-of-backup record required:"));
+            assert_eq!(format!("{:?}", control.wal_level).to_lowercase(), told("wal_level setting:"));
+            assert_eq!(control.wal_log_hints, on("wal_log_hints setting:"));
+            assert_eq!(control.max_connections, number("max_connections setting:"));
+            assert_eq!(control.max_worker_processes, number("max_worker_processes setting:"));
+            assert_eq!(control.max_wal_senders, number("max_wal_senders setting:"));
+            assert_eq!(control.max_prepared_transactions, number("max_prepared_xacts setting:"));
+            assert_eq!(control.max_locks_per_transaction, number("max_locks_per_xact setting:"));
+            assert_eq!(control.track_commit_timestamp, on("track_commit_timestamp setting:"));
+            assert_eq!(control.maxalign, number("Maximum data alignment:"));
+            assert_eq!(control.blcksz, number("Database block size:"));
+            assert_eq!(control.relseg_size, number("Blocks per segment of large relation:"));
+            assert_eq!(control.xlog_blcksz, number("WAL block size:"));
+            assert_eq!(control.segment_size.bytes(), number("Bytes per WAL segment:"));
+            assert_eq!(control.namedatalen, number("Maximum length of identifiers:"));
+            assert_eq!(control.index_keys, number("Maximum columns in an index:"));
+            assert_eq!(control.toast_chunk, number("Maximum size of a TOAST chunk:"));
+            assert_eq!(control.large_object_chunk, number("Size of a large-object chunk:"));
+            assert_eq!(control.float8_by_value, on("Float8 argument passing:"));
+            assert_eq!(control.data_checksum_version, number("Data page checksum version:"));
+            assert_eq!(control.char_signed, (major >= 18).then(|| on("Default char data signedness:")));
+            assert_eq!(control.min_recovery_point == Lsn(0), role.is_empty());
+            assert!(control.float_format_ok);
+            assert_eq!(control.major(), Some(major));
+            assert_eq!(control.data_checksums(), DataChecksums::On);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        let bytes = fixtures::file(18, "pg_control");
+        for (version, swapped) in [(1801u32, false), (1900, false), (1201, false), (1800u32.swap_bytes(), true)] {
+            let mut other = bytes.clone();
+            other[8..12].copy_from_slice(&version.to_le_bytes());
+            let error = ControlFile::parse(&other).unwrap_err();
+            let expected = match swapped {
+                true => ControlFileError::ByteSwapped { version: 1800 },
+                false => ControlFileError::UnknownVersion { version },
+            };
+            assert_eq!(error, expected);
+            assert_eq!(error.class(), Class::Refused);
+        }
+        assert_eq!(ControlFile::parse(&[0; 8192]).unwrap_err().class(), Class::Corrupt);
+        for len in [0, 8, 11, 12, 291, 295] {
+            assert_eq!(ControlFile::parse(&bytes[..len]), Err(ControlFileError::TooShort { len }), "{len}");
+        }
+        assert!(ControlFile::parse(&bytes[..296]).is_ok());
+    }
+
+    #[test]
+    fn impossible_values_are_no_control_file_even_with_the_right_checksum() {
+        let field_at: [(usize, u32, &str); 8] = [
+            (16, 7, "state"),
+            (48, 0, "the timeline of its checkpoint"),
+            (172, 3, "wal_level"),
+            (180, u32::MAX, "max_connections"),
+            (216, 8191, "blcksz"),
+            (220, 0, "relseg_size"),
+            (224, 1 << 17, "xlog_blcksz"),
+            (228, 3 << 20, "WAL segment size"),
+        ];
+        for (at, value, field) in field_at {
+            let bytes = resealed(15, |b| b[at..at + 4].copy_from_slice(&value.to_le_bytes()));
+            assert_eq!(ControlFile::parse(&bytes), Err(ControlFileError::Insane { field, value: value.into() }));
+        }
+        let unknown = ControlFile::parse(&resealed(19, |b| b[268] = 3)).unwrap();
+        assert_eq!(unknown.data_checksums(), DataChecksums::Unknown(3));
+        let fork = ControlFile::parse(&resealed(15, |b| b[12] ^= 1)).unwrap();
+        assert_eq!(fork.major(), None);
+    }
+
+    #[test]
+    fn a_half_written_file_is_read_again_and_a_damaged_one_is_not_for_ever() {
+        let good = fixtures::file(15, "pg_control");
+        let mut torn = good.clone();
+        torn[40] ^= 1;
+        let run = |reads: Vec<Vec<u8>>| {
+            let mut reads = reads.into_iter();
+            let mut count = 0;
+            let outcome = ControlFile::read_stable(5, || {
+                count += 1;
+                reads.next().ok_or("no more")
+            });
+            (outcome.map(|(_, bytes)| bytes == good).map_err(|e| e.to_string()), count)
+        };
+        assert_eq!(run(vec![torn.clone(), good.clone()]), (Ok(true), 2));
+        let damaged = run(vec![torn.clone(), torn.clone()]);
+        assert!(damaged.0.unwrap_err().contains("CRC-32C") && damaged.1 == 2);
+        let always_torn = (0..9).map(|i| {
+            let mut bytes = torn.clone();
+            bytes[41] = i;
+            bytes
+        });
+        assert_eq!(run(always_torn.collect()).1, 5);
+        assert_eq!(run(vec![]).0, Err("no more".to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_never_passes(at in 0usize..292, bit in 0u8..8, major in proptest::sample::select(&MAJORS[..])) {
+            let mut bytes = fixtures::file(major, "pg_control");
+            let covered = if major == 19 { 308 } else if major == 18 { 292 } else { 288 };
+            let at = at % covered;
+            bytes[at] ^= 1 << bit;
+            prop_assert!(ControlFile::parse(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = ControlFile::parse(&bytes);
+        }
+    }
+}

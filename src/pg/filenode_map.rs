@@ -77,3 +77,24 @@ pub fn check_filenode_map(bytes: &[u8]) -> Result<(), FilenodeMapError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::fixtures;
+
+    #[test]
+    fn maps_of_real_servers_are_whole_and_any_change_is_seen() {
+        for major in [14, 15, 17, 18, 19] {
+            let map = fixtures::file(major, "pg_filenode.map");
+            assert_eq!(check_filenode_map(&map), Ok(()));
+            let crc_end = if major < 16 { 508 } else { 524 };
+            for at in 0..crc_end {
+                let mut changed = map.clone();
+                changed[at] ^= 0x40;
+                assert!(check_filenode_map(&changed).is_err(), "{at}");
+            }
+            assert_eq!(check_filenode_map(&map[1..]), Err(FilenodeMapError::Length { len: map.len() - 1 }));
+        }
+    }
+}

@@ -208,6 +208,9 @@ impl DataDirectory {
     /// content of tablespaces has paths that begin with `pg_tblspc/<oid>/`.
     pub fn folder(&self, path: &Path) -> FolderVerdict {
         let name = path.file_name().map_or(&b""[..], OsStrExt::as_bytes);
+        if self.is_in_tablespace_root(path) && name != self.version_folder.as_bytes() {
+            return FolderVerdict::LeaveOut(Why::OtherVersion);
+        }
         if name.starts_with(b"pgsql_tmp") {
             return FolderVerdict::LeaveOut(Why::Temporary);
         }
@@ -222,9 +225,6 @@ impl DataDirectory {
         }
         if self.log_folder.as_deref() == Some(path) {
             return FolderVerdict::Empty(Why::Log, &[]);
-        }
-        if self.is_in_tablespace_root(path) && name != self.version_folder.as_bytes() {
-            return FolderVerdict::LeaveOut(Why::OtherVersion);
         }
         FolderVerdict::Enter
     }

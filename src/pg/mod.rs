@@ -9,8 +9,13 @@
 //! - `conninfo/`, `connection/`: connection strings, and sessions
 //! - `backup_api.rs`: the calls that start and stop a backup
 //! - `facts.rs`: what a snapshot says of its cluster
+//! - `backup_label.rs`: what a backup's stop hands out, and tablespace_map
+//! - `backup_manifest.rs`: [`backup_manifest::ManifestWriter`], for pg_verifybackup
+//! - `recovery.rs`: what a restored server is told, in postgresql.auto.conf
 
 pub mod backup_api;
+pub mod backup_label;
+pub mod backup_manifest;
 mod bytes;
 pub mod checksum;
 pub mod connection;
@@ -18,8 +23,11 @@ pub mod conninfo;
 pub mod control_file;
 pub mod facts;
 pub mod filenode_map;
+#[cfg(test)]
+mod fixtures;
 pub mod layout;
 pub mod page;
+pub mod recovery;
 pub mod timeline;
 pub mod wal;
 

@@ -178,3 +178,74 @@ pub fn check_page(page: &[u8], block: u32, start_lsn: Lsn, checksums_on: bool) -
         None => PageVerdict::Bad(PageFault::Length { len: page.len() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::fixtures;
+    use proptest::prelude::*;
+
+    const LATE: Lsn = Lsn(u64::MAX);
+
+    fn page() -> Vec<u8> {
+        fixtures::file(15, "page3")
+    }
+
+    #[test]
+    fn pages_of_real_servers_are_fine_at_their_place_only() {
+        for major in [15, 18] {
+            for (name, block) in [("page0", 0), ("page3", 3)] {
+                let page = fixtures::file(major, name);
+                assert_eq!(check_page(&page, block, LATE, true), PageVerdict::Fine, "{major} {name}");
+                assert_eq!(check_page(&page, block, LATE, false), PageVerdict::Fine, "{major} {name}");
+                assert!(matches!(check_page(&page, block + 1, LATE, true), PageVerdict::Bad(PageFault::Checksum { .. })));
+            }
+        }
+    }
+
+    #[test]
+    fn the_rules_hold_in_their_order() {
+        let lsn = PageHeader::parse(&page()).unwrap().lsn;
+        let mut damaged = page();
+        damaged[100] ^= 1;
+        // Newer comes before the checksum: a page being written may look like anything.
+        assert_eq!(check_page(&damaged, 3, lsn, true), PageVerdict::Newer { lsn });
+        assert!(matches!(check_page(&damaged, 3, Lsn(lsn.0 + 1), true), PageVerdict::Bad(PageFault::Checksum { .. })));
+        assert_eq!(check_page(&damaged, 3, Lsn(lsn.0 + 1), false), PageVerdict::Fine);
+        // New comes before newer.
+        assert_eq!(check_page(&[0; 8192], 3, Lsn(0), true), PageVerdict::New);
+        let mut odd = [0; 8192];
+        odd[8191] = 1;
+        assert_eq!(check_page(&odd, 3, Lsn(0), true), PageVerdict::OddNew);
+        for len in [0, 23, 24, 100] {
+            let short = &page()[..len];
+            assert_eq!(check_page(short, 3, LATE, true), PageVerdict::Bad(PageFault::Length { len }));
+        }
+    }
+
+    #[test]
+    fn headers_that_can_not_be_are_bad_without_checksums() {
+        for (at, value) in [(12, 23u16), (12, 0x2000), (14, 1), (16, 8193), (16, 8191), (18, 0x1004), (18, 0x2005), (10, 8)] {
+            let mut page = page();
+            page[at..at + 2].copy_from_slice(&value.to_le_bytes());
+            assert!(matches!(check_page(&page, 3, LATE, false), PageVerdict::Bad(PageFault::Header { .. })), "{at} {value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn zero_means_all_of_it(len in 0usize..300, at in 0usize..300) {
+            let mut bytes = vec![0; len];
+            prop_assert!(is_zero(&bytes));
+            if at < len {
+                bytes[at] = 0x80;
+                prop_assert!(!is_zero(&bytes));
+            }
+        }
+
+        #[test]
+        fn any_page_is_judged_without_a_panic(page in proptest::collection::vec(any::<u8>(), 0..600), on: bool) {
+            let _ = check_page(&page, 0, LATE, on);
+        }
+    }
+}

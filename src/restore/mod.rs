@@ -1,1 +1,9 @@
 //! From the repository into a data directory.
+pub mod crc;
+mod failure;
+pub mod folders;
+#[cfg(test)]
+mod testing;
+pub mod write;
+
+pub use failure::{RestoreError, show};

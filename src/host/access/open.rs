@@ -1,6 +1,6 @@
 //! Opening a repository: whose it is, which keys open it, how far its log goes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
@@ -60,8 +60,8 @@ pub struct Opened {
     pub signer: Option<SigningKey>,
     /// What this host remembers of it.
     pub state: Option<RepositoryState>,
-    /// Where its cache lies, if there is one.
-    pub cache: Option<PathBuf>,
+    /// The folder of this host's caches, if there is one.
+    pub cache_folder: Option<PathBuf>,
     /// All packs that the log lists.
     pub packs: Arc<Packs>,
     parts: LogParts,
@@ -106,7 +106,7 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     }
     let state = place.state.map(|s| s.repository(format.repository));
     let kept = state.as_ref().map(RepositoryState::host_keys).transpose()?.flatten();
-    let cache = place.cache.as_ref().map(|c| c.join(format.repository.to_string()));
+    let cache = place.cache.clone();
     if let Some(keys) = kept {
         let opened = with_host_keys(backend, shown, format, &keys, state, cache)?;
         return opened.ready(place, need);
@@ -165,8 +165,8 @@ fn assemble(
     cache: Option<PathBuf>,
 ) -> Result<Opened, HostError> {
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
-    let view = load(&parts.log(), &shown, state.as_ref(), cache.as_ref())?;
-    Ok(Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache }))
+    let view = load(&parts.log(), &shown, state.as_ref(), kept_log(cache.as_deref(), format.repository).as_deref())?;
+    Ok(Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder: cache }))
 }
 
 /// What it takes to read and write the log.
@@ -199,12 +199,17 @@ pub(super) struct Role {
     pub opening: Option<Opening>,
     pub signer: Option<SigningKey>,
     pub state: Option<RepositoryState>,
-    pub cache: Option<PathBuf>,
+    pub cache_folder: Option<PathBuf>,
+}
+
+/// The file in which the fold is kept: no part of the catalog, so that pushes and gets need none.
+fn kept_log(cache: Option<&Path>, repository: RepositoryId) -> Option<PathBuf> {
+    cache.map(|c| c.join(repository.to_string()).join("log"))
 }
 
 /// Reads the log: from what was kept, else from its beginning; compares with what this host remembers.
-fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, cache: Option<&PathBuf>) -> Result<LogView, HostError> {
-    let kept = cache.and_then(|c| crate::host::cache_file::read(&c.join("log")));
+fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, kept: Option<&Path>) -> Result<LogView, HostError> {
+    let kept = kept.and_then(crate::host::cache_file::read);
     let resumed = match kept.map(|bytes| log.resume(&bytes)) {
         Some(Ok(view)) => view,
         // What was kept is a cache: the store's own word, read whole, decides.
@@ -281,9 +286,10 @@ fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str
 
 impl Opened {
     pub(super) fn of(parts: LogParts, view: LogView, role: Role) -> Self {
-        let Role { backend, shown, format, owner, sealing, opening, signer, state, cache } = role;
+        let Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder } = role;
         let packs = Arc::new(Packs::new(Arc::clone(&backend), sealing.clone()));
-        let opened = Opened { backend, shown, format, owner, sealing, opening, signer, state, cache, packs, parts, view: Mutex::new(view) };
+        let view = Mutex::new(view);
+        let opened = Opened { backend, shown, format, owner, sealing, opening, signer, state, cache_folder, packs, parts, view };
         opened.know_packs(&opened.view());
         opened
     }
@@ -324,8 +330,8 @@ impl Opened {
             let clusters: Vec<_> = view.fold.clusters.iter().map(|(n, c)| (n.clone(), c.number, c.system_identifier)).collect();
             (self.log().keep(&view), view.newest, clusters)
         };
-        if let (Some(cache), Some(kept)) = (&self.cache, kept) {
-            crate::host::cache_file::write(&cache.join("log"), &kept);
+        if let (Some(path), Some(kept)) = (kept_log(self.cache_folder.as_deref(), self.format.repository), kept) {
+            crate::host::cache_file::write(&path, &kept);
         }
         let Some(state) = &self.state else { return Ok(()) };
         let seen = state.seen()?;
@@ -384,6 +390,15 @@ impl Opened {
     /// If this host may not read.
     pub fn reader(&self) -> Result<&Opening, HostError> {
         self.opening.as_ref().ok_or(HostError::NoRight { what: "read here" })
+    }
+
+    /// The secret that keys joint chunks.
+    ///
+    /// # Errors
+    /// If there is no state to keep it in.
+    pub fn joint_secret(&self) -> Result<[u8; 32], HostError> {
+        let state = self.state.as_ref().ok_or(HostError::NoRight { what: "write here: it has no state folder" })?;
+        Ok(*state.small_file_secret()?.expose())
     }
 
     /// Keeps what was seen after something was appended; what can't be kept is no error then.

@@ -142,3 +142,76 @@ fn matches(event: Event<'_>, what: Sought<'_>) -> Option<Found> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::fixtures;
+    use std::convert::Infallible;
+
+    fn segments(major: u16, numbers: &[u64]) -> Vec<Result<Vec<u8>, Infallible>> {
+        numbers.iter().map(|no| Ok(fixtures::file(major, &format!("0000000100000000000000{no:02X}")))).collect()
+    }
+
+    fn look(numbers: &[u64], what: Sought<'_>) -> Result<Option<Found>, String> {
+        find(segments(15, numbers), what).map_err(|e| e.to_string())
+    }
+
+    const ALL: [u64; 5] = [0x18, 0x19, 0x1A, 0x1B, 0x1C];
+
+    #[test]
+    fn transactions_and_restore_points_are_found_where_pg_waldump_shows_them() {
+        for (xid, start, committed) in [
+            (742u64, 0x180_8828, true),
+            (743, 0x180_89C8, true),  // COMMIT PREPARED
+            (744, 0x180_8B70, false), // ROLLBACK PREPARED
+            (745, 0x180_8C20, false),
+            (746, 0x1A8_F4D0, true), // behind a record that fills a segment
+            (1 << 32 | 748, 0x1B5_3378, true),
+            (749, 0x1C0_0028, true), // the switch before it has the same xid
+        ] {
+            let found = look(&ALL, Sought::Xid(xid)).unwrap().unwrap();
+            assert_eq!((found.start, found.committed), (Lsn(start), committed), "{xid}");
+        }
+        let found = look(&ALL, Sought::Name("after the flood")).unwrap().unwrap();
+        assert_eq!((found.start, found.end), (Lsn(0x1B5_33A0), Lsn(0x1B5_3408)));
+        assert_eq!(look(&ALL, Sought::Xid(742)).unwrap().unwrap().time.to_string(), "2026-11-25T18:00:06.724529Z");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found() {
+        // A subtransaction, a future one, none at all; a name that is only a beginning.
+        for what in [Sought::Xid(747), Sought::Xid(751), Sought::Xid(0), Sought::Xid(1 << 32), Sought::Name("after"), Sought::Name("")] {
+            assert_eq!(look(&ALL, what), Ok(None), "{what:?}");
+        }
+        assert_eq!(look(&[], Sought::Xid(742)), Ok(None));
+        assert_eq!(look(&ALL[1..3], Sought::Xid(742)), Ok(None));
+        assert!(look(&ALL[1..3], Sought::Xid(746)).unwrap().is_some());
+    }
+
+    #[test]
+    fn gaps_foreign_segments_and_damage_are_not_taken_for_the_end() {
+        let gap = "the segment after 0/1900000 is missing: the next one starts at 0/1A00000";
+        assert_eq!(look(&[0x18, 0x1A], Sought::Xid(751)), Err(gap.to_owned()));
+        let mut mixed = segments(15, &[0x18]);
+        mixed.extend(segments(18, &[0x19]));
+        assert!(matches!(find(mixed, Sought::Xid(751)), Err(FindError::Foreign { .. })));
+        let mut damaged = segments(15, &ALL);
+        if let Ok(bytes) = &mut damaged[3] {
+            bytes[0x53_3A0 + 40] ^= 1;
+        }
+        let error = find(damaged, Sought::Xid(750)).unwrap_err();
+        assert!(matches!(&error, FindError::Broken(stop) if stop.at == Lsn(0x1B5_33A0)), "{error}");
+        // Nothing behind the damage: that is the end of WAL.
+        let mut last = segments(15, &ALL);
+        if let Ok(bytes) = &mut last[4] {
+            bytes[0x100] ^= 1;
+        }
+        assert!(matches!(find(last, Sought::Xid(750)), Ok(None)));
+        let mut short = segments(15, &ALL[..1]);
+        if let Ok(bytes) = &mut short[0] {
+            bytes.truncate(100_000);
+        }
+        assert!(matches!(find(short, Sought::Xid(751)), Err(FindError::Segment(SegmentError::Length { .. }))));
+    }
+}

@@ -283,3 +283,77 @@ pub fn check_segment(
     }
     Ok(header)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::fixtures;
+    use proptest::prelude::*;
+
+    const IDENTIFIER: u64 = 7_712_166_471_038_751_814;
+
+    fn segment() -> Vec<u8> {
+        fixtures::file(15, "000000010000000000000018")
+    }
+
+    fn name(text: &str) -> SegmentName {
+        text.parse().unwrap()
+    }
+
+    fn check(bytes: &[u8], called: &str) -> Result<SegmentHeader, SegmentError> {
+        check_segment(name(called), bytes.get(..8192).unwrap_or(bytes), bytes.len() as u64, Some(IDENTIFIER))
+    }
+
+    #[test]
+    fn segments_of_real_servers_are_what_they_are_called() {
+        for major in [15, 18, 19] {
+            for seg in [0x18, 0x19, 0x1A, 0x1B, 0x1C] {
+                let called = format!("0000000100000000000000{seg:02X}");
+                let bytes = fixtures::file(major, &called);
+                let header = check_segment(name(&called), &bytes[..40], bytes.len() as u64, None).unwrap();
+                assert_eq!((header.major, header.segment_size.bytes(), header.page_size), (major, 1 << 20, 8192));
+                assert_eq!((header.start(), header.timeline()), (Lsn(seg << 20), TimelineId(1)));
+            }
+        }
+        // A promotion at a boundary: the new timeline's first segment has its own number already.
+        let child = fixtures::file(15, "000000020000000000000018");
+        assert_eq!(check(&child, "000000020000000000000018").unwrap().timeline(), TimelineId(2));
+        assert!(check(&segment(), "000000020000000000000018").is_ok());
+        assert_eq!(
+            check(&child, "000000010000000000000018"),
+            Err(SegmentError::Timeline { name: name("000000010000000000000018"), found: TimelineId(2) })
+        );
+    }
+
+    #[test]
+    fn each_lie_has_its_name() {
+        let called = "000000010000000000000018";
+        let changed = |at: usize, bytes: &[u8]| {
+            let mut segment = segment();
+            segment[at..at + bytes.len()].copy_from_slice(bytes);
+            check(&segment, called)
+        };
+        assert!(changed(0, &[]).is_ok());
+        assert_eq!(changed(0, &[0, 0]), Err(SegmentError::Magic { found: 0 }));
+        assert_eq!(changed(0, &[0xD1, 0x10]), Err(SegmentError::ByteSwapped));
+        assert_eq!(changed(2, &[0]), Err(SegmentError::Flags { found: 0 }));
+        assert_eq!(changed(2, &[0x12]), Err(SegmentError::Flags { found: 0x12 }));
+        assert_eq!(changed(4, &[0]), Err(SegmentError::NoTimeline));
+        assert_eq!(changed(8, &[1]), Err(SegmentError::Boundary { found: Lsn(0x180_0001) }));
+        assert!(matches!(changed(10, &[0x90]), Err(SegmentError::Position { found: Lsn(0x190_0000), .. })));
+        assert_eq!(changed(24, &[0]), Err(SegmentError::Identifier { expected: IDENTIFIER, found: IDENTIFIER & !0xFF }));
+        assert_eq!(changed(34, &[0x30]), Err(SegmentError::SegmentSize { found: 3 << 20 }));
+        assert_eq!(changed(34, &[0x20]), Err(SegmentError::Length { expected: 2 << 20, found: 1 << 20 }));
+        assert_eq!(changed(36, &[1]), Err(SegmentError::PageSize { found: 8193 }));
+        assert_eq!(check(&segment()[..39], called), Err(SegmentError::Short { len: 39 }));
+        assert!(matches!(check(&segment()[..1 << 19], called), Err(SegmentError::Length { .. })));
+        assert!(matches!(check(&segment(), "000000010000000000001000"), Err(SegmentError::Name { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = SegmentHeader::parse(&bytes);
+        }
+    }
+}

@@ -11,7 +11,7 @@ use crate::repo::pack::{NewBlob, PackBuilder, Packs, Place, Reference};
 use crate::repo::structure::{MAX_NODE, Needs, Node, NodeSink};
 use crate::repo::{PackRef, RepoError};
 use crate::store::{Backend, SessionTag};
-use crate::units::{ChunkId, PackId, SessionId, ShortId};
+use crate::units::{ChunkId, PackId, SessionId};
 
 /// A pack is closed when it has grown to this size.
 const PACK_SIZE: usize = 16 << 20;
@@ -290,10 +290,10 @@ fn is_of_one_pack(e: &RepoError) -> bool {
 }
 
 impl NodeSink for ChunkWriter {
-    fn put_node(&self, node: &Node) -> Result<(ShortId, Place, u32), RepoError> {
+    fn put_node(&self, node: &Node) -> Result<(ChunkId, Place, u32), RepoError> {
         let mut bytes = Vec::new();
         for inline in [64, 16, 2] {
-            bytes = node.encode(inline, &mut |needs| self.put_node(&Node::Needs(needs.clone())).map(|(id, place, _)| (id, place)))?;
+            bytes = node.encode(inline, &mut |needs| self.put_node(&Node::Needs(needs.clone())).map(|(id, place, _)| (id.short(), place)))?;
             if bytes.len() <= MAX_NODE {
                 break;
             }
@@ -306,6 +306,6 @@ impl NodeSink for ChunkWriter {
                 self.put(ChunkRole::Structure, NewChunk { id, plain: &bytes, frame, reference: None })?
             }
         };
-        Ok((id.short(), stored.place, stored.bytes))
+        Ok((id, stored.place, stored.bytes))
     }
 }
