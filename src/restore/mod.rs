@@ -2,6 +2,7 @@
 pub mod crc;
 mod failure;
 pub mod folders;
+pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod write;
