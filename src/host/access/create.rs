@@ -47,6 +47,14 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
     };
     let store = LocalStore::create(path)?;
     look_first(&store, &shown)?;
+    // Where this host knows a repository and none is there, its disk may not be mounted.
+    if let Some(pin) = state.pin(&place.repository.url)? {
+        let pin_file = state.pin_path(&place.repository.url);
+        return Err(HostError::Refused {
+            what: format!("this host knows repository {} at {shown}, and it is not there now", pin.repository),
+            cure: format!("is its disk mounted? If it is gone for good, remove {}", pin_file.display()),
+        });
+    }
     store.prove()?;
     let backend: Arc<dyn Backend> = Arc::new(store);
     let root = Root::random()?;

@@ -112,7 +112,7 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
         return opened.ready(place, need);
     }
     let known = pin.is_some() || state.as_ref().is_some_and(RepositoryState::is_known);
-    let root = unlock(place.repository, backend.as_ref(), &format, &shown, known)?;
+    let root = unlock(place, backend.as_ref(), &format, &shown, known)?;
     if pin.as_ref().is_some_and(|pin| pin.owner_key != *root.owner_public().as_bytes()) {
         return Err(HostError::Another { place: shown });
     }
@@ -229,8 +229,11 @@ fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, kept: Optio
     Ok(view)
 }
 
-/// The bytes behind a configured secret.
-pub(super) fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
+/// The passphrase or key file behind a configured secret.
+///
+/// # Errors
+/// If it can't be read, or breaks the rules.
+pub fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
     match source {
         SecretSource::KeyFile(_) => {
             let bytes = source.read_key_file()?;
@@ -248,7 +251,7 @@ pub(super) fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
 
 /// Opens a slot. One in clear only where nothing is known of the repository and no secret is given: else a store could
 /// pass off another repository.
-fn unlock(settings: &RepositorySettings, backend: &dyn Backend, format: &Format, shown: &str, known: bool) -> Result<Root, HostError> {
+fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str, known: bool) -> Result<Root, HostError> {
     let folder = ObjectName::new("key").map_err(crate::store::StoreError::from)?;
     let mut slots = Vec::new();
     for object in backend.list_sorted(Some(&folder))?.into_iter().take(1000) {
@@ -262,7 +265,7 @@ fn unlock(settings: &RepositorySettings, backend: &dyn Backend, format: &Format,
     if slots.is_empty() {
         return Err(HostError::Unfinished { place: shown.into() });
     }
-    let unlock = match &settings.secret {
+    let unlock = match &place.repository.secret {
         Some(source) => unlock_with(source)?,
         None if !known && slots.iter().any(|s| s.kind().is_ok_and(|k| k == SlotKind::Clear)) => Unlock::Clear,
         None => return Err(HostError::NoKey { place: shown.into() }),
@@ -271,6 +274,9 @@ fn unlock(settings: &RepositorySettings, backend: &dyn Backend, format: &Format,
         if let Some(root) = slot.open(&unlock)? {
             if root.repository != format.repository || root.domain != format.domain {
                 return Err(HostError::Another { place: shown.into() });
+            }
+            if slot.is_weak() {
+                place.progress.warn(&format!("the passphrase of {shown} is cheap to guess: its key slot was made with --test-kdf"));
             }
             return Ok(root);
         }
