@@ -15,6 +15,8 @@ pub(super) struct Exit(u8);
 impl Exit {
     /// Done.
     pub(super) const DONE: Exit = Exit(0);
+    /// Done, with warnings that need a look.
+    pub(super) const LOOK: Exit = Exit(3);
 
     /// As the exit code.
     pub(super) fn code(self) -> u8 {
@@ -54,7 +56,7 @@ impl Contract {
     /// Of a command.
     pub(super) fn of_command(command: &Command) -> Self {
         match command {
-            Command::Init(_) | Command::List | Command::Show(_) => Contract::Own,
+            Command::Init(_) | Command::Backup(_) | Command::List | Command::Show(_) => Contract::Own,
         }
     }
 

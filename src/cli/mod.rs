@@ -16,6 +16,7 @@
 
 mod archived;
 mod args;
+mod backup;
 mod clusters;
 mod context;
 mod contract;
@@ -106,6 +107,7 @@ impl Command {
     fn run(&self, context: &Context) -> Result<Exit, Failure> {
         match self {
             Command::Init(args) => init::run(context, args),
+            Command::Backup(args) => backup::run(context, args),
             Command::List => list::run(context),
             Command::Show(args) => show::run(context, args),
         }

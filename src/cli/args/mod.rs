@@ -4,7 +4,7 @@
 //! - the arguments of a command stand in its own file
 
 mod global;
-mod values;
+pub(super) mod values;
 
 use std::ffi::OsString;
 
@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{init, show};
+use super::{backup, init, show};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -33,6 +33,8 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Create a repository, and print the lines for postgresql.conf
     Init(init::Args),
+    /// Take a snapshot of a cluster
+    Backup(backup::Args),
     /// List the snapshots, newest last
     List,
     /// Show one snapshot in full
@@ -43,6 +45,7 @@ impl Command {
     /// The policy flags that it was given.
     pub(super) fn cluster_keys(&self) -> ClusterKeys {
         match self {
+            Command::Backup(args) => args.keys(),
             Command::Init(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
         }
     }
