@@ -1,1 +1,37 @@
-//! WAL: push, get, status.
+//! The WAL archive: files taken from the server, handed back to it, and what they add up to.
+//!
+//! In come paths and names from archive_command and restore_command; out go WAL objects, whole files, and the answer to
+//! "how far can this cluster be restored". Nothing here opens a catalog or derives a key from a passphrase: a push is one
+//! process of many, and the caller brings keys and rights.
+//!
+//! - `facts.rs`: [`FileFacts`]: what is recorded of a file, so that nobody needs to read it again
+//! - `names.rs`: names of objects that stand behind void ones
+//! - `site.rs`: [`Site`]: one cluster's archive in one repository; [`LogTail`]: what it asks of the log
+//! - `standing.rs`: does an object count? Valid, void, or neither as long as the log doesn't settle it
+//! - `push.rs`: [`push`], the contract of archive_command · `take.rs`: reading and checking the file
+//! - `get.rs`: [`get`], the contract of restore_command · `absence.rs`: when a file is proven absent · `deliver.rs`
+//! - `list.rs`: [`Archive`]: all metadata of one cluster's archive
+//! - `status/`: gaps, live lines, restorable windows, computed from an [`Archive`]
+//! - `failure.rs`: what can go wrong
+
+mod absence;
+mod deliver;
+mod facts;
+mod failure;
+mod get;
+mod names;
+mod push;
+mod site;
+mod standing;
+mod take;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use facts::{BackupFacts, FileFacts, FileKind, HistoryFacts, HistoryLine, RestorePointFact, SegmentRecord, Transactions};
+pub use failure::{GetError, PushError, SiteError, TailFailure};
+pub use get::{GetContext, Got, get};
+pub use names::{ArchivedName, parse_listed};
+pub use push::{PushContext, Pushed, push};
+pub use site::{LogTail, Rights, Site};

@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 pub use crate::pg::facts::DamagedPage;
 use crate::units::Lsn;
 
-
 /// Collects damage from all threads.
 #[derive(Default)]
 pub struct Damage {

@@ -63,18 +63,8 @@ impl Scan<'_> {
 
     fn job(&self, relative: &Path, path: PathBuf, found: &Found, pages: Option<Pages>, check: Option<fn(&[u8]) -> bool>) -> FileJob {
         let Stat { size, mtime, ctime, inode, mode, uid, gid, .. } = found.stat;
-        let attributes = Attributes {
-            name: found.name.clone(),
-            is_folder: false,
-            instance: self.instance,
-            mode,
-            uid,
-            gid,
-            size,
-            mtime,
-            ctime,
-            inode,
-        };
+        let attributes =
+            Attributes { name: found.name.clone(), is_folder: false, instance: self.instance, mode, uid, gid, size, mtime, ctime, inode };
         FileJob { attributes, path, shown: show(relative.as_os_str().as_bytes()), pages, check }
     }
 }

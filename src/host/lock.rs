@@ -57,6 +57,7 @@ pub struct FileLock {
     path: PathBuf,
     file: File,
     orphan: bool,
+    stays: bool,
 }
 
 impl FileLock {
@@ -78,7 +79,7 @@ impl FileLock {
             // The holder before us removes the file when it ends: we may have locked one that has no name any more,
             // and a third process would create and lock the next one.
             if same_file(&file, path).map_err(failed)? {
-                return Ok(FileLock { path: path.to_path_buf(), file, orphan });
+                return Ok(FileLock { path: path.to_path_buf(), file, orphan, stays: false });
             }
         }
     }
@@ -86,6 +87,11 @@ impl FileLock {
     /// Was the file left behind by a process that died?
     pub fn was_orphan(&self) -> bool {
         self.orphan
+    }
+
+    /// Lets the lock go and leaves its file: to whoever looks, its owner is dead.
+    pub fn leave(mut self) {
+        self.stays = true;
     }
 
     /// The lock file.
@@ -97,7 +103,9 @@ impl FileLock {
 impl Drop for FileLock {
     fn drop(&mut self) {
         // Removed while it is still locked; whoever opened it meanwhile sees that it has no name and starts over.
-        let _ = std::fs::remove_file(&self.path);
+        if !self.stays {
+            let _ = std::fs::remove_file(&self.path);
+        }
         let _ = self.file.unlock();
     }
 }

@@ -15,6 +15,8 @@
 pub mod bytes;
 mod failure;
 pub mod format;
+pub mod json;
+pub mod log;
 pub mod pack;
 pub mod structure;
 pub mod wal;

@@ -101,7 +101,7 @@ impl TestSnapshot {
         let meta = content(&writer, &meta);
         let top = put_snapshot(&writer, meta, children, &mut needs).unwrap();
         writer.finish().unwrap();
-        TestSnapshot { packs, opening: root.opening(), root: top }
+        TestSnapshot { packs, opening: root.opening(), root: top.1 }
     }
 }
 

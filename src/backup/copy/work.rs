@@ -192,7 +192,8 @@ pub(super) fn tasks_of(part: &Arc<PartWork>, copy: &Copy<'_>) -> Result<Vec<Task
                 tasks.extend((0..count).map(|leaf| Task::Leaf { part: Arc::clone(part), file, leaf }));
             }
             Way::Stream => tasks.push(Task::Stream { part: Arc::clone(part), file }),
-            Way::Nothing | Way::Inherit | Way::Joint => {}
+            Way::Inherit => copy.progress.advance(work.job.attributes.size),
+            Way::Nothing | Way::Joint => {}
         }
     }
     part.left.store(tasks.len(), Ordering::Release);
@@ -225,7 +226,9 @@ pub(super) fn store_content(shared: &Shared<'_>, plain: &[u8], needs: &mut Needs
     let id = writer.sealing().chunk_id(ChunkRole::Content, plain);
     let stored = match writer.find(ChunkRole::Content, &id)? {
         Some(stored) => stored,
-        None => writer.put(ChunkRole::Content, NewChunk { id, plain, frame: codec::encode_whole(plain, codec::DENSE)?, reference: None })?,
+        None => {
+            writer.put(ChunkRole::Content, NewChunk { id, plain, frame: codec::encode_whole(plain, codec::DENSE)?, reference: None })?
+        }
     };
     stored.add_to(needs);
     Ok(ChunkRef { id: id.short(), place: stored.place, len: plain.len() as u32 })

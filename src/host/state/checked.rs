@@ -17,6 +17,7 @@ fn check(state: &[u8]) -> String {
 }
 
 /// `value` as a state file; `size` is about how long it gets.
+#[allow(clippy::expect_used)]
 pub(super) fn encode(value: &impl Serialize, size: usize) -> Zeroizing<Vec<u8>> {
     // Reserved whole, so that growing leaves no copies of secrets behind.
     let mut state = Zeroizing::new(Vec::with_capacity(size + 4096));

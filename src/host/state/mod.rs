@@ -85,6 +85,13 @@ pub enum StateError {
     Random(String),
 }
 
+impl StateError {
+    /// The state could not be written, and nothing else is wrong.
+    pub fn is_about_writing(&self) -> bool {
+        matches!(self, StateError::Io { verb: "write", .. } | StateError::Lock(_))
+    }
+}
+
 impl Explain for StateError {
     fn class(&self) -> Class {
         match self {

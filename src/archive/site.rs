@@ -1,0 +1,151 @@
+//! One cluster's archive in one repository, and what it asks of the log.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+use super::failure::{SiteError, TailFailure};
+use crate::crypt::Sealing;
+use crate::crypt::sign::PublicKey;
+use crate::pg::wal::WalFileName;
+use crate::repo::log::{ClusterId, ENTRY_LIMIT, Head, KeyTable, LogView, Role, entry_name};
+use crate::repo::wal::WalAddress;
+use crate::store::{Backend, ObjectName, StoreError};
+use crate::units::{Hash32, KeyId, RepositoryId};
+
+/// How often the log may grow under our eyes before it is given up.
+const PATIENCE: u32 = 8;
+
+/// Who may do what as of an entry of the log, as far as a cluster's archive is concerned.
+#[derive(Clone, Debug)]
+pub struct Rights {
+    /// The newest entry that was read.
+    pub head: Head,
+    /// Keys and their rights.
+    pub keys: KeyTable,
+    /// The system identifier in the newest BEGIN of the cluster; `None` before the first.
+    pub system_identifier: Option<u64>,
+}
+
+impl Rights {
+    /// As a view of the log says.
+    pub fn of(view: &LogView, cluster: &str) -> Self {
+        Rights {
+            head: view.newest,
+            keys: view.fold.keys.clone(),
+            system_identifier: view.fold.clusters.get(cluster).map(|begin| begin.system_identifier),
+        }
+    }
+
+    /// The key, if the log knows it, be it revoked.
+    pub(super) fn public(&self, id: &KeyId) -> Option<&PublicKey> {
+        self.keys.get(id).map(|key| &key.public)
+    }
+
+    /// Does a file that this key signed count?
+    pub(super) fn counts(&self, id: &KeyId, cluster: &ClusterId, file: &WalFileName) -> bool {
+        self.keys.get(id).is_some_and(|key| match file {
+            WalFileName::History(timeline) => key.history_counts(cluster, *timeline),
+            WalFileName::Segment(name) | WalFileName::Partial(name) | WalFileName::Backup { segment: name, .. } => {
+                key.wal_counts(cluster, name)
+            }
+        })
+    }
+
+    /// May this key write for the cluster now?
+    pub(super) fn may_write(&self, id: &KeyId, cluster: &str) -> bool {
+        self.keys.get(id).is_some_and(|key| key.may(Role::Writer, Some(cluster)))
+    }
+}
+
+/// The log as the archive needs it: the caller has read it up to some entry, and can read on.
+pub trait LogTail: Sync {
+    /// What is known without reading: as of the newest entry that this host remembers or has just read.
+    fn known(&self) -> Rights;
+
+    /// Reads to the tail, and remembers it.
+    ///
+    /// # Errors
+    /// Also if an entry that this host remembers is gone or another one: the store was set back, or isn't the right one.
+    fn read_on(&self) -> Result<Rights, TailFailure>;
+}
+
+/// One cluster's archive in one repository.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// Where objects lie.
+    pub backend: &'a dyn Backend,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// What it takes to write and to read metadata.
+    pub sealing: &'a Sealing,
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// The log.
+    pub tail: &'a dyn LogTail,
+}
+
+impl Site<'_> {
+    /// The address of a file.
+    pub fn address(&self, system_identifier: u64, file: &WalFileName) -> WalAddress {
+        WalAddress { cluster: self.sealing.cluster_key(self.cluster), system_identifier, name: file.to_string() }
+    }
+
+    /// The folder of all files of one system identifier.
+    ///
+    /// # Errors
+    /// Never for names that came from a cluster.
+    pub fn root(&self, system_identifier: u64) -> Result<ObjectName, StoreError> {
+        WalAddress::root(&self.sealing.cluster_key(self.cluster), system_identifier)
+    }
+
+    pub(super) fn cluster_id(&self, system_identifier: u64) -> ClusterId {
+        ClusterId { name: self.cluster.to_owned(), system_identifier }
+    }
+
+    /// Is the newest entry known still the newest, and the same? If not, what is, read to the tail. So an unmounted or
+    /// set-back store is noticed, and a right that has ended.
+    pub(super) fn at_tail(&self, known: &Rights) -> Result<Rights, SiteError> {
+        let mut rights = known.clone();
+        for _ in 0..PATIENCE {
+            let same = self.hash_of_entry(rights.head.number)? == Some(rights.head.hash);
+            if same && !self.has_entry(rights.head.number.saturating_add(1))? {
+                return Ok(rights);
+            }
+            let newer = self.tail.read_on()?;
+            let back =
+                newer.head.number < rights.head.number || (newer.head.number == rights.head.number && newer.head.hash != rights.head.hash);
+            if back || (!same && newer.head == rights.head) {
+                return Err(SiteError::SetBack { remembered: rights.head, found: newer.head });
+            }
+            rights = newer;
+        }
+        Err(SiteError::Busy)
+    }
+
+    /// Has the log, read to the tail, this entry? An object that names one which it hasn't was written before the store
+    /// was set back, or never by us.
+    pub(super) fn has_head(&self, head: &(u64, Hash32)) -> Result<bool, SiteError> {
+        Ok(self.hash_of_entry(head.0)? == Some(head.1))
+    }
+
+    fn hash_of_entry(&self, number: u64) -> Result<Option<Hash32>, SiteError> {
+        let name = entry(number)?;
+        let bytes = match self.backend.read(&name, ENTRY_LIMIT as u64) {
+            // A void entry; of it the log hashes as much as this, too.
+            Err(StoreError::TooLarge { .. }) => self.backend.read_range(&name, 0, ENTRY_LIMIT + 1)?,
+            Err(e) if e.is_absent() => return Ok(None),
+            other => other?,
+        };
+        Ok(Some(Hash32(*blake3::hash(&bytes).as_bytes())))
+    }
+
+    fn has_entry(&self, number: u64) -> Result<bool, SiteError> {
+        match self.backend.size(&entry(number)?) {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_absent() => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+fn entry(number: u64) -> Result<ObjectName, SiteError> {
+    Ok(ObjectName::new(entry_name(number)).map_err(StoreError::from)?)
+}

@@ -1,0 +1,112 @@
+//! Does an object count?
+//!
+//! ```text
+//! front reads, and the signature of a key that may write here is right     valid
+//! … of a key that the log knows and that may not (revoked, other cluster)  void
+//! no such signature: planted, or rotten                                    void for a pusher; a reader passes over it,
+//!                                                                          and never takes it for an absence
+//! no such signature, and it names an entry that the log doesn't have       neither: an alarm
+//! ```
+//! Nothing but "valid" is said before the log was read to the tail.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+use super::failure::SiteError;
+use super::site::{Rights, Site};
+use crate::pg::wal::WalFileName;
+use crate::repo::RepoError;
+use crate::repo::wal::{self, FRONT, WalAddress, WalFront};
+use crate::store::ObjectName;
+use crate::units::Hash32;
+
+/// What an object proved to be.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// It counts.
+    Valid(Box<WalFront>),
+    /// A key signed it that may not (or no longer) write this file here.
+    NotEntitled,
+    /// No key that the log knows signed these bytes.
+    Unproven {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// What the front of an object says without keys: who signed, and the newest entry that its pusher had seen.
+fn head_of(front: &[u8]) -> Option<(u64, Hash32)> {
+    let number = front.get(40..48).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes)?;
+    let hash = Hash32::from_slice(front.get(48..80)?)?;
+    Some((number, hash))
+}
+
+impl Site<'_> {
+    /// Reads the front of an object of that size. Its bytes prove nothing yet.
+    pub(super) fn read_front(&self, object: &ObjectName, size: u64) -> Result<Vec<u8>, SiteError> {
+        let first = usize::try_from(size.min(FRONT as u64)).unwrap_or(FRONT);
+        let front = self.backend.read_range(object, 0, first)?;
+        // What is no WAL object has no such length; judging it says so.
+        match wal::front_len(&front) {
+            Ok(len) if len > front.len() && len as u64 <= size => Ok(self.backend.read_range(object, 0, len)?),
+            _ => Ok(front),
+        }
+    }
+
+    /// Judges by the rights known, without reading the log.
+    pub(super) fn judge(&self, rights: &Rights, address: &WalAddress, file: &WalFileName, object: &ObjectName, front: &[u8]) -> Standing {
+        let unproven = |why: String| Standing::Unproven { why };
+        let decoded = match WalFront::decode(self.sealing, self.repository, &address.name, object, front) {
+            Ok(decoded) => decoded,
+            Err(e) => return unproven(words(&e)),
+        };
+        let Some(key) = rights.public(&decoded.signer) else {
+            return unproven(format!("the log doesn't know the key {} that it names", decoded.signer));
+        };
+        if !decoded.verify(key, address) {
+            return unproven(format!("the signature of key {} does not verify", decoded.signer));
+        }
+        if rights.counts(&decoded.signer, &self.cluster_id(address.system_identifier), file) {
+            Standing::Valid(Box::new(decoded))
+        } else {
+            Standing::NotEntitled
+        }
+    }
+
+    /// Judges for good: whatever isn't valid by the rights known is judged again at the tail of the log, `rights` being
+    /// brought there.
+    pub(super) fn settle(
+        &self,
+        rights: &mut Rights,
+        address: &WalAddress,
+        file: &WalFileName,
+        object: &ObjectName,
+        front: &[u8],
+    ) -> Result<Standing, SiteError> {
+        let first = self.judge(rights, address, file, object, front);
+        if let Standing::Valid(_) = first {
+            return Ok(first);
+        }
+        *rights = self.at_tail(rights)?;
+        let settled = self.judge(rights, address, file, object, front);
+        if let Standing::Unproven { why } = &settled {
+            // Only a WAL object of this repository names an entry of this log.
+            let ours = wal::front_len(front).is_ok() && front.get(8..24) == Some(self.repository.0.as_slice());
+            if let Some(head) = head_of(front).filter(|_| ours)
+                && !self.has_head(&head)?
+            {
+                return Err(SiteError::UnknownHead { object: object.to_string(), number: head.0, why: why.clone() });
+            }
+        }
+        Ok(settled)
+    }
+}
+
+/// An error and its causes in one line.
+pub(super) fn words(error: &RepoError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,4 @@
+//! Pushes and gets against a repository in memory.
+
+mod get;
+mod push;

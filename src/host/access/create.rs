@@ -1,0 +1,115 @@
+//! `init`: a new repository. `log/0` is the moment at which it comes into being; killed before, `init` starts over.
+
+use std::sync::Arc;
+
+use super::enrol;
+use super::open::{LogParts, Opened, Place, Role};
+use crate::crypt::sign::SigningKey;
+use crate::crypt::slot::{Kdf, Slot, Unlock};
+use crate::crypt::{Root, secret};
+use crate::host::HostError;
+use crate::host::config::RepositoryUrl;
+use crate::repo::format::{self, Format};
+use crate::repo::log::{self, KeyOp};
+use crate::store::{Backend, Create, LocalStore, ObjectName, SessionTag, StoreError};
+use crate::units::ids::hex;
+
+/// What is to be created.
+pub struct NewRepository {
+    /// What will open it.
+    pub unlock: Unlock,
+    /// Cost of the passphrase.
+    pub kdf: Kdf,
+    /// May this host forget and prune?
+    pub maintainer: bool,
+}
+
+/// What was created.
+pub struct Created {
+    /// It, open.
+    pub opened: Opened,
+    /// The slot's id.
+    pub slot: String,
+}
+
+/// Creates a repository, or finishes one whose `init` was killed.
+///
+/// # Errors
+/// If there is one already, something else lies there, or the store can't be relied on.
+pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostError> {
+    let RepositoryUrl::Local(path) = &place.repository.url;
+    let shown = place.repository.url.to_string();
+    let Some(state) = place.state else {
+        return Err(HostError::Refused {
+            what: "this host has no state folder to keep its key in".into(),
+            cure: "set PGCAIRN_STATE_DIR to a folder that only this user can enter".into(),
+        });
+    };
+    let store = LocalStore::create(path)?;
+    look_first(&store, &shown)?;
+    // Where this host knows a repository and none is there, its disk may not be mounted.
+    if let Some(pin) = state.pin(&place.repository.url)? {
+        let pin_file = state.pin_path(&place.repository.url);
+        return Err(HostError::Refused {
+            what: format!("this host knows repository {} at {shown}, and it is not there now", pin.repository),
+            cure: format!("is its disk mounted? If it is gone for good, remove {}", pin_file.display()),
+        });
+    }
+    store.prove()?;
+    let backend: Arc<dyn Backend> = Arc::new(store);
+    let root = Root::random()?;
+    let name = |text: &str| ObjectName::new(text).map_err(StoreError::from);
+    let tag = SessionTag::new("init").map_err(StoreError::from)?;
+    let format = Format { repository: root.repository, domain: root.domain, read_only_features: 0 };
+    must_create(backend.as_ref(), &name(format::NAME)?, &format.encode(), &tag)?;
+    let (slot, id) = Slot::seal(&root, &new.unlock, new.kdf)?;
+    let id = hex(&id);
+    must_create(backend.as_ref(), &name(&format!("key/{id}"))?, slot.as_bytes(), &tag)?;
+    let seed = secret::random()?;
+    let key = SigningKey::from_seed(&seed);
+    let repository = state.repository(root.repository);
+    repository.create_host_keys(&enrol::host_keys(&root, &seed))?;
+    let cache_folder = place.cache.clone();
+    let (sealing, opening, owner) = (root.sealing(), root.opening(), root.owner_public().clone());
+    let mut roles = vec![log::Role::Writer, log::Role::Reader];
+    if new.maintainer {
+        roles.push(log::Role::Maintainer);
+    }
+    let seal = KeyOp::Seal { algorithm: 1, public: hex(&root.content.public().0) };
+    let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
+    let view = parts.log().create(&root.owner, vec![KeyOp::Owner { public: owner.clone() }, seal, enrol::host_op(&key, &roles)])?;
+    let (opening, signer, state) = (Some(opening), Some(key), Some(repository));
+    let opened = Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder });
+    opened.remember(place)?;
+    opened.pin(place)?;
+    Ok(Created { opened, slot: id })
+}
+
+fn must_create(backend: &dyn Backend, name: &ObjectName, bytes: &[u8], tag: &SessionTag) -> Result<(), HostError> {
+    match backend.create(name, &[bytes], tag)? {
+        Create::Created | Create::Same => Ok(()),
+        Create::Other => Err(HostError::Exists { place: backend.describe() }),
+    }
+}
+
+/// Nothing may lie here but what an `init` that was killed has left: a format object and slots without a log.
+fn look_first(store: &LocalStore, shown: &str) -> Result<(), HostError> {
+    let mut leftovers = Vec::new();
+    for object in store.list_sorted(None)? {
+        let name = object.name.as_str();
+        if name.starts_with("log/") {
+            return Err(HostError::Exists { place: shown.into() });
+        }
+        if name != format::NAME && !name.starts_with("key/") {
+            return Err(HostError::NotEmpty { place: shown.into() });
+        }
+        leftovers.push(object.name);
+    }
+    if !store.strangers()?.is_empty() {
+        return Err(HostError::NotEmpty { place: shown.into() });
+    }
+    for name in leftovers {
+        store.delete(&name)?;
+    }
+    Ok(())
+}

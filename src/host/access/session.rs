@@ -1,0 +1,225 @@
+//! A session: a run that writes. Opened by BEGIN, ended by COMMIT or ABORT; dropped without either, it says so.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::open::{Opened, pack_refs};
+use crate::crypt::secret;
+use crate::host::HostError;
+use crate::host::lock::{FileLock, LockState, SessionLocks};
+use crate::repo::PackRef;
+use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, NewPacks, PackFacts, Progressed};
+use crate::repo::write::Uploaded;
+use crate::store::{LocalStore, SessionTag};
+use crate::units::ids::{hex, unhex};
+use crate::units::{KeyId, PackId, Progress, SessionId};
+
+/// A sign of life is appended at least this often.
+const ALIVE: Duration = Duration::from_secs(9 * 60);
+/// PROGRESS lists packs after this many bytes at first, then at twice as many, and so on up to [`MOST_UNLISTED`].
+const FIRST_UNLISTED: u64 = 8 << 20;
+/// The most that a killed run has to store again.
+const MOST_UNLISTED: u64 = 2 << 30;
+
+/// An open session of this process.
+pub struct OpenSession {
+    opened: Arc<Opened>,
+    id: SessionId,
+    begin: u64,
+    lock: Option<FileLock>,
+    told: Mutex<Told>,
+    ended: bool,
+}
+
+/// What PROGRESS has told so far.
+struct Told {
+    unlisted: NewPacks,
+    bytes: u64,
+    next: u64,
+    last: Instant,
+}
+
+/// Packs that a session may name besides its own.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// All of them.
+    pub packs: HashMap<PackId, PackRef>,
+    /// Those whose uploader this host trusts.
+    pub trusted: HashSet<PackId>,
+}
+
+impl OpenSession {
+    /// Appends BEGIN and reads it back. `begin`'s lock is set here.
+    ///
+    /// # Errors
+    /// If it would be void, or can't be written.
+    pub fn begin(opened: &Arc<Opened>, locks: &SessionLocks, mut begin: Begin) -> Result<Self, HostError> {
+        let name: [u8; 16] = secret::random()?;
+        let lock = locks.hold(&name)?;
+        begin.lock = Some(hex(&name));
+        let head = append(opened, &Kind::Begin(begin))?;
+        let told = Told { unlisted: NewPacks::new(), bytes: 0, next: FIRST_UNLISTED, last: Instant::now() };
+        Ok(OpenSession {
+            opened: Arc::clone(opened),
+            id: head.session(),
+            begin: head.number,
+            lock: Some(lock),
+            told: Mutex::new(told),
+            ended: false,
+        })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The number of its BEGIN.
+    pub fn number(&self) -> u64 {
+        self.begin
+    }
+
+    /// Marks its unfinished files.
+    pub fn tag(&self) -> SessionTag {
+        self.id.into()
+    }
+
+    /// What a COMMIT of this session may name (R5): packs in the lists of ended sessions that are not condemned, or were
+    /// condemned after this session's BEGIN.
+    pub fn adopted(&self, trust_writers: &[KeyId]) -> Adopted {
+        let view = self.opened.view();
+        let own = self.opened.signer.as_ref().map(|s| s.id());
+        let mut adopted = Adopted::default();
+        for (id, session) in view.fold.sessions.iter().filter(|(_, s)| !s.open) {
+            let trusted = Some(session.key) == own || trust_writers.contains(&session.key);
+            for pack in pack_refs(*id, session) {
+                if view.fold.may_name(&self.id, id, &pack.id) {
+                    adopted.packs.insert(pack.id, pack);
+                    if trusted {
+                        adopted.trusted.insert(pack.id);
+                    }
+                }
+            }
+        }
+        adopted
+    }
+
+    /// Told of each stored pack, and now and then of none: appends PROGRESS when it is time.
+    ///
+    /// # Errors
+    /// If it can't be appended: the session was aborted by somebody else, for example.
+    pub fn told(&self, what: Uploaded<'_>) -> Result<(), HostError> {
+        let due = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Uploaded::Pack(pack) = what {
+                told.unlisted.insert(pack.id, PackFacts { hash: pack.hash, size: pack.size, tail: pack.tail });
+                told.bytes += pack.size;
+            }
+            told.bytes >= told.next || told.last.elapsed() >= ALIVE
+        };
+        if due { self.progress() } else { Ok(()) }
+    }
+
+    fn progress(&self) -> Result<(), HostError> {
+        let packs = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            told.last = Instant::now();
+            told.next = (told.bytes.saturating_mul(2)).clamp(FIRST_UNLISTED, MOST_UNLISTED);
+            told.bytes = 0;
+            std::mem::take(&mut told.unlisted)
+        };
+        append(&self.opened, &Kind::Progress(Progressed { session: self.id, packs: Held::Inline(packs) }))?;
+        Ok(())
+    }
+
+    /// The packs that no PROGRESS has listed.
+    pub fn unlisted(&self) -> NewPacks {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).unlisted.clone()
+    }
+
+    /// Ends the session with a snapshot.
+    ///
+    /// # Errors
+    /// If it can't be appended; the session is then aborted.
+    pub fn commit(mut self, commit: Commit) -> Result<Head, HostError> {
+        match append(&self.opened, &Kind::Commit(Box::new(commit))) {
+            Ok(head) => {
+                self.ended = true;
+                Ok(head)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Ends the session without a snapshot.
+    ///
+    /// # Errors
+    /// If it can't be appended; then it ends when the next run finds its lock free.
+    pub fn abort(mut self) -> Result<(), HostError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), HostError> {
+        self.ended = true;
+        append(&self.opened, &Kind::Abort(Abort { session: self.id })).map(|_| ())
+    }
+}
+
+impl Drop for OpenSession {
+    /// A session that is given up, by an error or a panic, is aborted; if that fails too, its lock file stays, so that
+    /// its end is found by the next run.
+    fn drop(&mut self) {
+        if !self.ended
+            && self.end().is_err()
+            && let Some(lock) = self.lock.take()
+        {
+            lock.leave();
+        }
+    }
+}
+
+/// Appends an entry with the host's key.
+pub(super) fn append(opened: &Opened, kind: &Kind) -> Result<Head, HostError> {
+    let key = opened.key()?;
+    let mut view = opened.view();
+    Ok(opened.log().append(&mut view, key, kind)?)
+}
+
+/// Ends sessions of this machine whose process is dead (their lock is free), and removes what they left unfinished.
+///
+/// # Errors
+/// If the log or the locks can't be read.
+pub fn end_dead_sessions(opened: &Opened, locks: &SessionLocks, machine: &str, progress: &dyn Progress) -> Result<(), HostError> {
+    let own = opened.signer.as_ref().map(|s| s.id());
+    let open: BTreeMap<SessionId, Vec<u8>> = {
+        let view = opened.view();
+        let ours = view.fold.sessions.iter().filter(|(_, s)| s.open && s.machine == machine && Some(s.key) == own);
+        ours.filter_map(|(id, s)| Some((*id, unhex(s.lock.as_deref()?)?))).collect()
+    };
+    for (session, lock) in open {
+        if locks.probe(&lock)? != LockState::Free {
+            continue;
+        }
+        append(opened, &Kind::Abort(Abort { session }))?;
+        locks.clear(&lock)?;
+        progress.info(&format!("ended session {session} of this machine, which had died; what it had stored is used again"));
+    }
+    Ok(())
+}
+
+/// Removes unfinished files of sessions that have ended.
+///
+/// # Errors
+/// If the store can't be read.
+pub fn remove_leftovers(opened: &Opened, store: &LocalStore) -> Result<(), HostError> {
+    let ended: HashSet<String> = {
+        let view = opened.view();
+        view.fold.sessions.iter().filter(|(_, s)| !s.open).map(|(id, _)| id.to_string()).collect()
+    };
+    let tags: HashSet<SessionTag> = store.leftovers()?.into_iter().map(|(tag, _)| tag).collect();
+    for tag in tags.into_iter().filter(|tag| ended.contains(tag.as_str())) {
+        store.remove_leftovers(&tag)?;
+    }
+    Ok(())
+}

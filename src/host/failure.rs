@@ -1,0 +1,149 @@
+//! What can go wrong between this host and a repository.
+
+use super::config::SecretError;
+use super::lock::LockError;
+use super::paths::PathsError;
+use super::state::StateError;
+use crate::crypt::CryptError;
+use crate::crypt::sign::SignError;
+use crate::repo::RepoError;
+use crate::repo::format::FormatError;
+use crate::repo::log::LogError;
+use crate::store::StoreError;
+use crate::units::{Class, Explain};
+
+/// A repository can't be opened or written by this host.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The repository.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The format object.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Keys.
+    #[error(transparent)]
+    Crypt(#[from] CryptError),
+    /// A public key.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Folders of this host.
+    #[error(transparent)]
+    Paths(#[from] PathsError),
+    /// Locks.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A passphrase or key file can't be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Nothing of ours is there.
+    #[error("there is no repository at {place}")]
+    NoRepository {
+        /// Where.
+        place: String,
+    },
+    /// It was begun and not finished.
+    #[error("the repository at {place} was not finished: its init was interrupted")]
+    Unfinished {
+        /// Where.
+        place: String,
+    },
+    /// It is there already.
+    #[error("there is a repository at {place} already")]
+    Exists {
+        /// Where.
+        place: String,
+    },
+    /// Other files lie there.
+    #[error("{place} is not empty, and no repository")]
+    NotEmpty {
+        /// Where.
+        place: String,
+    },
+    /// Another repository than this host knows at this place.
+    #[error("the repository at {place} is not the one that this host knows there")]
+    Another {
+        /// Where.
+        place: String,
+    },
+    /// A key is needed.
+    #[error("this host has no key for the repository at {place}")]
+    NoKey {
+        /// Where.
+        place: String,
+    },
+    /// The host's key may not do it.
+    #[error("this host's key can't {what}")]
+    NoRight {
+        /// What was to be done.
+        what: &'static str,
+    },
+    /// The host can't write, and must.
+    #[error("{what}")]
+    Refused {
+        /// What stands against it.
+        what: String,
+        /// The cure.
+        cure: String,
+    },
+}
+
+impl Explain for HostError {
+    fn class(&self) -> Class {
+        match self {
+            HostError::Store(e) => e.class(),
+            HostError::Repo(e) => e.class(),
+            HostError::Log(e) => e.class(),
+            HostError::Format(e) => e.class(),
+            HostError::Crypt(e) => e.class(),
+            HostError::Sign(e) => e.class(),
+            HostError::State(e) => e.class(),
+            HostError::Paths(e) => e.class(),
+            HostError::Lock(e) => e.class(),
+            HostError::Secret(e) => e.class(),
+            HostError::NoRepository { .. } => Class::Absent,
+            HostError::Exists { .. } => Class::Conflict,
+            HostError::Unfinished { .. } | HostError::NotEmpty { .. } | HostError::Another { .. } | HostError::Refused { .. } => {
+                Class::Refused
+            }
+            HostError::NoKey { .. } | HostError::NoRight { .. } => Class::Denied,
+        }
+    }
+
+    fn cure(&self) -> Option<String> {
+        match self {
+            HostError::Store(e) => e.cure(),
+            HostError::Repo(e) => e.cure(),
+            HostError::Log(e) => e.cure(),
+            HostError::Format(e) => e.cure(),
+            HostError::Crypt(e) => e.cure(),
+            HostError::Sign(e) => e.cure(),
+            HostError::State(e) => e.cure(),
+            HostError::Paths(e) => e.cure(),
+            HostError::Lock(e) => e.cure(),
+            HostError::Secret(e) => e.cure(),
+            HostError::NoRepository { .. } => Some("check the path, and that its disk is mounted; `pgcairn init` makes a new repository".into()),
+            HostError::Unfinished { .. } => Some("run `pgcairn init` again with the same options: it starts over".into()),
+            HostError::Exists { .. } => Some("use it as it is, or choose another place".into()),
+            HostError::NotEmpty { .. } => Some("choose an empty or new folder".into()),
+            HostError::Another { .. } => {
+                Some("is the right disk mounted? If it was replaced on purpose, remove the pin that `pgcairn -v` names".into())
+            }
+            HostError::NoKey { .. } => Some(
+                "give the passphrase (PGCAIRN_PASSPHRASE, --passphrase-file, --passphrase-command) or --key-file once; the host then gets a key of its own"
+                    .into(),
+            ),
+            HostError::NoRight { .. } => Some("ask the owner of the repository for the right".into()),
+            HostError::Refused { cure, .. } => Some(cure.clone()),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Appending: read to the end, judge, create the next number if it is absent; after a lost race, all of it again.
+
+use super::body;
+use super::entry::{self, ENTRY_LIMIT, Header, PLAIN_LIMIT};
+use super::fold::At;
+use super::kind::{KeyOp, Keys, Kind};
+use super::read::{Log, LogView, hash};
+use super::{Created, Head, LogError, StoreFailure, body_name, entry_name};
+use crate::crypt::sign::SigningKey;
+use crate::units::{Hash32, Timestamp};
+
+/// Every lost race is an entry of somebody else's: so many in a row means that something is wrong.
+const RACES: u32 = 10_000;
+
+/// How often the same bytes are offered again after an answer that left it open whether they are there.
+const OFFERS: u32 = 3;
+
+/// What came of offering bytes under a name.
+enum Settled {
+    /// The object has these bytes.
+    Ours,
+    /// It has others.
+    Others,
+}
+
+impl Log<'_> {
+    /// Writes `log/0`, by which the repository comes into being: the owner's key, the first sealing key, the first host.
+    /// `keys` must begin with [`KeyOp::Owner`].
+    pub fn create(&self, owner: &SigningKey, keys: Vec<KeyOp>) -> Result<LogView, LogError> {
+        let kind = Kind::Key(Keys { keys });
+        kind.check().map_err(|why| form(&kind, why))?;
+        let bytes = self.encode(owner, &kind, 0, Hash32([0; 32]))?;
+        let view = self.start(&bytes)?;
+        match self.offer(&entry_name(0), &bytes, 0)? {
+            Settled::Ours => Ok(view),
+            Settled::Others => Err(LogError::Exists),
+        }
+    }
+
+    /// Appends an entry, signed by `key`, and returns its number and hash. Lists are given inline; what is too long goes
+    /// into a body.
+    ///
+    /// When this returns, the entry is durable, was read back, and is valid, and the view contains it. After
+    /// [`LogError::Unsure`] it may have been written or still be: read on to find out.
+    pub fn append(&self, view: &mut LogView, key: &SigningKey, kind: &Kind) -> Result<Head, LogError> {
+        kind.check().map_err(|why| form(kind, why))?;
+        for _ in 0..RACES {
+            self.advance(view)?;
+            view.may_append(kind)?;
+            let number = view.newest.number.checked_add(1).ok_or_else(|| form(kind, "the log is full"))?;
+            let bytes = self.encode(key, kind, number, view.newest.hash)?;
+            let at = At { number, hash: hash(&bytes), signer: key.id(), time: Timestamp::now() };
+            view.fold.judge(&at, kind).map_err(|void| LogError::Void { kind: kind.name(), void })?;
+            if matches!(self.offer(&entry_name(number), &bytes, number)?, Settled::Ours) && self.read_back(view, &at, &bytes)? {
+                return Ok(Head { number, hash: at.hash });
+            }
+        }
+        Err(LogError::Busy(RACES))
+    }
+
+    /// Reads our own entry, as all others will, and takes it into the view. Others' bytes under its number, although the
+    /// store said that it created ours, are a lost race, too.
+    fn read_back(&self, view: &mut LogView, at: &At, bytes: &[u8]) -> Result<bool, LogError> {
+        let unsure = |source| LogError::Unsure { number: at.number, source };
+        let found = self.store.read(&entry_name(at.number), ENTRY_LIMIT).map_err(|failure| unsure(Some(failure)))?;
+        if found.ok_or_else(|| unsure(None))? != bytes {
+            return Ok(false);
+        }
+        self.take(view, at.number, bytes)?;
+        if view.fold.alarms.contains_key(&at.number) { Err(unsure(None)) } else { Ok(true) }
+    }
+
+    /// An entry's bytes; its body, if it needs one, is stored before.
+    fn encode(&self, key: &SigningKey, kind: &Kind, number: u64, before: Hash32) -> Result<Vec<u8>, LogError> {
+        let time = Timestamp::now();
+        let json = |kind: &Kind| entry::encode_plain(time, kind).map_err(|e| form(kind, &e.to_string()));
+        let mut plain = json(kind)?;
+        if plain.len() > PLAIN_LIMIT {
+            let mut kind = kind.clone();
+            self.store_body(&mut kind, number)?;
+            plain = json(&kind)?;
+        }
+        if plain.len() > PLAIN_LIMIT {
+            return Err(form(kind, "it is too long"));
+        }
+        let header = Header { repository: self.repository, number, before, signer: key.id() };
+        let sealed = self.sealer.seal(&plain, &header.associated_data())?;
+        entry::encode(&header, &sealed, key).ok_or_else(|| form(kind, "it is too long"))
+    }
+
+    fn store_body(&self, kind: &mut Kind, number: u64) -> Result<(), LogError> {
+        let list = body::list(kind).ok_or_else(|| form(kind, "it is too long"))?.map_err(|e| form(kind, &e.to_string()))?;
+        if list.len() > body::BODY_LIMIT {
+            return Err(form(kind, "its list is too long"));
+        }
+        let sealed = self.sealer.seal(&list, &body::body_data(&self.repository, number))?;
+        let object = body::encode(&self.repository, number, &sealed).ok_or_else(|| form(kind, "its list is too long"))?;
+        let name = hash(&object);
+        match self.offer(&body_name(&name), &object, number)? {
+            Settled::Ours => {}
+            Settled::Others => return Err(form(kind, "an object of its list's name holds other bytes")),
+        }
+        body::move_out(kind, name);
+        Ok(())
+    }
+
+    /// Creates an object; an answer that leaves it open whether it is there is settled by reading back, and by offering
+    /// the same bytes again.
+    fn offer(&self, name: &str, bytes: &[u8], number: u64) -> Result<Settled, LogError> {
+        let mut last: Option<StoreFailure> = None;
+        for _ in 0..OFFERS {
+            match self.store.create(name, bytes) {
+                Ok(Created::Created) => return Ok(Settled::Ours),
+                Ok(Created::Exists) => {}
+                Err(failure) => last = Some(failure),
+            }
+            match self.store.read(name, bytes.len().max(ENTRY_LIMIT)) {
+                Ok(Some(found)) if found == bytes => return Ok(Settled::Ours),
+                Ok(Some(_)) => return Ok(Settled::Others),
+                Ok(None) => {}
+                Err(failure) => last = Some(failure),
+            }
+        }
+        Err(LogError::Unsure { number, source: last })
+    }
+}
+
+fn form(kind: &Kind, why: &str) -> LogError {
+    LogError::Form { kind: kind.name(), why: why.to_owned() }
+}

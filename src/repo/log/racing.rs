@@ -1,0 +1,143 @@
+//! Tests: several writers at once, and answers that never came.
+
+use std::collections::BTreeSet;
+
+use super::testing::*;
+use super::*;
+
+const EACH: usize = 200;
+
+fn append_many(store: &dyn LogStore, name: &str, count: usize) -> Vec<Head> {
+    let owner = owner();
+    let log = log_in(store, owner.public());
+    let mut view = log.read().unwrap();
+    (0..count).map(|i| log.append(&mut view, &host(), &evidence(&format!("{name} {i}"))).unwrap()).collect()
+}
+
+/// One order, nothing lost, nothing twice.
+fn check(store: &dyn LogStore, heads: &[Head]) {
+    let owner = owner();
+    let view = log_in(store, owner.public()).read().unwrap();
+    assert!(view.is_sound() && view.fold.alarms.is_empty(), "{:?}", view.fold.alarms);
+    assert_eq!(view.newest.number as usize, heads.len());
+    let numbers: BTreeSet<u64> = heads.iter().map(|h| h.number).collect();
+    assert_eq!(numbers, (1..=heads.len() as u64).collect());
+    for head in heads {
+        let bytes = store.read(&entry_name(head.number), ENTRY_LIMIT).unwrap().unwrap();
+        assert_eq!(read::hash(&bytes), head.hash);
+    }
+}
+
+fn race(store: &(dyn LogStore + Sync)) {
+    let owner = owner();
+    log_in(store, owner.public()).create(&owner, first_keys()).unwrap();
+    let heads: Vec<Head> = std::thread::scope(|scope| {
+        let threads: Vec<_> = ["a", "b"].map(|name| scope.spawn(move || append_many(store, name, EACH))).into();
+        threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+    });
+    check(store, &heads);
+}
+
+#[test]
+fn two_threads_in_memory_get_one_order() {
+    race(&MemoryStore::default());
+}
+
+#[test]
+fn two_threads_in_a_folder_get_one_order() {
+    let folder = tempfile::tempdir().unwrap();
+    race(&FolderStore(folder.path().to_owned()));
+}
+
+const FOLDER: &str = "PGCAIRN_TEST_RACE_FOLDER";
+
+/// Does nothing unless the test below runs it in a process of its own.
+#[test]
+fn as_a_process_of_its_own() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        for head in append_many(&FolderStore(folder.into()), &std::process::id().to_string(), EACH / 2) {
+            println!("head={head}");
+        }
+    }
+}
+
+#[test]
+fn three_processes_in_a_folder_get_one_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FolderStore(folder.path().to_owned());
+    let owner = owner();
+    log_in(&store, owner.public()).create(&owner, first_keys()).unwrap();
+    let start = || {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "repo::log::racing::as_a_process_of_its_own", "--nocapture"])
+            .env(FOLDER, folder.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut heads = vec![];
+    for process in [start(), start(), start()] {
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        heads.extend(text.lines().filter_map(|line| line.split_once("head=")?.1.parse::<Head>().ok()));
+    }
+    assert_eq!(heads.len(), EACH / 2 * 3);
+    check(&store, &heads);
+}
+
+#[test]
+fn a_lost_race_is_judged_again() {
+    let (scene, mut view) = Scene::new();
+    let session = scene.append(&mut view, Kind::Begin(begin("shop"))).session();
+    let mut other = view.clone();
+    // Another process aborts the session; our view doesn't know it yet.
+    scene.append(&mut other, Kind::Abort(Abort { session }));
+    let late = scene.log().append(&mut view, &host(), &Kind::Commit(Box::new(commit(session, "s1", 1))));
+    assert!(matches!(late, Err(LogError::Void { void: Void::Rule("R5 the session is not open"), .. })), "{late:?}");
+    assert_eq!(view.newest, other.newest);
+}
+
+#[test]
+fn an_answer_that_never_came_is_settled_by_reading_back() {
+    for faults in [
+        vec![Fault::AnswerLost],
+        vec![Fault::RequestLost],
+        vec![Fault::RequestLost, Fault::RequestLost],
+        vec![Fault::AnswerLost, Fault::RequestLost],
+    ] {
+        let (scene, mut view) = Scene::new();
+        *scene.store.faults.lock().unwrap() = faults.clone();
+        assert_eq!(scene.append(&mut view, evidence("once")).number, 1, "{faults:?}");
+        let read = scene.read();
+        assert!(read.newest.number == 1 && read.fold == view.fold, "{faults:?}");
+    }
+    let (scene, mut view) = Scene::new();
+    *scene.store.faults.lock().unwrap() = vec![Fault::RequestLost; 3];
+    let unsure = scene.log().append(&mut view, &host(), &evidence("never"));
+    assert!(matches!(unsure, Err(LogError::Unsure { number: 1, source: Some(_) })), "{unsure:?}");
+    assert_eq!(view.newest.number, 0);
+}
+
+#[test]
+fn a_store_that_gives_one_number_twice_fools_nobody() {
+    let (scene, mut view) = Scene::new();
+    *scene.store.faults.lock().unwrap() = vec![Fault::Liar];
+    let head = scene.append(&mut view, evidence("behind another's"));
+    assert_eq!(head.number, 2);
+    assert_eq!(scene.read().fold, view.fold);
+}
+
+#[test]
+fn a_log_is_created_once() {
+    let (scene, _) = Scene::new();
+    assert!(matches!(scene.log().create(&owner(), first_keys()), Err(LogError::Exists)));
+    let empty = Scene { store: MemoryStore::default(), owner: owner().public().clone() };
+    let wrong: [(&crate::crypt::sign::SigningKey, Vec<KeyOp>); 4] =
+        [(&owner(), first_keys()[1..].to_vec()), (&owner(), first_keys()[..1].to_vec()), (&host(), first_keys()), (&owner(), vec![])];
+    for (signer, keys) in wrong {
+        assert!(empty.log().create(signer, keys).is_err());
+        assert!(empty.store.objects.lock().unwrap().is_empty());
+    }
+    empty.log().create(&owner(), first_keys()).unwrap();
+}

@@ -1,0 +1,407 @@
+//! From objects to a fold: which entries are valid, which are void, and where the store is damaged.
+//!
+//! An entry that bears no signature of an enrolled key proves nothing by itself. It is *void* if it is the last, or if
+//! its successor is signed and names exactly these bytes: then whoever wrote the successor saw them and judged them void,
+//! too. Otherwise it may be the rotten form of an entry that counted, and **the log is damaged**: so rot never looks
+//! like a verdict, and no prune deletes what a lost COMMIT named.
+//!
+//! ```text
+//! n is        n + 1 is     and names   then
+//! signed      anything                 n is judged (right, form, predecessor, rules)
+//! unsigned    not there                n is void, so far
+//! unsigned    signed       n's hash    n is void
+//! unsigned    signed       another     n is damaged
+//! unsigned    unsigned                 n is damaged
+//! not there   there                    n is damaged (found by listing)
+//! ```
+//!
+//! Behind damage the fold goes on as well as it can, for those who read; nobody appends or deletes.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::body;
+use super::entry::{self, ENTRY_LIMIT, Parts, Said};
+use super::fold::{At, FOLD_VERSION, Fold, Verdict};
+use super::judge;
+use super::kind::{Commit, Kind};
+use super::rights::Key;
+use super::{Head, LogError, LogStore, SealFailure, Sealer, body_name, entry_name};
+use crate::crypt::sign::PublicKey;
+use crate::units::{Hash32, KeyId, RepositoryId};
+
+/// A place in the log that is not what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Entries are gone, and later ones are there.
+    Absent {
+        /// The first that is gone.
+        first: u64,
+        /// The last, in front of the next one that is there.
+        last: u64,
+    },
+    /// The entry is neither signed nor attested by its successor.
+    Changed(u64),
+}
+
+impl Damage {
+    /// The entry's number; of several that are gone the first.
+    pub fn number(&self) -> u64 {
+        match self {
+            Damage::Absent { first: number, .. } | Damage::Changed(number) => *number,
+        }
+    }
+
+    pub(super) fn cure(&self) -> String {
+        format!("bring {} back from a copy of the repository or an older version of the object", entry_name(self.number()))
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Absent { first, last } if first == last => write!(f, "log/{first} is gone, and later entries are there"),
+            Damage::Absent { first, last } => write!(f, "log/{first} to log/{last} are gone, and later entries are there"),
+            Damage::Changed(number) => write!(f, "log/{number} is not what was written"),
+        }
+    }
+}
+
+/// A body that an entry names and the store doesn't have in that form: the entry is neither valid nor void.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingBody {
+    /// The entry's number.
+    pub number: u64,
+    /// The body's hash.
+    pub hash: Hash32,
+}
+
+/// A fold, and how far it goes.
+#[derive(Clone, Debug)]
+pub struct LogView {
+    /// What the entries add up to.
+    pub fold: Fold,
+    /// The newest entry that was read.
+    pub newest: Head,
+    /// It is unsigned: void as long as its successor says so.
+    unsigned: bool,
+    /// The one before it is not there.
+    hole: bool,
+    /// Where the log is damaged.
+    pub damage: Vec<Damage>,
+    /// Bodies that can't be had.
+    pub missing: Vec<MissingBody>,
+    /// COMMITs that may be void only because of damage or a missing body before them: something to restore from, by
+    /// hand, while the log is damaged.
+    pub doubtful: Vec<(u64, Commit)>,
+}
+
+#[derive(Serialize)]
+struct KeptRef<'a> {
+    repository: RepositoryId,
+    owner: KeyId,
+    fold: &'a Fold,
+    newest: Head,
+    unsigned: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    repository: RepositoryId,
+    owner: KeyId,
+    fold: Fold,
+    newest: Head,
+    unsigned: bool,
+}
+
+impl LogView {
+    /// Nothing stands against reading it as the truth.
+    pub fn is_sound(&self) -> bool {
+        self.damage.is_empty() && self.missing.is_empty() && self.fold.unknown.is_none()
+    }
+
+    /// Refuses while damage or an unknown entry forbids every append, or a missing body this kind.
+    pub(super) fn may_append(&self, kind: &Kind) -> Result<(), LogError> {
+        if let Some(damage) = self.damage.first() {
+            return Err(LogError::Damaged(damage.clone()));
+        }
+        if let Some(unknown) = &self.fold.unknown {
+            return Err(LogError::Unknown(unknown.clone()));
+        }
+        match self.missing.first() {
+            Some(missing) if kind.waits_for_bodies() => Err(LogError::MissingBody(missing.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// May anything be deleted, of what this view says may go?
+    pub fn may_delete(&self) -> Result<(), LogError> {
+        if let Some(damage) = self.damage.first() {
+            return Err(LogError::Damaged(damage.clone()));
+        }
+        if let Some(unknown) = &self.fold.unknown {
+            return Err(LogError::Unknown(unknown.clone()));
+        }
+        self.missing.first().map_or(Ok(()), |missing| Err(LogError::MissingBody(missing.clone())))
+    }
+}
+
+/// The log of one repository.
+#[derive(Clone, Copy)]
+pub struct Log<'a> {
+    pub(super) store: &'a dyn LogStore,
+    pub(super) sealer: &'a dyn Sealer,
+    pub(super) repository: RepositoryId,
+    pub(super) owner: &'a PublicKey,
+}
+
+impl<'a> Log<'a> {
+    /// The log in this store. `owner` is pinned by the state, or comes from a slot: never from the store alone.
+    pub fn new(store: &'a dyn LogStore, sealer: &'a dyn Sealer, repository: RepositoryId, owner: &'a PublicKey) -> Self {
+        Log { store, sealer, repository, owner }
+    }
+
+    /// Reads all of it. Lists `log/` once, so that a hole isn't taken for the end.
+    pub fn read(&self) -> Result<LogView, LogError> {
+        let names = self.store.list("log/")?;
+        let numbers: BTreeSet<u64> = names.iter().filter_map(|name| number_in(name)).collect();
+        if numbers.is_empty() {
+            return Err(LogError::NotThere);
+        }
+        let first = self.store.read(&entry_name(0), ENTRY_LIMIT)?;
+        let first = first.ok_or_else(|| LogError::First("it is gone, and later entries are there".into()))?;
+        let mut view = self.start(&first)?;
+        for number in numbers.range(1..) {
+            let Some(bytes) = self.store.read(&entry_name(*number), ENTRY_LIMIT)? else { continue };
+            if view.newest.number + 1 < *number {
+                note_absence(&mut view, *number - 1);
+            }
+            self.take(&mut view, *number, &bytes)?;
+        }
+        self.advance(&mut view)?;
+        Ok(view)
+    }
+
+    /// Goes on from a view that was kept, after looking whether its newest entry is still the same; `None` if the bytes
+    /// are none that [`Log::keep`] wrote for this repository in this version.
+    pub fn resume(&self, kept: &[u8]) -> Result<Option<LogView>, LogError> {
+        let Some(mut view) = self.unpack(kept) else { return Ok(None) };
+        self.check_remembered(&view, &view.newest)?;
+        self.advance(&mut view)?;
+        Ok(Some(view))
+    }
+
+    /// A view in a form to be kept in a cache, with a checksum. `None` while anything is in doubt.
+    pub fn keep(&self, view: &LogView) -> Option<Vec<u8>> {
+        if !view.is_sound() {
+            return None;
+        }
+        let kept =
+            KeptRef { repository: self.repository, owner: self.owner.id(), fold: &view.fold, newest: view.newest, unsigned: view.unsigned };
+        let json = serde_json::to_vec(&kept).ok()?;
+        Some([blake3::hash(&json).as_bytes().as_slice(), &json].concat())
+    }
+
+    fn unpack(&self, kept: &[u8]) -> Option<LogView> {
+        let (sum, json) = kept.split_first_chunk::<32>()?;
+        if blake3::hash(json) != *sum {
+            return None;
+        }
+        let kept: Kept = serde_json::from_slice(json).ok()?;
+        let ours = kept.repository == self.repository && kept.owner == self.owner.id() && kept.fold.version == FOLD_VERSION;
+        ours.then(|| LogView { unsigned: kept.unsigned, ..view_of(kept.fold, kept.newest) })
+    }
+
+    /// Reads on to the end; the number of new entries.
+    pub fn advance(&self, view: &mut LogView) -> Result<u64, LogError> {
+        let before = view.newest.number;
+        while let Some(number) = view.newest.number.checked_add(1) {
+            let Some(bytes) = self.store.read(&entry_name(number), ENTRY_LIMIT)? else { break };
+            self.take(view, number, &bytes)?;
+        }
+        Ok(view.newest.number - before)
+    }
+
+    /// Is a remembered entry still the same? The view must have been read to the end after that was remembered.
+    pub fn check_remembered(&self, view: &LogView, remembered: &Head) -> Result<(), LogError> {
+        let set_back = || LogError::SetBack { remembered: *remembered, newest: view.newest.number };
+        if remembered.number > view.newest.number {
+            return Err(set_back());
+        }
+        let bytes = self.store.read(&entry_name(remembered.number), ENTRY_LIMIT)?.ok_or_else(set_back)?;
+        let found = hash(&bytes);
+        if found == remembered.hash {
+            Ok(())
+        } else {
+            Err(LogError::Changed { number: remembered.number, remembered: remembered.hash, found })
+        }
+    }
+
+    /// The view after `log/0`, which must be the owner's.
+    pub(super) fn start(&self, bytes: &[u8]) -> Result<LogView, LogError> {
+        let mut fold = Fold::new(Key::owner(self.owner.clone()));
+        let parts = self.prove(&fold, 0, bytes).map_err(|why| LogError::First(why.into()))?;
+        let mut view = view_of(fold.clone(), Head { number: 0, hash: hash(bytes) });
+        if parts.header.before != Hash32([0; 32]) {
+            return Err(LogError::First("it names a predecessor".into()));
+        }
+        let At { number, hash, signer, .. } = at(&view.newest, &parts);
+        match self.open(&parts)?.and_then(|plain| entry::decode_plain(&plain)) {
+            Err(why) => return Err(LogError::First(why.into())),
+            Ok(Said::Known(time, kind @ Kind::Key(_))) => match fold.step(&At { number, hash, signer, time }, &kind) {
+                Verdict::Valid => view.fold = fold,
+                Verdict::Void(void) => return Err(LogError::First(void.to_string())),
+            },
+            Ok(Said::Unknown(kind)) => return Err(LogError::Unknown(super::Unknown { number: 0, kind })),
+            Ok(_) => return Err(LogError::First("it is no KEY entry".into())),
+        }
+        Ok(view)
+    }
+
+    /// Takes the next entry into a view. An error leaves the view as it was.
+    pub(super) fn take(&self, view: &mut LogView, number: u64, bytes: &[u8]) -> Result<(), LogError> {
+        let newest = Head { number, hash: hash(bytes) };
+        match self.prove(&view.fold, number, bytes) {
+            Err(why) => {
+                if view.unsigned {
+                    damaged(view);
+                }
+                let signer = entry::split(bytes).ok().map(|parts| parts.header.signer);
+                view.fold.alarm(number, signer, why.to_owned());
+                view.unsigned = true;
+            }
+            Ok(parts) => {
+                let follows = view.hole || parts.header.before == view.newest.hash;
+                let said = self.read_body(view, number, &parts)?;
+                if view.unsigned && !follows {
+                    damaged(view);
+                }
+                let rotten = view.unsigned && !follows;
+                view.unsigned = false;
+                if follows || rotten {
+                    self.judge(view, at(&newest, &parts), said);
+                } else {
+                    view.fold.alarm(number, Some(parts.header.signer), "it names another predecessor".into());
+                }
+            }
+        }
+        view.newest = newest;
+        view.hole = false;
+        Ok(())
+    }
+
+    /// Takes an entry apart and proves that an enrolled key, be it revoked, signed it as this entry of this repository.
+    fn prove<'b>(&self, fold: &Fold, number: u64, bytes: &'b [u8]) -> Result<Parts<'b>, &'static str> {
+        let parts = entry::split(bytes)?;
+        if parts.header.repository != self.repository {
+            return Err("it is of another repository");
+        }
+        if parts.header.number != number {
+            return Err("it has another number");
+        }
+        let key = fold.keys.get(&parts.header.signer).ok_or("the log doesn't know the key that it names")?;
+        key.public.verify(entry::CONTEXT, &[parts.signed], &parts.signature).map_err(|_| "its signature does not verify")?;
+        Ok(parts)
+    }
+
+    /// The opened body; the inner error: it isn't well-formed.
+    fn open(&self, parts: &Parts<'_>) -> Result<Result<Vec<u8>, &'static str>, LogError> {
+        match self.sealer.open(&parts.sealed, &parts.header.associated_data()) {
+            Ok(plain) => Ok(Ok(plain)),
+            Err(SealFailure::NotAuthentic) => Ok(Err("its body does not open under the table key")),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// All of an entry that has to be read, before anything is changed.
+    fn read_body(&self, view: &LogView, number: u64, parts: &Parts<'_>) -> Result<Content, LogError> {
+        let said = match self.open(parts)?.and_then(|plain| entry::decode_plain(&plain)) {
+            Ok(said) => said,
+            Err(why) => return Ok(Content::Malformed(why)),
+        };
+        let Said::Known(time, mut kind) = said else { return Ok(Content::Said(said)) };
+        let Some(hash) = body::named_by(&mut kind) else { return Ok(Content::Said(Said::Known(time, kind))) };
+        let at = At { number, hash: Hash32([0; 32]), signer: parts.header.signer, time };
+        if judge::rights(&view.fold, &at, &kind).is_err() {
+            return Ok(Content::Said(Said::Known(time, kind))); // void, whatever its list says
+        }
+        let Some(object) = self.store.read(&body_name(&hash), body::OBJECT_LIMIT)?.filter(|b| self::hash(b) == hash) else {
+            return Ok(Content::Missing(hash));
+        };
+        let Some(sealed) = body::split(&object, &self.repository, number) else {
+            return Ok(Content::Malformed("its body/ object is not of this entry"));
+        };
+        match self.sealer.open(&sealed, &body::body_data(&self.repository, number)) {
+            Ok(list) => Ok(body::move_in(&mut kind, &list).map_or_else(Content::Malformed, |()| Content::Said(Said::Known(time, kind)))),
+            Err(SealFailure::NotAuthentic) => Ok(Content::Malformed("its body/ object does not open under the table key")),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    fn judge(&self, view: &mut LogView, at: At, content: Content) {
+        let active = view.fold.keys.get(&at.signer).is_some_and(Key::is_active);
+        match content {
+            Content::Malformed(why) => view.fold.alarm(at.number, Some(at.signer), why.to_owned()),
+            Content::Missing(hash) => view.missing.push(MissingBody { number: at.number, hash }),
+            Content::Said(_) if !active => view.fold.alarm(at.number, Some(at.signer), "its key was revoked".into()),
+            Content::Said(Said::Ignorable(time)) => view.fold.newest_time = time,
+            Content::Said(Said::Unknown(kind)) => {
+                view.fold.unknown.get_or_insert(super::Unknown { number: at.number, kind });
+            }
+            Content::Said(Said::Known(time, kind)) => {
+                let in_doubt = !view.is_sound();
+                let verdict = view.fold.step(&At { time, ..at }, &kind);
+                if let (true, Verdict::Void(_), Kind::Commit(commit)) = (in_doubt, verdict, kind) {
+                    view.doubtful.push((at.number, *commit));
+                }
+            }
+        }
+    }
+}
+
+/// What a signed entry holds.
+enum Content {
+    Said(Said),
+    Malformed(&'static str),
+    Missing(Hash32),
+}
+
+fn view_of(fold: Fold, newest: Head) -> LogView {
+    LogView { fold, newest, unsigned: false, hole: false, damage: Vec::new(), missing: Vec::new(), doubtful: Vec::new() }
+}
+
+fn at(newest: &Head, parts: &Parts<'_>) -> At {
+    At { number: newest.number, hash: newest.hash, signer: parts.header.signer, time: crate::units::Timestamp(0) }
+}
+
+/// The newest entry of the view is damaged, not void.
+fn damaged(view: &mut LogView) {
+    let number = view.newest.number;
+    view.fold.alarms.remove(&number);
+    view.damage.push(Damage::Changed(number));
+}
+
+/// The entries behind the newest of the view are gone, up to `last`.
+fn note_absence(view: &mut LogView, last: u64) {
+    if view.unsigned {
+        damaged(view); // nobody attests it any more
+        view.unsigned = false;
+    }
+    view.damage.push(Damage::Absent { first: view.newest.number + 1, last });
+    view.newest = Head { number: last, hash: Hash32([0; 32]) };
+    view.hole = true;
+}
+
+/// The hash of an entry's or a body's bytes.
+pub(super) fn hash(bytes: &[u8]) -> Hash32 {
+    Hash32(*blake3::hash(bytes).as_bytes())
+}
+
+/// The number in the name of an entry; `None` for other names and other spellings.
+fn number_in(name: &str) -> Option<u64> {
+    let number: u64 = name.strip_prefix("log/")?.parse().ok()?;
+    (entry_name(number) == name).then_some(number)
+}
