@@ -87,6 +87,7 @@ impl TestSnapshot {
             nameable: HashSet::new(),
             trusted: HashSet::new(),
             known: Box::new(Nothing),
+            is_damaged: Box::new(|_| false),
         };
         let writer = ChunkWriter::start(setup, Box::new(|_| Ok(()))).unwrap();
         let (mut children, mut metas, mut needs) = (Vec::new(), Vec::new(), Needs::default());

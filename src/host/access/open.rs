@@ -19,7 +19,8 @@ use crate::repo::format::{self, Format};
 use crate::repo::log::{self, Log, LogView};
 use crate::repo::pack::Packs;
 use crate::store::{Backend, LocalStore, ObjectName, SessionTag};
-use crate::units::{Progress, RepositoryId, SessionId};
+use crate::units::ids::hex;
+use crate::units::{PackId, Progress, RepositoryId, SessionId};
 
 /// Where a repository lies and what this host has to do with it.
 pub struct Place<'a> {
@@ -62,8 +63,6 @@ pub struct Opened {
     pub state: Option<RepositoryState>,
     /// The folder of this host's caches, if there is one.
     pub cache_folder: Option<PathBuf>,
-    /// All packs that the log lists.
-    pub packs: Arc<Packs>,
     parts: LogParts,
     view: Mutex<LogView>,
 }
@@ -249,12 +248,15 @@ pub fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
     }
 }
 
+/// Slots that are tried: each may cost a key derivation.
+const MOST_SLOTS: usize = 32;
+
 /// Opens a slot. One in clear only where nothing is known of the repository and no secret is given: else a store could
 /// pass off another repository.
 fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str, known: bool) -> Result<Root, HostError> {
     let folder = ObjectName::new("key").map_err(crate::store::StoreError::from)?;
     let mut slots = Vec::new();
-    for object in backend.list_sorted(Some(&folder))?.into_iter().take(1000) {
+    for object in backend.list_sorted(Some(&folder))?.into_iter().take(MOST_SLOTS) {
         let bytes = backend.read(&object.name, 65536)?;
         match Slot::parse(&bytes) {
             Ok(slot) if slot.repository() == format.repository => slots.push(slot),
@@ -287,11 +289,8 @@ fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str
 impl Opened {
     pub(super) fn of(parts: LogParts, view: LogView, role: Role) -> Self {
         let Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder } = role;
-        let packs = Arc::new(Packs::new(Arc::clone(&backend), sealing.clone()));
         let view = Mutex::new(view);
-        let opened = Opened { backend, shown, format, owner, sealing, opening, signer, state, cache_folder, packs, parts, view };
-        opened.know_packs(&opened.view());
-        opened
+        Opened { backend, shown, format, owner, sealing, opening, signer, state, cache_folder, parts, view }
     }
 
     /// The log.
@@ -304,9 +303,23 @@ impl Opened {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn know_packs(&self, view: &LogView) {
-        for (session, s) in &view.fold.sessions {
-            self.packs.add(pack_refs(*session, s));
+    /// The packs that a snapshot relies on: whose pack an id means is what its COMMIT says.
+    pub fn packs_of(&self, fold: &log::Fold, commit: &log::LiveCommit) -> Packs {
+        let packs = Packs::new(Arc::clone(&self.backend), self.sealing.clone());
+        packs.add(refs_in(fold, &commit.set));
+        packs
+    }
+
+    /// What is written now must be sealed to the key that the log names last: one that this program can't use is a newer
+    /// program's.
+    fn check_sealing_key(&self) -> Result<(), HostError> {
+        let ours = hex(&self.sealing.public.0);
+        match self.view().fold.keys.sealing_key() {
+            Some(key) if key.algorithm == 1 && key.public == ours => Ok(()),
+            _ => Err(HostError::Refused {
+                what: "what is written to this repository is sealed to a key that this host does not have".into(),
+                cure: "use a newer pgcairn, or enrol this host again".into(),
+            }),
         }
     }
 
@@ -316,10 +329,7 @@ impl Opened {
     /// If it can't be read.
     pub fn refresh(&self) -> Result<(), HostError> {
         let mut view = self.view();
-        let news = self.log().advance(&mut view)?;
-        if news > 0 {
-            self.know_packs(&view);
-        }
+        self.log().advance(&mut view)?;
         Ok(())
     }
 
@@ -373,6 +383,9 @@ impl Opened {
         if need == Need::Write && !active {
             return Err(HostError::NoRight { what: "write here: it was revoked, or never enrolled" });
         }
+        if need == Need::Write {
+            self.check_sealing_key()?;
+        }
         Ok(self)
     }
 
@@ -407,6 +420,15 @@ impl Opened {
             place.progress.warn(&format!("what was seen of the repository can't be kept: {e}"));
         }
     }
+}
+
+/// The packs of a set as references; one that the log has struck is missing.
+pub(super) fn refs_in(fold: &log::Fold, set: &log::PackSet) -> Vec<PackRef> {
+    let one = |session: &SessionId, pack: &PackId| {
+        let f = fold.pack(session, pack)?;
+        Some(PackRef { session: *session, id: *pack, hash: f.hash, size: f.size, tail: f.tail })
+    };
+    set.iter().filter_map(|(session, pack)| one(session, pack)).collect()
 }
 
 /// A session's packs as references.
