@@ -33,8 +33,10 @@ test:
 test-full:
 	PGCAIRN_TEST_FULL=1 $(MAKE) test
 
+# The figures of docs/benchmarks.md.
 bench:
-	$(CARGO) bench --locked
+	$(CARGO) build --release --locked
+	benches/peers/road
 
 lint:
 	$(CARGO) fmt --check

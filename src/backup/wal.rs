@@ -1,1 +1,176 @@
-//! x
+//! The WAL that a snapshot needs: waited for in the archive, or copied.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::BackupError;
+use super::copy::{Feed, FileJob};
+use super::scan::Scan;
+use super::source::FoundKind;
+use crate::host::access::{OpenSession, Opened};
+use crate::pg::timeline::History;
+use crate::pg::wal::{SegmentFacts, SegmentHeader, check_segment};
+use crate::repo::log::{Branch, ClusterId};
+use crate::repo::wal::{FRONT, WalAddress, WalFront, front_len};
+use crate::repo::write::Uploaded;
+use crate::units::{Cancel, Lsn, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
+
+/// How often the archive is looked at while it is waited for.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often a wait says that it still waits.
+const SAY: Duration = Duration::from_secs(30);
+
+/// The segments from `start` to `stop`.
+pub fn needed(timeline: TimelineId, start: Lsn, stop: Lsn, size: SegmentSize) -> Vec<SegmentName> {
+    let (first, last) = (size.segment_of(start).0, size.segment_before(stop).0);
+    (first..=last).map(|no| SegmentName::new(timeline, SegmentNo(no), size)).collect()
+}
+
+/// Waits until the archive holds all of `names`, validly signed; the first that is missing when time is up.
+///
+/// # Errors
+/// If the archive can't be looked at, or the wait was cancelled.
+pub fn wait(
+    opened: &Opened,
+    session: &OpenSession,
+    cluster: &ClusterId,
+    names: &[SegmentName],
+    patience: Duration,
+    cancel: &Cancel,
+    progress: &dyn Progress,
+) -> Result<Option<SegmentName>, BackupError> {
+    let begun = Instant::now();
+    let mut said = begun;
+    let mut there: HashSet<SegmentName> = HashSet::new();
+    loop {
+        for name in names {
+            if !there.contains(name) && is_archived(opened, cluster, *name)? {
+                there.insert(*name);
+            }
+        }
+        let Some(missing) = names.iter().find(|n| !there.contains(n)) else { return Ok(None) };
+        if begun.elapsed() >= patience {
+            return Ok(Some(*missing));
+        }
+        cancel.check()?;
+        if said.elapsed() >= SAY {
+            said = Instant::now();
+            progress.info(&format!("waiting for WAL segment {missing} to be archived (archive_command)"));
+        }
+        session.told(Uploaded::Idle)?;
+        progress.advance(0);
+        std::thread::sleep(LOOK.min(patience.saturating_sub(begun.elapsed())));
+    }
+}
+
+/// Is there a valid object of this segment?
+fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Result<bool, BackupError> {
+    let address = WalAddress {
+        cluster: opened.sealing.cluster_key(&cluster.name),
+        system_identifier: cluster.system_identifier,
+        name: name.to_string(),
+    };
+    for variant in 0..8 {
+        let object = address.object(variant).map_err(crate::repo::RepoError::from)?;
+        let size = match opened.backend.size(&object) {
+            Ok(size) => size,
+            Err(e) if e.is_absent() => return Ok(false),
+            Err(e) => return Err(crate::repo::RepoError::from(e).into()),
+        };
+        let read = |len: u64| opened.backend.read_range(&object, 0, len.min(size) as usize).map_err(crate::repo::RepoError::from);
+        let mut front = read(FRONT as u64)?;
+        if let Ok(len) = front_len(&front)
+            && len > front.len()
+        {
+            front = read(len as u64)?;
+        }
+        let Ok(front) = WalFront::decode(&opened.sealing, opened.format.repository, &address.name, &object, &front) else { continue };
+        let valid = {
+            let view = opened.view();
+            view.fold.keys.get(&front.signer).is_some_and(|k| k.wal_counts(cluster, &name) && front.verify(&k.public, &address))
+        };
+        if valid && front.object_len() == size {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Feeds `pg_wal` with the segments from start to stop, and history files.
+///
+/// # Errors
+/// If one is missing or not what its name says.
+pub fn feed(scan: &Scan<'_>, feed: &mut Feed<'_, '_>, names: &[SegmentName], system_identifier: u64) -> Result<(), BackupError> {
+    let folder = scan.root.join("pg_wal");
+    let failed = |source| BackupError::Io { what: format!("reading {}", folder.display()), source };
+    let list = scan.source.list(&folder).map_err(failed)?;
+    let mut jobs: Vec<FileJob> = Vec::new();
+    let mut found = HashSet::new();
+    for file in list.iter().filter(|f| f.kind == FoundKind::File) {
+        let Ok(text) = std::str::from_utf8(&file.name) else { continue };
+        let wanted = text.parse::<SegmentName>().ok().filter(|name| names.contains(name));
+        if let Some(name) = wanted {
+            check(scan, &folder.join(text), name, file.stat.size, system_identifier)?;
+            found.insert(name);
+        }
+        if wanted.is_some() || is_history(text) {
+            jobs.push(scan.plain_job(&Path::new("pg_wal").join(text), folder.join(text), file));
+        }
+    }
+    if let Some(missing) = names.iter().find(|n| !found.contains(n)) {
+        return Err(BackupError::refused(
+            format!("WAL segment {missing}, which the snapshot needs, was recycled by the server before it could be copied"),
+            "give the role REPLICATION and the server a free slot (max_replication_slots), or archive WAL",
+        ));
+    }
+    feed.folder(b"pg_wal", jobs)
+}
+
+fn is_history(name: &str) -> bool {
+    name.len() == 16 && name.ends_with(".history") && name.bytes().take(8).all(|b| b.is_ascii_hexdigit())
+}
+
+fn check(scan: &Scan<'_>, path: &Path, name: SegmentName, size: u64, system_identifier: u64) -> Result<(), BackupError> {
+    let mut page = [0; 64];
+    let read = scan.source.open(path).and_then(|f| f.read_at(&mut page, 0));
+    read.map_err(|source| BackupError::Io { what: format!("reading {}", path.display()), source })?;
+    check_segment(name, &page, size, Some(system_identifier))
+        .map(|_| ())
+        .map_err(|e| BackupError::Cluster { what: path.display().to_string(), why: e.to_string() })
+}
+
+/// Where the WAL of a stopped cluster ends.
+///
+/// # Errors
+/// If the segment of its last checkpoint isn't there.
+pub fn end_of_stopped(pgdata: &Path, timeline: TimelineId, checkpoint: Lsn, size: SegmentSize) -> Result<Lsn, BackupError> {
+    let name = SegmentName::new(timeline, size.segment_of(checkpoint), size);
+    let path = pgdata.join("pg_wal").join(name.to_string());
+    let bytes = fs::read(&path).map_err(|source| BackupError::Io { what: format!("reading {}", path.display()), source })?;
+    let header = SegmentHeader::parse(&bytes).map_err(|e| BackupError::Cluster { what: path.display().to_string(), why: e.to_string() })?;
+    let end = SegmentFacts::of(&header, &bytes).valid_until;
+    if end > checkpoint {
+        Ok(end)
+    } else {
+        Err(BackupError::Cluster { what: path.display().to_string(), why: "it does not hold the last checkpoint".into() })
+    }
+}
+
+/// The ancestry of a timeline, by its history file in `pg_wal`; empty for the first.
+///
+/// # Errors
+/// If the file is damaged.
+pub fn ancestry(pgdata: &Path, timeline: TimelineId) -> Result<Vec<Branch>, BackupError> {
+    let path = pgdata.join("pg_wal").join(timeline.history_name());
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        // Timeline 1 has none; of a later one it may be in the archive alone.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(BackupError::Io { what: format!("reading {}", path.display()), source }),
+    };
+    let history =
+        History::parse(timeline, &bytes).map_err(|e| BackupError::Cluster { what: path.display().to_string(), why: e.to_string() })?;
+    Ok(history.entries.iter().rev().map(|e| Branch { timeline: e.parent, lsn: e.switch }).collect())
+}

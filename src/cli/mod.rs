@@ -1,8 +1,115 @@
 //! The command line: parses, calls the library, renders, and knows exit codes.
+//!
+//! In come the process's arguments, out go an answer on stdout, progress and errors on stderr, and an exit code.
+//!
+//! - `args/`: what can be asked, as clap reads it
+//! - `contract.rs`: exit codes: ours, and PostgreSQL's for `archive-get` and `archive-push`
+//! - `process.rs`: umask, core dumps, panics, signals
+//! - `context.rs`: settings, state, cache and repository of a command · `clusters.rs`: whose snapshots are meant
+//! - `failure.rs`: any layer's error, on its way to the exit
+//! - `output/`: how things are shown
+//! - `archived.rs`: which segments the archive holds
+//! - `own_command.rs`: this program as a command that works anywhere · `postgresql_conf.rs`: values for that file
+//! - one file a command: its arguments, its call, its answer
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+mod archived;
+mod args;
+mod backup;
+mod clusters;
+mod context;
+mod contract;
+mod failure;
+mod init;
+mod list;
 pub mod output;
+mod own_command;
+mod postgresql_conf;
+mod process;
+mod show;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use args::{Command, Parsed};
+use context::Context;
+use contract::{Contract, Exit};
+use failure::Failure;
+use output::answered;
+use output::error::Described;
 
 /// Runs the program with the process's arguments.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    process::catch_panics();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // Before they are parsed: whatever goes wrong from here on must not look like "this segment is not there".
+    let contract = Contract::of_arguments(&arguments);
+    let code = std::panic::catch_unwind(|| run(&arguments, contract)).unwrap_or_else(|_| panicked(&arguments, contract));
+    ExitCode::from(code)
+}
+
+fn run(arguments: &[OsString], contract: Contract) -> u8 {
+    process::harden();
+    match args::parse(arguments) {
+        Parsed::Command(cli) => {
+            let contract = Contract::of_command(&cli.command);
+            let cancel = process::watch_signals();
+            let json = args::json_is_asked_for(arguments);
+            match Context::load(&cli.global, cli.command.cluster_keys(), cancel) {
+                Ok(context) => {
+                    let json = context.settings.json;
+                    let result = cli.command.run(&context);
+                    let signal = context.cancel.is_cancelled();
+                    // A bar must be gone before an error is written.
+                    drop(context);
+                    match result {
+                        Ok(exit) => exit.code(),
+                        Err(failure) => fail(&failure.describe(), json, contract, signal),
+                    }
+                }
+                Err(failure) => fail(&failure.describe(), json, contract, false),
+            }
+        }
+        Parsed::Help(text) => {
+            let written = answered(io::Write::write_all(&mut io::stdout(), text.as_bytes()));
+            if written.is_ok() { contract.help(arguments) } else { contract.code(1) }
+        }
+        Parsed::Wrong(wrong) => {
+            if args::json_is_asked_for(arguments) {
+                return fail(&wrong.describe(), true, contract, false);
+            }
+            drop(io::Write::write_all(&mut io::stderr(), wrong.text.as_bytes()));
+            contract.code(2)
+        }
+    }
+}
+
+/// Says what failed, and ends.
+fn fail(error: &Described, json: bool, contract: Contract, interrupted: bool) -> u8 {
+    let exit = if interrupted { contract.interrupted() } else { contract.code(error.exit) };
+    let error = Described { exit, ..error.clone() };
+    // Nothing can be said about an error that can't be said.
+    drop(if json { error.write_json(&mut io::stdout()) } else { error.write_text(&mut io::stderr()) });
+    exit
+}
+
+fn panicked(arguments: &[OsString], contract: Contract) -> u8 {
+    let exit = contract.panicked();
+    if args::json_is_asked_for(arguments) {
+        drop(Described { exit, ..process::panic_described() }.write_json(&mut io::stdout()));
+    }
+    exit
+}
+
+impl Command {
+    fn run(&self, context: &Context) -> Result<Exit, Failure> {
+        match self {
+            Command::Init(args) => init::run(context, args),
+            Command::Backup(args) => backup::run(context, args),
+            Command::List => list::run(context),
+            Command::Show(args) => show::run(context, args),
+        }
+    }
 }

@@ -170,6 +170,12 @@ impl Slot {
         Kdf { memory_kib: word(12), passes: word(16), lanes: word(20) }
     }
 
+    /// Is its passphrase cheaper to guess than `init` makes it (256 MiB, 3 passes)? Only tests should have such slots.
+    pub fn is_weak(&self) -> bool {
+        let kdf = self.kdf();
+        self.bytes[8] == 1 && (kdf.memory_kib < Kdf::STRONG.memory_kib || kdf.passes < Kdf::STRONG.passes)
+    }
+
     /// The repository that it says it belongs to (authentic only once it is open).
     pub fn repository(&self) -> RepositoryId {
         let mut id = [0; 16];
@@ -296,6 +302,7 @@ mod tests {
             assert_eq!(opened.owner_public(), root.owner_public());
             assert_eq!(opened.table_key.expose(), root.table_key.expose());
             assert!(slot.open(&wrong).unwrap().is_none());
+            assert_eq!(slot.is_weak(), matches!(unlock, Unlock::Passphrase(_)));
         }
     }
 

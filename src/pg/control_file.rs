@@ -548,9 +548,11 @@ mod tests {
     /// Every line of pg_controldata (in UTC) that the parser has a field for.
     #[test]
     fn all_values_agree_with_pg_controldata() {
-        for major in MAJORS {
-            let control = ControlFile::parse(&fixtures::file(major, "pg_control")).unwrap();
-            let text = fixtures::text(major, "pg_controldata.txt");
+        let primaries = [14, 15, 17, 18, 19].map(|major| (major, ""));
+        let standbys = MAJORS.map(|major| (major, "_standby"));
+        for (major, role) in primaries.into_iter().chain(standbys) {
+            let control = ControlFile::parse(&fixtures::file(major, &format!("pg_control{role}"))).unwrap();
+            let text = fixtures::text(major, &format!("pg_controldata{role}.txt"));
             let told = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim).unwrap_or_else(|| panic!("{name}"));
             let lsn = |name: &str| told(name).parse::<Lsn>().unwrap();
             let number = |name: &str| told(name).parse::<u32>().unwrap();
@@ -591,6 +593,7 @@ mod tests {
             assert_eq!(control.float8_by_value, on("Float8 argument passing:"));
             assert_eq!(control.data_checksum_version, number("Data page checksum version:"));
             assert_eq!(control.char_signed, (major >= 18).then(|| on("Default char data signedness:")));
+            assert_eq!(control.min_recovery_point == Lsn(0), role.is_empty());
             assert!(control.float_format_ok);
             assert_eq!(control.major(), Some(major));
             assert_eq!(control.data_checksums(), DataChecksums::On);

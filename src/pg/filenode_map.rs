@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn maps_of_real_servers_are_whole_and_any_change_is_seen() {
-        for major in [15, 18, 19] {
+        for major in [14, 15, 17, 18, 19] {
             let map = fixtures::file(major, "pg_filenode.map");
             assert_eq!(check_filenode_map(&map), Ok(()));
             let crc_end = if major < 16 { 508 } else { 524 };

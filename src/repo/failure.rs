@@ -51,6 +51,9 @@ pub enum RepoError {
     /// A key could not be made or used.
     #[error(transparent)]
     Key(#[from] CryptError),
+    /// A stored pack could not be told of: the session can't go on.
+    #[error("{0}")]
+    Told(Box<dyn Explain + Send + Sync>),
     /// It was asked to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -79,6 +82,7 @@ impl Explain for RepoError {
         match self {
             RepoError::Store(e) => e.class(),
             RepoError::Key(e) => e.class(),
+            RepoError::Told(e) => e.class(),
             RepoError::Crypt { source, .. } => source.class(),
             RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => Class::Corrupt,
             RepoError::Internal(_) | RepoError::Cancelled(_) | RepoError::Encode(_) => Class::Failed,
@@ -89,6 +93,7 @@ impl Explain for RepoError {
         match self {
             RepoError::Store(e) => e.cure(),
             RepoError::Key(e) => e.cure(),
+            RepoError::Told(e) => e.cure(),
             RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => {
                 Some("restore the object from another copy of the repository; other snapshots may be whole".into())
             }

@@ -22,6 +22,7 @@
 //! - `server.rs`: [`Server`]: its data directory from a cached initdb, start, stop, crash, SQL
 //! - `load.rs`: [`Load`]: pgbench in the background
 //! - `host.rs`: [`Host`]: a home of its own for the program, and [`Outcome`] of running it
+//! - `repository.rs`: [`Repository`]: the commands that stories are made of
 //! - `folder.rs`: [`TestDir`]: a scratch folder that stays when the test fails
 
 #![allow(dead_code, unused_imports)] // each test binary uses a part
@@ -31,6 +32,7 @@ mod host;
 mod load;
 mod ordinary;
 mod postgres;
+mod repository;
 mod server;
 
 pub use folder::{TestDir, copy_tree, temporary};
@@ -38,6 +40,7 @@ pub use host::{Host, Outcome, shell_quote};
 pub use load::Load;
 pub use ordinary::{on, ordinary, skip};
 pub use postgres::Postgres;
+pub use repository::{Repository, amcheck, bytes_below, verify_backup};
 pub use server::{Server, Setup, Stop, wait_until};
 
 /// One test a major: `on_majors!(fn_name: pg13 13, pg18 18);` makes `fn_name::pg13`, ... of `fn fn_name(pg: &Postgres)`.

@@ -192,7 +192,8 @@ pub(super) fn tasks_of(part: &Arc<PartWork>, copy: &Copy<'_>) -> Result<Vec<Task
                 tasks.extend((0..count).map(|leaf| Task::Leaf { part: Arc::clone(part), file, leaf }));
             }
             Way::Stream => tasks.push(Task::Stream { part: Arc::clone(part), file }),
-            Way::Nothing | Way::Inherit | Way::Joint => {}
+            Way::Inherit => copy.progress.advance(work.job.attributes.size),
+            Way::Nothing | Way::Joint => {}
         }
     }
     part.left.store(tasks.len(), Ordering::Release);

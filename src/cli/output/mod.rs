@@ -6,10 +6,12 @@
 //! - `error.rs`: an error in three lines or as JSON, and its exit code
 //! - `json.rs`: an answer as JSON · `table.rs`: aligned columns
 //! - `progress.rs`: bars on a terminal, a line every 30 s elsewhere; messages
+//! - `snapshot.rs`: a snapshot as JSON and in words
 
 pub mod error;
 pub mod json;
 pub mod progress;
+pub mod snapshot;
 pub mod table;
 
 use std::borrow::Cow;

@@ -1,6 +1,5 @@
 //! `init`: a new repository. `log/0` is the moment at which it comes into being; killed before, `init` starts over.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::enrol;
@@ -48,6 +47,14 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
     };
     let store = LocalStore::create(path)?;
     look_first(&store, &shown)?;
+    // Where this host knows a repository and none is there, its disk may not be mounted.
+    if let Some(pin) = state.pin(&place.repository.url)? {
+        let pin_file = state.pin_path(&place.repository.url);
+        return Err(HostError::Refused {
+            what: format!("this host knows repository {} at {shown}, and it is not there now", pin.repository),
+            cure: format!("is its disk mounted? If it is gone for good, remove {}", pin_file.display()),
+        });
+    }
     store.prove()?;
     let backend: Arc<dyn Backend> = Arc::new(store);
     let root = Root::random()?;
@@ -62,7 +69,7 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
     let key = SigningKey::from_seed(&seed);
     let repository = state.repository(root.repository);
     repository.create_host_keys(&enrol::host_keys(&root, &seed))?;
-    let cache = place.cache.as_ref().map(|c: &PathBuf| c.join(root.repository.to_string()));
+    let cache_folder = place.cache.clone();
     let (sealing, opening, owner) = (root.sealing(), root.opening(), root.owner_public().clone());
     let mut roles = vec![log::Role::Writer, log::Role::Reader];
     if new.maintainer {
@@ -72,7 +79,7 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
     let view = parts.log().create(&root.owner, vec![KeyOp::Owner { public: owner.clone() }, seal, enrol::host_op(&key, &roles)])?;
     let (opening, signer, state) = (Some(opening), Some(key), Some(repository));
-    let opened = Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache });
+    let opened = Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder });
     opened.remember(place)?;
     opened.pin(place)?;
     Ok(Created { opened, slot: id })

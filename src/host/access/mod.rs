@@ -3,15 +3,18 @@
 //! - `open.rs`: from a URL and what this host remembers to an [`Opened`]
 //! - `create.rs`: `init`
 //! - `enrol.rs`: a KEY entry for this host
+//! - `index.rs`: [`KnownChunks`]: where chunks lie already
 //! - `log_store.rs`: the log over a backend, under the table key
 //! - `session.rs`: [`OpenSession`]: BEGIN, PROGRESS, COMMIT or ABORT
 
 mod create;
 mod enrol;
+mod index;
 mod log_store;
 mod open;
 mod session;
 
 pub use create::{Created, NewRepository, create};
-pub use open::{Need, Opened, Place, open};
+pub use index::KnownChunks;
+pub use open::{Need, Opened, Place, open, unlock_with};
 pub use session::{Adopted, OpenSession, end_dead_sessions, remove_leftovers};

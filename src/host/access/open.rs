@@ -1,6 +1,6 @@
 //! Opening a repository: whose it is, which keys open it, how far its log goes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
@@ -60,8 +60,8 @@ pub struct Opened {
     pub signer: Option<SigningKey>,
     /// What this host remembers of it.
     pub state: Option<RepositoryState>,
-    /// Where its cache lies, if there is one.
-    pub cache: Option<PathBuf>,
+    /// The folder of this host's caches, if there is one.
+    pub cache_folder: Option<PathBuf>,
     /// All packs that the log lists.
     pub packs: Arc<Packs>,
     parts: LogParts,
@@ -106,13 +106,13 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     }
     let state = place.state.map(|s| s.repository(format.repository));
     let kept = state.as_ref().map(RepositoryState::host_keys).transpose()?.flatten();
-    let cache = place.cache.as_ref().map(|c| c.join(format.repository.to_string()));
+    let cache = place.cache.clone();
     if let Some(keys) = kept {
         let opened = with_host_keys(backend, shown, format, &keys, state, cache)?;
         return opened.ready(place, need);
     }
     let known = pin.is_some() || state.as_ref().is_some_and(RepositoryState::is_known);
-    let root = unlock(place.repository, backend.as_ref(), &format, &shown, known)?;
+    let root = unlock(place, backend.as_ref(), &format, &shown, known)?;
     if pin.as_ref().is_some_and(|pin| pin.owner_key != *root.owner_public().as_bytes()) {
         return Err(HostError::Another { place: shown });
     }
@@ -165,8 +165,8 @@ fn assemble(
     cache: Option<PathBuf>,
 ) -> Result<Opened, HostError> {
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
-    let view = load(&parts.log(), &shown, state.as_ref(), cache.as_ref())?;
-    Ok(Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache }))
+    let view = load(&parts.log(), &shown, state.as_ref(), kept_log(cache.as_deref(), format.repository).as_deref())?;
+    Ok(Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder: cache }))
 }
 
 /// What it takes to read and write the log.
@@ -199,12 +199,17 @@ pub(super) struct Role {
     pub opening: Option<Opening>,
     pub signer: Option<SigningKey>,
     pub state: Option<RepositoryState>,
-    pub cache: Option<PathBuf>,
+    pub cache_folder: Option<PathBuf>,
+}
+
+/// The file in which the fold is kept: no part of the catalog, so that pushes and gets need none.
+fn kept_log(cache: Option<&Path>, repository: RepositoryId) -> Option<PathBuf> {
+    cache.map(|c| c.join(repository.to_string()).join("log"))
 }
 
 /// Reads the log: from what was kept, else from its beginning; compares with what this host remembers.
-fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, cache: Option<&PathBuf>) -> Result<LogView, HostError> {
-    let kept = cache.and_then(|c| crate::host::cache_file::read(&c.join("log")));
+fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, kept: Option<&Path>) -> Result<LogView, HostError> {
+    let kept = kept.and_then(crate::host::cache_file::read);
     let resumed = match kept.map(|bytes| log.resume(&bytes)) {
         Some(Ok(view)) => view,
         // What was kept is a cache: the store's own word, read whole, decides.
@@ -224,8 +229,11 @@ fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, cache: Opti
     Ok(view)
 }
 
-/// The bytes behind a configured secret.
-pub(super) fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
+/// The passphrase or key file behind a configured secret.
+///
+/// # Errors
+/// If it can't be read, or breaks the rules.
+pub fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
     match source {
         SecretSource::KeyFile(_) => {
             let bytes = source.read_key_file()?;
@@ -243,7 +251,7 @@ pub(super) fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
 
 /// Opens a slot. One in clear only where nothing is known of the repository and no secret is given: else a store could
 /// pass off another repository.
-fn unlock(settings: &RepositorySettings, backend: &dyn Backend, format: &Format, shown: &str, known: bool) -> Result<Root, HostError> {
+fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str, known: bool) -> Result<Root, HostError> {
     let folder = ObjectName::new("key").map_err(crate::store::StoreError::from)?;
     let mut slots = Vec::new();
     for object in backend.list_sorted(Some(&folder))?.into_iter().take(1000) {
@@ -257,7 +265,7 @@ fn unlock(settings: &RepositorySettings, backend: &dyn Backend, format: &Format,
     if slots.is_empty() {
         return Err(HostError::Unfinished { place: shown.into() });
     }
-    let unlock = match &settings.secret {
+    let unlock = match &place.repository.secret {
         Some(source) => unlock_with(source)?,
         None if !known && slots.iter().any(|s| s.kind().is_ok_and(|k| k == SlotKind::Clear)) => Unlock::Clear,
         None => return Err(HostError::NoKey { place: shown.into() }),
@@ -267,6 +275,9 @@ fn unlock(settings: &RepositorySettings, backend: &dyn Backend, format: &Format,
             if root.repository != format.repository || root.domain != format.domain {
                 return Err(HostError::Another { place: shown.into() });
             }
+            if slot.is_weak() {
+                place.progress.warn(&format!("the passphrase of {shown} is cheap to guess: its key slot was made with --test-kdf"));
+            }
             return Ok(root);
         }
     }
@@ -275,9 +286,10 @@ fn unlock(settings: &RepositorySettings, backend: &dyn Backend, format: &Format,
 
 impl Opened {
     pub(super) fn of(parts: LogParts, view: LogView, role: Role) -> Self {
-        let Role { backend, shown, format, owner, sealing, opening, signer, state, cache } = role;
+        let Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder } = role;
         let packs = Arc::new(Packs::new(Arc::clone(&backend), sealing.clone()));
-        let opened = Opened { backend, shown, format, owner, sealing, opening, signer, state, cache, packs, parts, view: Mutex::new(view) };
+        let view = Mutex::new(view);
+        let opened = Opened { backend, shown, format, owner, sealing, opening, signer, state, cache_folder, packs, parts, view };
         opened.know_packs(&opened.view());
         opened
     }
@@ -318,8 +330,8 @@ impl Opened {
             let clusters: Vec<_> = view.fold.clusters.iter().map(|(n, c)| (n.clone(), c.number, c.system_identifier)).collect();
             (self.log().keep(&view), view.newest, clusters)
         };
-        if let (Some(cache), Some(kept)) = (&self.cache, kept) {
-            crate::host::cache_file::write(&cache.join("log"), &kept);
+        if let (Some(path), Some(kept)) = (kept_log(self.cache_folder.as_deref(), self.format.repository), kept) {
+            crate::host::cache_file::write(&path, &kept);
         }
         let Some(state) = &self.state else { return Ok(()) };
         let seen = state.seen()?;
@@ -378,6 +390,15 @@ impl Opened {
     /// If this host may not read.
     pub fn reader(&self) -> Result<&Opening, HostError> {
         self.opening.as_ref().ok_or(HostError::NoRight { what: "read here" })
+    }
+
+    /// The secret that keys joint chunks.
+    ///
+    /// # Errors
+    /// If there is no state to keep it in.
+    pub fn joint_secret(&self) -> Result<[u8; 32], HostError> {
+        let state = self.state.as_ref().ok_or(HostError::NoRight { what: "write here: it has no state folder" })?;
+        Ok(*state.small_file_secret()?.expose())
     }
 
     /// Keeps what was seen after something was appended; what can't be kept is no error then.

@@ -2,6 +2,7 @@
 
 use super::{Child, ChildKind, ChunkRef, FANOUT, Needs, Node, NodeSink, Part, SnapshotNode};
 use crate::repo::RepoError;
+use crate::units::ChunkId;
 
 /// Names of a folder in parts: boundaries depend on names alone, so that a file that comes or goes changes one part.
 /// `names` must be sorted; the returned numbers are the lengths of the parts.
@@ -32,7 +33,7 @@ pub fn put_part(sink: &dyn NodeSink, part: Part, needs: &mut Needs) -> Result<Ch
     let node = Node::Part(part);
     let (id, place, stored) = sink.put_node(&node)?;
     needs.add(place.pack, stored.into());
-    Ok(Child { kind: ChildKind::Part, files, bytes, id, place, digest: node.digest() })
+    Ok(Child { kind: ChildKind::Part, files, bytes, id: id.short(), place, digest: node.digest() })
 }
 
 /// Stores what is above the parts of a folder: nothing if there is one part.
@@ -56,13 +57,13 @@ pub fn put_folder(sink: &dyn NodeSink, parts: Vec<Child>, needs: &mut Needs) -> 
 ///
 /// # Errors
 /// If a node can't be stored.
-pub fn put_snapshot(sink: &dyn NodeSink, meta: ChunkRef, folders: Vec<Child>, needs: &mut Needs) -> Result<Child, RepoError> {
+pub fn put_snapshot(sink: &dyn NodeSink, meta: ChunkRef, folders: Vec<Child>, needs: &mut Needs) -> Result<(ChunkId, Child), RepoError> {
     let (files, bytes) = sums(&folders);
     let folders = gather(sink, folders, FANOUT, needs)?;
     let node = Node::Snapshot(SnapshotNode { meta, folders });
     let (id, place, stored) = sink.put_node(&node)?;
     needs.add(place.pack, stored.into());
-    Ok(Child { kind: ChildKind::Branch, files, bytes, id, place, digest: node.digest() })
+    Ok((id, Child { kind: ChildKind::Branch, files, bytes, id: id.short(), place, digest: node.digest() }))
 }
 
 fn sums(children: &[Child]) -> (u32, u64) {
@@ -82,7 +83,7 @@ fn put_branch(sink: &dyn NodeSink, children: Vec<Child>, needs: &mut Needs) -> R
     let node = Node::Branch(children);
     let (id, place, stored) = sink.put_node(&node)?;
     needs.add(place.pack, stored.into());
-    Ok(Child { kind: ChildKind::Branch, files, bytes, id, place, digest: node.digest() })
+    Ok(Child { kind: ChildKind::Branch, files, bytes, id: id.short(), place, digest: node.digest() })
 }
 
 #[cfg(test)]

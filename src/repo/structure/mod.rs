@@ -30,7 +30,7 @@ pub use walk::{FolderMeta, Meta, Snapshot, StoredFile, leaves_below, read_leaf};
 
 use super::RepoError;
 use super::pack::Place;
-use crate::units::ShortId;
+use crate::units::ChunkId;
 
 /// Where new nodes go.
 pub trait NodeSink {
@@ -38,7 +38,7 @@ pub trait NodeSink {
     ///
     /// # Errors
     /// Whatever keeps it from being stored.
-    fn put_node(&self, node: &Node) -> Result<(ShortId, Place, u32), RepoError>;
+    fn put_node(&self, node: &Node) -> Result<(ChunkId, Place, u32), RepoError>;
 }
 
 /// Extents in a leaf.

@@ -24,7 +24,7 @@ pub fn put_leaf(sink: &dyn NodeSink, extents: Vec<Extent>, mut needs: Needs) -> 
     let node = Node::Leaf(extents);
     let (id, place, stored) = sink.put_node(&node)?;
     needs.add(place.pack, stored.into());
-    Ok(Leaf { len, tree: TreeRef { level: 0, id, place, digest: node.digest() }, needs })
+    Ok(Leaf { len, tree: TreeRef { level: 0, id: id.short(), place, digest: node.digest() }, needs })
 }
 
 /// What a file's entry says of a file with these few extents.
@@ -60,7 +60,7 @@ pub fn file_of_leaves(sink: &dyn NodeSink, leaves: Vec<Leaf>) -> Result<FileData
             let node = Node::Stream { level, children: children.to_vec() };
             let (id, place, stored) = sink.put_node(&node)?;
             needs.add(place.pack, stored.into());
-            above.push((children.iter().map(|(len, _)| len).sum(), TreeRef { level, id, place, digest: node.digest() }));
+            above.push((children.iter().map(|(len, _)| len).sum(), TreeRef { level, id: id.short(), place, digest: node.digest() }));
         }
         row = above;
     }

@@ -66,8 +66,7 @@ impl Uploader {
 
     /// Waits until all is stored.
     pub(super) fn finish(mut self) -> Result<Vec<PackRef>, RepoError> {
-        self.queue = None;
-        let stored = self.thread.take().map(JoinHandle::join);
+        let stored = self.join();
         let failed = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (stored, failed) {
             (Some(Ok(stored)), None) => Ok(stored),
@@ -76,9 +75,22 @@ impl Uploader {
         }
     }
 
+    /// Closes the queue and waits for the thread.
+    fn join(&mut self) -> Option<std::thread::Result<Vec<PackRef>>> {
+        self.queue = None;
+        self.thread.take().map(JoinHandle::join)
+    }
+
     fn take_failure(&self) -> RepoError {
         // The thread sets the failure before it drops its end of the queue, and another sender may have taken it.
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(RepoError::internal("storing has failed before"))
+    }
+}
+
+impl Drop for Uploader {
+    /// A writer that is given up leaves no thread behind that could append in the name of its session.
+    fn drop(&mut self) {
+        self.join();
     }
 }
 

@@ -1,0 +1,135 @@
+//! What can be asked of the program, as clap reads it.
+//!
+//! - `global.rs`: the flags of all commands · `values.rs`: how values are read from text
+//! - the arguments of a command stand in its own file
+
+mod global;
+pub(super) mod values;
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+pub(super) use global::GlobalFlags;
+
+use super::output::error::Described;
+use super::{backup, init, show};
+use crate::host::config::ClusterKeys;
+use crate::units::Class;
+
+/// Deduplicating, encrypted backups for PostgreSQL.
+#[derive(Parser, Debug)]
+#[command(name = "pgcairn", version, max_term_width = 100, arg_required_else_help = false)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub global: GlobalFlags,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Create a repository, and print the lines for postgresql.conf
+    Init(init::Args),
+    /// Take a snapshot of a cluster
+    Backup(backup::Args),
+    /// List the snapshots, newest last
+    List,
+    /// Show one snapshot in full
+    Show(show::Args),
+}
+
+impl Command {
+    /// The policy flags that it was given.
+    pub(super) fn cluster_keys(&self) -> ClusterKeys {
+        match self {
+            Command::Backup(args) => args.keys(),
+            Command::Init(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
+        }
+    }
+}
+
+/// What came of the arguments.
+pub(super) enum Parsed {
+    /// A command.
+    Command(Box<Cli>),
+    /// Help or version: the answer.
+    Help(String),
+    /// They are wrong.
+    Wrong(Wrong),
+}
+
+/// Wrong arguments, in clap's words.
+pub(super) struct Wrong {
+    /// All that clap says, in lines.
+    pub text: String,
+}
+
+/// Reads the arguments.
+pub(super) fn parse(arguments: &[OsString]) -> Parsed {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => Parsed::Command(Box::new(cli)),
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => Parsed::Help(e.render().to_string()),
+        Err(e) => Parsed::Wrong(Wrong { text: e.render().to_string() }),
+    }
+}
+
+impl Wrong {
+    /// As an error like any other.
+    pub(super) fn describe(&self) -> Described {
+        let mut paragraphs = self.text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" ")).filter(|p| !p.is_empty());
+        let first = paragraphs.next().unwrap_or_default();
+        let what = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
+        let cure: Vec<String> = paragraphs.collect();
+        Described { class: Class::Usage, what, why: Vec::new(), cure: Some(cure.join("; ")).filter(|c| !c.is_empty()), exit: 2 }
+    }
+}
+
+/// Is `--json` among arguments that can't be parsed, or in the environment?
+pub(super) fn json_is_asked_for(arguments: &[OsString]) -> bool {
+    let variable = || std::env::var("PGCAIRN_JSON").is_ok_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
+    arguments.iter().skip(1).any(|a| a == "--json") || variable()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn line(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_arguments_are_an_error_with_a_cure() {
+        for (text, what) in [
+            ("pgcairn lst", "unrecognized subcommand 'lst'"),
+            ("pgcairn list --delta", "unexpected argument '--delta' found"),
+            ("pgcairn", "requires a subcommand"),
+            ("pgcairn --jobs 0 list", "from 1 to 1024"),
+        ] {
+            let Parsed::Wrong(wrong) = parse(&line(text)) else { panic!("{text}") };
+            let described = wrong.describe();
+            assert!(described.what.contains(what) && described.class == Class::Usage && described.exit == 2, "{described:?}");
+            assert!(described.cure.is_some(), "{described:?}");
+        }
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_behind_the_command() {
+        for text in ["pgcairn --repo /r --json -q list", "pgcairn list --repo /r -q --json"] {
+            let Parsed::Command(cli) = parse(&line(text)) else { panic!("{text}") };
+            let flags = cli.global.overrides(ClusterKeys::default());
+            assert_eq!((flags.global.repo, flags.global.json, flags.global.quiet), (Some("/r".into()), Some(true), Some(true)));
+            assert_eq!(flags.global.verbose, None);
+        }
+        assert!(matches!(parse(&line("pgcairn list --help")), Parsed::Help(_)));
+    }
+}

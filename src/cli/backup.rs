@@ -1,0 +1,210 @@
+//! `backup`: a snapshot of a cluster.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::args::values;
+use super::context::Context;
+use super::contract::Exit;
+use super::failure::Failure;
+use super::output::snapshot::{SnapshotJson, duration};
+use super::output::{answered, json, one_line};
+use crate::backup::run::{Options, Outcome, Setting, run as back_up};
+use crate::backup::source::Disk;
+use crate::host::access::{Need, end_dead_sessions, remove_leftovers};
+use crate::host::config::{Chunker, ClusterKeys, RepositoryUrl, WalMode};
+use crate::host::machine::MachineId;
+use crate::pg::conninfo::{Conninfo, Surroundings};
+use crate::repo::log::{self, Head};
+use crate::store::LocalStore;
+use crate::units::ids::hex;
+use crate::units::{ByteSize, Progress};
+
+/// Arguments of `backup`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The data directory (default: the server says it)
+    #[arg(long, value_name = "DIR")]
+    pgdata: Option<PathBuf>,
+    /// The server: libpq's words or URL (default: PGHOST and so on)
+    #[arg(long, value_name = "CONNINFO")]
+    dsn: Option<String>,
+    /// What to call the snapshot; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = values::label)]
+    label: Vec<(String, String)>,
+    /// Where the WAL that it needs will be: archive, or copy (into the snapshot)
+    #[arg(long, value_name = "archive|copy")]
+    wal: Option<WalMode>,
+    /// How long its WAL is waited for
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    wal_timeout: Option<Duration>,
+    /// extents, or cdc for everything
+    #[arg(long, value_name = "extents|cdc")]
+    chunker: Option<Chunker>,
+    /// Keys whose packs are relied on besides this host's
+    #[arg(long, value_name = "KEY,...", value_delimiter = ',', value_parser = values::key_id)]
+    trust_writers: Option<Vec<crate::units::KeyId>>,
+    /// Start with an immediate checkpoint (the default)
+    #[arg(long, conflicts_with = "spread")]
+    fast: bool,
+    /// Spread the checkpoint at the start, to go easy on the server
+    #[arg(long)]
+    spread: bool,
+    /// Read every file, whatever size and times say
+    #[arg(long)]
+    verify_unchanged: bool,
+    /// The cluster has another system identifier than before (after pg_upgrade or initdb)
+    #[arg(long)]
+    new_history: bool,
+    /// A data directory whose server was stopped cleanly
+    #[arg(long, conflicts_with_all = ["dsn", "wal", "wal_timeout", "spread"])]
+    offline: bool,
+    /// Run as root all the same
+    #[arg(long)]
+    allow_root: bool,
+}
+
+impl Args {
+    /// The policy flags.
+    pub(super) fn keys(&self) -> ClusterKeys {
+        ClusterKeys {
+            pgdata: self.pgdata.clone(),
+            dsn: self.dsn.clone(),
+            chunker: self.chunker,
+            wal: self.wal,
+            wal_timeout: self.wal_timeout,
+            trust_writers: self.trust_writers.clone(),
+            ..ClusterKeys::default()
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: u32,
+    #[serde(flatten)]
+    snapshot: SnapshotJson<'a>,
+    log: HeadJson,
+    left_out: &'a [String],
+}
+
+#[derive(Serialize)]
+struct HeadJson {
+    number: u64,
+    hash: String,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    values::refuse_root("backup", args.allow_root)?;
+    let cluster = context.settings.cluster_to_write(None)?;
+    let server = if args.offline { None } else { Some(conninfo(cluster.dsn.as_deref(), context)?) };
+    let here = context.here(Some(&cluster), Need::Write)?;
+    let opened = Arc::new(context.open(&here, Need::Write)?);
+    let Some(state) = &here.state else { return Err(Failure::refused("there is no state folder", "set PGCAIRN_STATE_DIR")) };
+    let machine = MachineId::of_this_machine(state)?;
+    tidy(context, &opened, state, &here.repository.url, &machine)?;
+    let options = Options {
+        cluster: cluster.name.clone(),
+        pgdata: cluster.pgdata.clone(),
+        labels: args.label.iter().cloned().collect::<BTreeMap<_, _>>(),
+        wal: if cluster.wal == WalMode::Copy { log::WalMode::Copy } else { log::WalMode::Archive },
+        wal_timeout: cluster.wal_timeout,
+        fast: !args.spread,
+        verify_unchanged: args.verify_unchanged,
+        new_history: args.new_history,
+        cdc_for_all: cluster.chunker == Chunker::Cdc,
+        trust_writers: cluster.trust_writers.clone(),
+        jobs: context.settings.jobs.get(),
+    };
+    let setting = Setting {
+        opened: &opened,
+        state,
+        machine: machine.0,
+        source: &Disk,
+        server: server.as_ref(),
+        cancel: &context.cancel,
+        progress: &context.reporter,
+    };
+    let outcome = back_up(&setting, &options);
+    opened.settle(&here.place(&context.reporter));
+    let outcome = outcome?;
+    context.reporter.phase("", None);
+    let out = &mut io::stdout().lock();
+    answered(if context.settings.json { write_json(out, &outcome) } else { write_text(out, &outcome) })?;
+    Ok(say_what_needs_a_look(context, &outcome))
+}
+
+fn conninfo(dsn: Option<&str>, context: &Context) -> Result<Conninfo, Failure> {
+    let conninfo = Conninfo::parse(dsn.unwrap_or_default(), &Surroundings::of_process())?;
+    context.reporter.detail(&format!("server: {conninfo:?}"));
+    Ok(conninfo)
+}
+
+/// Ends what died on this machine before, and removes what it left unfinished.
+fn tidy(
+    context: &Context,
+    opened: &crate::host::access::Opened,
+    state: &crate::host::StateDir,
+    url: &RepositoryUrl,
+    machine: &MachineId,
+) -> Result<(), Failure> {
+    end_dead_sessions(opened, &state.locks(), &hex(machine.as_bytes()), &context.reporter)?;
+    let RepositoryUrl::Local(path) = url;
+    remove_leftovers(opened, &LocalStore::open(path)?)?;
+    Ok(())
+}
+
+fn write_json(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+    let Head { number, hash } = outcome.head;
+    json::write(
+        out,
+        &Answer {
+            version: 1,
+            snapshot: SnapshotJson::new(&outcome.summary, outcome.waits_for),
+            log: HeadJson { number, hash: hash.to_string() },
+            left_out: &outcome.left_out,
+        },
+    )
+}
+
+fn write_text(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+    let s = &outcome.summary;
+    let ratio = if s.new_bytes > 0 { s.cluster_bytes as f64 / s.new_bytes as f64 } else { 0.0 };
+    writeln!(out, "{}", s.id)?;
+    writeln!(
+        out,
+        "  {} in {} files; {} read, {} of it new, stored in {} (1 : {ratio:.0}), in {}",
+        ByteSize(s.cluster_bytes),
+        s.files,
+        ByteSize(s.read_bytes),
+        ByteSize(s.changed_bytes),
+        ByteSize(s.new_bytes),
+        duration(s)
+    )?;
+    if let Some(wal) = &s.wal {
+        writeln!(out, "  from {} to {} on timeline {}", wal.start_lsn, wal.stop_lsn, wal.timeline)?;
+    }
+    writeln!(out, "  log {} (restore --expect refuses a repository that is older)", outcome.head)
+}
+
+/// Damaged pages, WAL still awaited: done, and exit code 3.
+fn say_what_needs_a_look(context: &Context, outcome: &Outcome) -> Exit {
+    for path in &outcome.left_out {
+        context.reporter.info(&format!("not stored: {}", one_line(path)));
+    }
+    for page in &outcome.damaged {
+        let (path, fork, block, why) = (one_line(&page.path), &page.fork, page.block, &page.why);
+        context.reporter.warn(&format!("damaged page: {path}, fork {fork}, block {block}: {why}; it is stored as it was read"));
+    }
+    if let Some(segment) = outcome.waits_for {
+        context.reporter.warn(&format!(
+            "the snapshot is stored, and can't be restored before WAL segment {segment} is in the archive: look at archive_command and the server's log"
+        ));
+    }
+    if outcome.damaged.is_empty() && outcome.waits_for.is_none() { Exit::DONE } else { Exit::LOOK }
+}

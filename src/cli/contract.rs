@@ -1,0 +1,139 @@
+//! Exit codes. `archive-get` and `archive-push` follow PostgreSQL's contract, all others ours.
+//!
+//! A restore_command's exit code from 1 to 125 means "there is no such file", and recovery ends there, with a promotion
+//! (`RestoreArchivedFile` in access/transam/xlogarchive.c): so everything but proven absence is above 125. An
+//! archive_command's code above 125 ends the archiver (`pgarch_archiveXlog` in postmaster/pgarch.c).
+
+use std::ffi::OsString;
+
+use super::args::Command;
+
+/// How a command ended that didn't fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Exit(u8);
+
+impl Exit {
+    /// Done.
+    pub(super) const DONE: Exit = Exit(0);
+    /// Done, with warnings that need a look.
+    pub(super) const LOOK: Exit = Exit(3);
+
+    /// As the exit code.
+    pub(super) fn code(self) -> u8 {
+        self.0
+    }
+}
+
+/// Whose exit codes hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Contract {
+    /// Ours.
+    Own,
+    /// Those of a restore_command.
+    Get,
+    /// Those of an archive_command.
+    Push,
+}
+
+const GET: &str = "archive-get";
+const PUSH: &str = "archive-push";
+/// `archive-get`: our own code plus this. Clear of the shell's 126 and 127, and of 128 plus a signal.
+const ABOVE: u8 = 192;
+/// 128 + SIGTERM: the startup process takes it as its own end (`wait_result_is_signal`).
+const TERMINATED: u8 = 143;
+
+impl Contract {
+    /// By the words on the command line, before they are parsed.
+    pub(super) fn of_arguments(arguments: &[OsString]) -> Self {
+        let word = arguments.iter().skip(1).find(|a| *a == GET || *a == PUSH);
+        match word {
+            Some(word) if word == GET => Contract::Get,
+            Some(_) => Contract::Push,
+            None => Contract::Own,
+        }
+    }
+
+    /// Of a command.
+    pub(super) fn of_command(command: &Command) -> Self {
+        match command {
+            Command::Init(_) | Command::Backup(_) | Command::List | Command::Show(_) => Contract::Own,
+        }
+    }
+
+    /// The code for what would be `code` elsewhere: of something that failed, never 0.
+    pub(super) fn code(self, code: u8) -> u8 {
+        let code = code.clamp(1, 63);
+        match self {
+            Contract::Own | Contract::Push => code,
+            Contract::Get => ABOVE + code,
+        }
+    }
+
+    /// The code after a signal asked us to stop.
+    pub(super) fn interrupted(self) -> u8 {
+        if self == Contract::Get { TERMINATED } else { 1 }
+    }
+
+    /// The code after a panic.
+    pub(super) fn panicked(self) -> u8 {
+        self.code(1)
+    }
+
+    /// The code after help or version was printed. `archive_command = 'pgcairn archive-push -h … %p'` must not lose WAL
+    /// with exit code 0: only a lone request for help is fulfilled.
+    pub(super) fn help(self, arguments: &[OsString]) -> u8 {
+        let theirs = |word: &OsString| word == GET || word == PUSH;
+        let lone = match arguments {
+            [_, command, help] => theirs(command) && (help == "-h" || help == "--help") || command == "help" && theirs(help),
+            _ => false,
+        };
+        if self == Contract::Own || lone { 0 } else { self.code(2) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_restore_command_never_fails_with_a_code_that_means_absence() {
+        for code in 0..=u8::MAX {
+            assert!(Contract::Get.code(code) > 125);
+            assert!((1..=125).contains(&Contract::Push.code(code)));
+        }
+        for end in [Contract::interrupted, Contract::panicked] {
+            assert!(end(Contract::Get) > 125 && end(Contract::Push) == 1 && end(Contract::Own) == 1);
+        }
+    }
+
+    #[test]
+    fn the_contract_is_known_before_arguments_are_parsed() {
+        for (text, contract) in [
+            ("pgcairn", Contract::Own),
+            ("archive-get list", Contract::Own),
+            ("pgcairn --bad archive-get f p", Contract::Get),
+            ("pgcairn archive-push archive-get", Contract::Push),
+        ] {
+            assert_eq!(Contract::of_arguments(&line(text)), contract, "{text}");
+        }
+    }
+
+    #[test]
+    fn help_is_no_success_of_an_archiver() {
+        for (text, code) in [
+            ("pgcairn --help", 0),
+            ("pgcairn archive-push --help", 0),
+            ("pgcairn help archive-get", 0),
+            ("pgcairn archive-push -h db pg_wal/1", 2),
+            ("pgcairn --version archive-push", 2),
+            ("pgcairn archive-get --repo r -h f p", 194),
+        ] {
+            let line = line(text);
+            assert_eq!(Contract::of_arguments(&line).help(&line), code, "{text}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `init`: a new repository, and the lines for postgresql.conf.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::context::{Context, Here};
+use super::contract::Exit;
+use super::failure::Failure;
+use super::output::{answered, json};
+use super::own_command::OwnCommand;
+use super::postgresql_conf;
+use crate::crypt::Secret;
+use crate::crypt::slot::{Kdf, Unlock, key_file_text};
+use crate::host::access::{self, Created, Need, NewRepository};
+use crate::host::config::{ConfigError, SecretSource};
+use crate::units::Progress;
+
+/// Arguments of `init`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Anyone who reads the repository reads the data
+    #[arg(long)]
+    no_encryption: bool,
+    /// For tests: a passphrase that is cheap to guess (64 MiB, 1 pass)
+    #[arg(long)]
+    test_kdf: bool,
+    /// This host may not forget snapshots nor reclaim space
+    #[arg(long)]
+    no_prune: bool,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    let clusters = clusters(context)?;
+    let cluster = context.cluster_if_one()?;
+    let here = context.here(cluster.as_ref(), Need::Write)?;
+    let new = NewRepository {
+        unlock: unlock(context, &here, args.no_encryption)?,
+        kdf: if args.test_kdf { Kdf::TEST } else { Kdf::STRONG },
+        maintainer: !args.no_prune,
+    };
+    let created = access::create(&here.place(&context.reporter), &new)?;
+    let mut settings = Vec::new();
+    for name in &clusters {
+        let command = OwnCommand::find(context, &here, name)?.line(&["archive-push", "%p"]);
+        settings.push(ClusterLines { cluster: name, archive_command: postgresql_conf::archive_command(&command) });
+    }
+    let answer = Answer::new(&created, &here, &new, &settings);
+    let out = &mut io::stdout().lock();
+    answered(if context.settings.json { json::write(out, &answer) } else { answer.write_text(out, args.test_kdf) })?;
+    Ok(Exit::DONE)
+}
+
+/// The clusters that the lines are for: the one that is meant, else all that are configured.
+fn clusters(context: &Context) -> Result<Vec<String>, Failure> {
+    match context.settings.cluster(None) {
+        Ok(cluster) => Ok(vec![cluster.name]),
+        Err(ConfigError::Which { known, .. }) => Ok(known),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What will open the repository.
+fn unlock(context: &Context, here: &Here, no_encryption: bool) -> Result<Unlock, Failure> {
+    match (&here.repository.secret, no_encryption) {
+        (None, true) => Ok(Unlock::Clear),
+        (None, false) => Err(Failure::usage(
+            "nothing says how the repository is to be encrypted",
+            "choose one: --passphrase-file FILE (or PGCAIRN_PASSPHRASE, --passphrase-command), --key-file FILE (written if it is not there), or --no-encryption",
+        )),
+        (Some(source), true) => Err(Failure::usage(format!("--no-encryption was given, and {source}, too"), "leave one of them")),
+        (Some(source), false) => {
+            if let SecretSource::KeyFile(path) = source {
+                write_key_file(path, context)?;
+            }
+            Ok(access::unlock_with(source)?)
+        }
+    }
+}
+
+/// Writes a new key file unless there is one; an existing one is never touched.
+fn write_key_file(path: &Path, context: &Context) -> Result<(), Failure> {
+    let failed = |source| Failure::io(format!("cannot write the key file {}", path.display()), source);
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) => return Err(failed(e)),
+    };
+    let secret = Secret::random()?;
+    let written = file.write_all(key_file_text(&secret).as_bytes()).and_then(|()| file.sync_all());
+    // A key that is not on disk must not be the only one to a repository that is.
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Err(error) = written.and_then(|()| File::open(folder)?.sync_all()) {
+        drop(std::fs::remove_file(path));
+        return Err(failed(error));
+    }
+    context.reporter.info(&format!("a new key was written to {}", path.display()));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: u32,
+    repository: String,
+    url: String,
+    encryption: &'static str,
+    owner_key: String,
+    host_key: Option<String>,
+    slot: &'a str,
+    maintainer: bool,
+    wal_level: &'static str,
+    archive_mode: &'static str,
+    clusters: &'a [ClusterLines<'a>],
+}
+
+#[derive(Serialize)]
+struct ClusterLines<'a> {
+    cluster: &'a str,
+    /// As it stands in postgresql.conf, quotes included.
+    archive_command: String,
+}
+
+impl<'a> Answer<'a> {
+    fn new(created: &'a Created, here: &Here, new: &NewRepository, clusters: &'a [ClusterLines<'a>]) -> Self {
+        Answer {
+            version: 1,
+            repository: created.opened.format.repository.to_string(),
+            url: here.repository.url.to_string(),
+            encryption: match new.unlock {
+                Unlock::Passphrase(_) => "passphrase",
+                Unlock::KeyFile(_) => "key-file",
+                Unlock::Clear => "none",
+            },
+            owner_key: created.opened.owner.id().to_string(),
+            host_key: created.opened.signer.as_ref().map(|key| key.id().to_string()),
+            slot: &created.slot,
+            maintainer: new.maintainer,
+            wal_level: "replica",
+            archive_mode: "on",
+            clusters,
+        }
+    }
+
+    fn write_text(&self, out: &mut dyn Write, test_kdf: bool) -> io::Result<()> {
+        writeln!(out, "created repository {} at {}", self.repository, self.url)?;
+        writeln!(out, "owner's key  {}", self.owner_key)?;
+        writeln!(
+            out,
+            "key slot     {} ({})",
+            self.slot,
+            match self.encryption {
+                "passphrase" if test_kdf => "passphrase, cheap to guess: --test-kdf",
+                "passphrase" => "passphrase",
+                "key-file" => "key file",
+                _ => "in clear",
+            }
+        )?;
+        let roles = if self.maintainer { "writer, reader, maintainer" } else { "writer, reader" };
+        writeln!(out, "this host    {} ({roles})", self.host_key.as_deref().unwrap_or("none"))?;
+        writeln!(out)?;
+        match self.encryption {
+            "passphrase" => writeln!(
+                out,
+                "Keep the passphrase in a safe place as well: without it, and without this host's key, nothing can be restored."
+            )?,
+            "key-file" => writeln!(
+                out,
+                "Keep a copy of the key file in a safe place: without it, and without this host's key, nothing can be restored."
+            )?,
+            _ => writeln!(
+                out,
+                "Not encrypted: whoever can read the repository can read all data, and whoever can write it can change\nwhat is restored without being noticed."
+            )?,
+        }
+        for lines in self.clusters {
+            writeln!(out, "\nFor cluster {}, these lines belong into postgresql.conf; restart the server afterwards:\n", lines.cluster)?;
+            writeln!(
+                out,
+                "wal_level = {}\narchive_mode = {}\narchive_command = {}",
+                self.wal_level, self.archive_mode, lines.archive_command
+            )?;
+        }
+        out.flush()
+    }
+}

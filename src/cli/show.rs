@@ -1,0 +1,158 @@
+//! `show`: one snapshot in full.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::archived::Archived;
+use super::clusters;
+use super::context::Context;
+use super::contract::Exit;
+use super::failure::Failure;
+use super::output::snapshot::{SnapshotJson, duration, labels};
+use super::output::{answered, json, one_line};
+use crate::look::{self, Full, SnapshotName};
+use crate::pg::facts::DamagedPage;
+use crate::repo::log::WalMode;
+use crate::units::{ByteSize, SegmentName};
+
+/// Arguments of `show`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// An id, the beginning of one, latest, or latest~N
+    snapshot: SnapshotName,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: u32,
+    #[serde(flatten)]
+    snapshot: SnapshotJson<'a>,
+    tablespaces: Vec<TablespaceJson<'a>>,
+    wal: Option<WalJson>,
+    commit: u64,
+    written_by: &'a str,
+    held: Option<&'a str>,
+    offline: bool,
+    from_standby: bool,
+    data_directory: &'a str,
+    block_size: u32,
+    segment_size: u32,
+    architecture: &'a str,
+    left_out: &'a [String],
+    damaged: &'a [DamagedPage],
+}
+
+#[derive(Serialize)]
+struct TablespaceJson<'a> {
+    oid: u32,
+    name: Option<&'a str>,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct WalJson {
+    first: SegmentName,
+    last: SegmentName,
+    mode: WalMode,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    let opened = context.open_to_look()?;
+    let view = opened.view();
+    let listed = clusters::find(context, &view.fold, &args.snapshot)?;
+    let full = look::full(&opened, &view.fold, &listed)?;
+    let waits_for = Archived::of(&opened).waits_for(&full.summary)?;
+    let out = &mut io::stdout().lock();
+    let written = if context.settings.json { json::write(out, &answer(&full, waits_for)) } else { write_text(out, &full, waits_for) };
+    answered(written)?;
+    Ok(Exit::DONE)
+}
+
+/// The first and the last segment that it needs to be consistent.
+fn wal_of(full: &Full) -> Option<WalJson> {
+    let wal = full.summary.wal.as_ref()?;
+    let (first, last) = (wal.ranges.first()?, wal.ranges.last()?);
+    let size = wal.segment_size;
+    Some(WalJson {
+        first: SegmentName::new(first.timeline, size.segment_of(first.first), size),
+        last: SegmentName::new(last.timeline, size.segment_before(last.last), size),
+        mode: wal.mode,
+    })
+}
+
+fn answer(full: &Full, waits_for: Option<SegmentName>) -> Answer<'_> {
+    let facts = &full.facts;
+    Answer {
+        version: 1,
+        snapshot: SnapshotJson::new(&full.summary, waits_for),
+        tablespaces: facts
+            .tablespaces
+            .iter()
+            .map(|t| TablespaceJson { oid: t.oid, name: t.name.as_deref(), path: &t.path, path_bytes: t.path_bytes.as_deref() })
+            .collect(),
+        wal: wal_of(full),
+        commit: full.number,
+        written_by: full.host.as_deref().unwrap_or_default(),
+        held: full.held.as_deref(),
+        offline: facts.offline,
+        from_standby: facts.from_standby,
+        data_directory: &facts.data_directory,
+        block_size: facts.block_size,
+        segment_size: facts.segment_size.bytes(),
+        architecture: &facts.architecture,
+        left_out: &facts.left_out,
+        damaged: &facts.damaged,
+    }
+}
+
+fn write_text(out: &mut dyn Write, full: &Full, waits_for: Option<SegmentName>) -> io::Result<()> {
+    let (s, facts) = (&full.summary, &full.facts);
+    let mut line = |name: &str, text: &str| writeln!(out, "{name:<15}{}", one_line(text));
+    line("snapshot", &s.id)?;
+    line("cluster", &format!("{} (system identifier {})", s.cluster, s.system_identifier))?;
+    line("server", &format!("PostgreSQL {}, {}{}", s.pg_version, facts.architecture, how(full)))?;
+    line("data directory", &facts.data_directory)?;
+    line("started", &s.started_at.for_people())?;
+    line("finished", &format!("{} ({})", s.finished_at.for_people(), duration(s)))?;
+    line("size", &format!("{} in {} files", ByteSize(s.cluster_bytes), s.files))?;
+    line("read", &ByteSize(s.read_bytes).to_string())?;
+    line("changed", &ByteSize(s.changed_bytes).to_string())?;
+    line("stored", &format!("{} new; it relies on {} packs", ByteSize(s.new_bytes), full.packs))?;
+    if let (Some(wal), Some(range)) = (&s.wal, wal_of(full)) {
+        line("WAL", &format!("{} to {}, timeline {}", wal.start_lsn, wal.stop_lsn, wal.timeline))?;
+        let place = if wal.mode == WalMode::Copy { "in the snapshot" } else { "in the archive" };
+        line("segments", &format!("{} to {}, {place}", range.first, range.last))?;
+    }
+    if let Some(segment) = waits_for {
+        line("waits for", &segment.to_string())?;
+    }
+    line("parent", s.parent.as_deref().unwrap_or("none"))?;
+    if !s.labels.is_empty() {
+        line("labels", &labels(&s.labels))?;
+    }
+    if let Some(reason) = &full.held {
+        line("held", reason)?;
+    }
+    line("written by", &format!("{} in log/{}", full.host.as_deref().unwrap_or("an unknown key"), full.number))?;
+    for t in &facts.tablespaces {
+        line("tablespace", &format!("{} {} at {}", t.oid, t.name.as_deref().unwrap_or("?"), t.path))?;
+    }
+    for path in &facts.left_out {
+        line("left out", path)?;
+    }
+    for page in &facts.damaged {
+        line("damaged page", &format!("{} fork {} block {}: {}", page.path, page.fork, page.block, page.why))?;
+    }
+    out.flush()
+}
+
+fn how(full: &Full) -> &'static str {
+    match (full.facts.offline, full.facts.from_standby) {
+        (true, _) => ", taken of a stopped cluster",
+        (false, true) => ", taken of a standby",
+        (false, false) => "",
+    }
+}

@@ -1,0 +1,96 @@
+//! All that is known of one snapshot: its COMMIT, and the facts of its cluster that only a reader sees.
+
+use super::snapshots::Listed;
+use crate::host::HostError;
+use crate::host::access::Opened;
+use crate::pg::facts::ClusterFacts;
+use crate::repo::RepoError;
+use crate::repo::log::{Fold, Summary};
+use crate::repo::pack::Place;
+use crate::repo::structure::Snapshot;
+use crate::units::{Class, Explain, KeyId};
+
+/// Why a snapshot can't be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// This host can't.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The repository.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// The facts are not what a backup writes.
+    #[error("snapshot {snapshot}: what it says of its cluster can't be read")]
+    Facts {
+        /// Its id.
+        snapshot: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl Explain for LookError {
+    fn class(&self) -> Class {
+        match self {
+            LookError::Host(e) => e.class(),
+            LookError::Repo(e) => e.class(),
+            LookError::Facts { .. } => Class::Corrupt,
+        }
+    }
+
+    fn cure(&self) -> Option<String> {
+        match self {
+            LookError::Host(e) => e.cure(),
+            LookError::Repo(e) => e.cure(),
+            LookError::Facts { .. } => Some("was it written by a newer pgcairn? Else restore from another snapshot".into()),
+        }
+    }
+}
+
+/// One snapshot in full.
+#[derive(Clone, Debug)]
+pub struct Full {
+    /// The number of its COMMIT.
+    pub number: u64,
+    /// Who signed it.
+    pub key: KeyId,
+    /// What that key is called, if it is a host's.
+    pub host: Option<String>,
+    /// What the COMMIT says.
+    pub summary: Summary,
+    /// What the snapshot says of its cluster.
+    pub facts: ClusterFacts,
+    /// Why it is held, if it is.
+    pub held: Option<String>,
+    /// Packs that it relies on.
+    pub packs: usize,
+}
+
+/// Reads what is known of one snapshot.
+///
+/// # Errors
+/// If this host may not read, or the snapshot can't be read.
+pub fn full(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<Full, LookError> {
+    let commit = listed.commit;
+    let facts = facts(opened, listed)?;
+    Ok(Full {
+        number: listed.number,
+        key: commit.key,
+        host: fold.keys.get(&commit.key).map(|key| key.name.clone()),
+        summary: commit.summary.clone(),
+        facts,
+        held: fold.holds.get(&commit.summary.id).map(|hold| hold.reason.clone()),
+        packs: commit.set.len(),
+    })
+}
+
+/// What a snapshot says of its cluster.
+fn facts(opened: &Opened, listed: &Listed<'_>) -> Result<ClusterFacts, LookError> {
+    let root = &listed.commit.root;
+    let what =
+        || LookError::from(RepoError::Corrupt { object: format!("log/{}", listed.number), why: "its root's position is too large".into() });
+    let position = u16::try_from(root.place.position).map_err(|_| what())?;
+    let place = Place { pack: root.place.pack, blob: root.place.blob, position };
+    let snapshot = Snapshot::open(&opened.packs, opened.reader()?, root.chunk.short(), place, root.digest)?;
+    serde_json::from_value(snapshot.meta().extra.clone()).map_err(|source| LookError::Facts { snapshot: listed.id().to_owned(), source })
+}

@@ -1,0 +1,82 @@
+//! The live snapshots, in the order of the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::repo::log::{Fold, LiveCommit};
+
+/// A live snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// The number of its newest live COMMIT.
+    pub number: u64,
+    /// That COMMIT.
+    pub commit: &'a LiveCommit,
+}
+
+impl Listed<'_> {
+    /// The snapshot's id.
+    pub fn id(&self) -> &str {
+        &self.commit.summary.id
+    }
+}
+
+/// The live snapshots of a cluster, or of all: newest last, by the order of the log and not by any clock.
+///
+/// A COMMIT that replaces another keeps that one's place in the order: storing a snapshot anew doesn't make it newer.
+pub fn snapshots<'a>(fold: &'a Fold, cluster: Option<&str>) -> Vec<Listed<'a>> {
+    let mut newest: BTreeMap<&str, (u64, Listed<'a>)> = BTreeMap::new();
+    for (number, commit) in &fold.commits {
+        if cluster.is_some_and(|name| name != commit.summary.cluster) {
+            continue;
+        }
+        let at = newest.get(commit.summary.id.as_str()).map_or(*number, |(at, _)| *at).min(first_of(fold, *number, commit));
+        newest.insert(&commit.summary.id, (at, Listed { number: *number, commit }));
+    }
+    let mut all: Vec<_> = newest.into_values().collect();
+    all.sort_by_key(|(at, listed)| (*at, listed.number));
+    all.into_iter().map(|(_, listed)| listed).collect()
+}
+
+/// The number of the COMMIT that a chain of replacements began with, as far as it is still known.
+fn first_of(fold: &Fold, number: u64, commit: &LiveCommit) -> u64 {
+    let (mut first, mut replaces) = (number, commit.replaces);
+    // Numbers only go down, so this ends.
+    while let Some(earlier) = replaces.filter(|earlier| *earlier < first) {
+        first = earlier;
+        replaces = fold.commits.get(&earlier).and_then(|c| c.replaces);
+    }
+    first
+}
+
+/// The names of the clusters that have live snapshots, in order.
+pub fn clusters(fold: &Fold) -> BTreeSet<&str> {
+    fold.commits.values().map(|c| c.summary.cluster.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::look::testing::{fold_of, snapshot};
+
+    #[test]
+    fn snapshots_are_in_the_order_of_the_log() {
+        // By its clock the second was taken before the first.
+        let fold = fold_of([(5, snapshot("20260102-000000-aaaa", "shop")), (9, snapshot("20260101-000000-bbbb", "main"))]);
+        let ids = |cluster| snapshots(&fold, cluster).iter().map(|s| (s.number, s.id().to_owned())).collect::<Vec<_>>();
+        assert_eq!(ids(None), [(5, "20260102-000000-aaaa".to_owned()), (9, "20260101-000000-bbbb".to_owned())]);
+        assert_eq!(ids(Some("main")), [(9, "20260101-000000-bbbb".to_owned())]);
+        assert!(ids(Some("other")).is_empty());
+        assert_eq!(clusters(&fold).into_iter().collect::<Vec<_>>(), ["main", "shop"]);
+    }
+
+    #[test]
+    fn a_replaced_snapshot_keeps_its_place() {
+        let mut fold = fold_of([(5, snapshot("a", "main")), (7, snapshot("b", "main")), (9, snapshot("a", "main"))]);
+        fold.commits.get_mut(&9).unwrap().replaces = Some(5);
+        let ids = |fold: &Fold| snapshots(fold, None).iter().map(|s| (s.number, s.id().to_owned())).collect::<Vec<_>>();
+        let expected = [(9, "a".to_owned()), (7, "b".to_owned())];
+        assert_eq!(ids(&fold), expected, "while both are live");
+        fold.commits.remove(&5);
+        assert_eq!(ids(&fold), expected, "once the replaced one is forgotten");
+    }
+}

@@ -1,0 +1,176 @@
+//! What can go wrong with a restore.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::repo::RepoError;
+use crate::units::{ByteSize, Cancelled, Class, Explain, class_of_io};
+
+/// A data directory was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The repository.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// This host's files.
+    #[error("{what}")]
+    Io {
+        /// What was done with which file.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The folder holds something already.
+    #[error("{} is not empty: it holds {found}", folder.display())]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+        /// One of its entries.
+        found: String,
+    },
+    /// The place is taken by something that is no folder.
+    #[error("{} is no folder", path.display())]
+    NoFolder {
+        /// The place.
+        path: PathBuf,
+    },
+    /// The folder is another user's, and only root may give files away.
+    #[error("{} belongs to user {owner}, and this is user {me}", folder.display())]
+    ForeignFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// Its owner's number.
+        owner: u32,
+        /// The number of the user that runs the restore.
+        me: u32,
+    },
+    /// Two folders that a restore writes to lie within each other.
+    #[error("{} and {} lie within each other", first.display(), second.display())]
+    Overlap {
+        /// One of them.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A tablespace without a mapping whose original place can't be taken.
+    #[error("tablespace {name} (oid {oid}) can't be restored to its original place {}", place.display())]
+    TablespaceOccupied {
+        /// Its oid.
+        oid: u32,
+        /// Its name, or the oid again.
+        name: String,
+        /// The original place.
+        place: PathBuf,
+        /// What stands against it.
+        source: Box<RestoreError>,
+    },
+    /// A mapping of a tablespace that the snapshot hasn't.
+    #[error("the snapshot has no tablespace {wanted}")]
+    UnknownTablespace {
+        /// As given.
+        wanted: String,
+        /// Those that it has.
+        known: Vec<String>,
+    },
+    /// A tablespace's place is no absolute path that a link can lead to.
+    #[error("{what} can't be the place of a tablespace: {why}")]
+    BadPlace {
+        /// As given or found.
+        what: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// It doesn't fit.
+    #[error("{} are needed on the file system of {}, and {} are free", ByteSize(*needed), folder.display(), ByteSize(*free))]
+    NoSpace {
+        /// A folder on that file system.
+        folder: PathBuf,
+        /// Bytes that would be written there.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// The snapshot is not what its facts say, or names paths that can't be.
+    #[error("the snapshot is damaged: {path}: {why}")]
+    Corrupt {
+        /// The file or folder, relative to the data directory.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A snapshot of something that this version can't restore.
+    #[error("this snapshot can't be restored: {0}")]
+    Unknown(String),
+    /// It was asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// A rule of ours doesn't hold.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+}
+
+impl RestoreError {
+    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> RestoreError {
+        let what = what.into();
+        move |source| RestoreError::Io { what, source }
+    }
+
+    pub(super) fn corrupt(path: &[u8], why: impl Into<String>) -> Self {
+        RestoreError::Corrupt { path: show(path), why: why.into() }
+    }
+}
+
+/// A path for people: bytes that are no UTF-8 as `\xNN`.
+pub fn show(path: &[u8]) -> String {
+    let mut shown = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        shown.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            shown.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    shown
+}
+
+impl Explain for RestoreError {
+    fn class(&self) -> Class {
+        match self {
+            RestoreError::Repo(e) => e.class(),
+            // A missing folder of this host is no absent snapshot.
+            RestoreError::Io { source, .. } => match class_of_io(source) {
+                Class::Absent => Class::Failed,
+                class => class,
+            },
+            RestoreError::NotEmpty { .. }
+            | RestoreError::NoFolder { .. }
+            | RestoreError::ForeignFolder { .. }
+            | RestoreError::Overlap { .. }
+            | RestoreError::TablespaceOccupied { .. }
+            | RestoreError::NoSpace { .. }
+            | RestoreError::Unknown(_) => Class::Refused,
+            RestoreError::UnknownTablespace { .. } | RestoreError::BadPlace { .. } => Class::Usage,
+            RestoreError::Corrupt { .. } => Class::Corrupt,
+            RestoreError::Cancelled(_) | RestoreError::Internal(_) => Class::Failed,
+        }
+    }
+
+    fn cure(&self) -> Option<String> {
+        match self {
+            RestoreError::Repo(e) => e.cure(),
+            RestoreError::NotEmpty { .. } | RestoreError::NoFolder { .. } => Some("name a folder that is empty or not there yet".into()),
+            RestoreError::ForeignFolder { .. } => Some("run the restore as the folder's owner, or as root".into()),
+            RestoreError::Overlap { .. } => Some("give every tablespace a folder of its own, outside the data directory".into()),
+            RestoreError::TablespaceOccupied { name, .. } => {
+                Some(format!("put it elsewhere by --tablespace {name}=DIR, or all tablespaces by --tablespace-root DIR"))
+            }
+            RestoreError::UnknownTablespace { known, .. } if known.is_empty() => {
+                Some("it has no tablespaces: leave --tablespace out".into())
+            }
+            RestoreError::UnknownTablespace { known, .. } => Some(format!("it has {}", known.join(", "))),
+            RestoreError::NoSpace { .. } => Some("make room, or restore to another file system".into()),
+            RestoreError::Corrupt { .. } => Some("try another snapshot, and `pgcairn verify` to learn what else is damaged".into()),
+            RestoreError::Unknown(_) => Some("use a newer version of pgcairn".into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The folders that a restore writes to, opened once; everything else is reached from them, name by name, and no link is
+//! ever followed. The paths come from a manifest: untrusted bytes.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, fchown};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::unistd::symlinkat;
+
+use super::RestoreError;
+use super::failure::show;
+
+/// Names in a path.
+const MOST_NAMES: usize = 64;
+/// Bytes of a path.
+const MOST_BYTES: usize = 4000;
+
+/// The names in a path of a snapshot, once it is sure that they lead nowhere but down.
+///
+/// # Errors
+/// [`RestoreError::Corrupt`] for a path that is absolute, has `.`, `..`, NUL or empty names, or is too long to be one.
+pub fn names(path: &[u8]) -> Result<Vec<&[u8]>, RestoreError> {
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+    let bad = |n: &&[u8]| n.is_empty() || *n == b"." || *n == b".." || n.len() > 255 || n.contains(&0);
+    if path.len() > MOST_BYTES || names.len() > MOST_NAMES || names.iter().any(bad) {
+        let beginning = path.get(..path.len().min(100)).unwrap_or_default();
+        return Err(RestoreError::corrupt(beginning, "this is no path within a data directory"));
+    }
+    Ok(names)
+}
+
+/// Who owns what is written, and how it may be accessed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rights {
+    /// Permission bits as found.
+    pub mode: u32,
+    /// Owner as found.
+    pub uid: u32,
+    /// Group as found.
+    pub gid: u32,
+}
+
+impl Rights {
+    /// Of a folder: as found but at most 0750, and always usable for its owner.
+    fn folder(self) -> Mode {
+        Mode::from_bits_truncate((self.mode & 0o750 | 0o700) as nix::libc::mode_t)
+    }
+
+    /// Of a file: as found but at most 0640.
+    fn file(self) -> Mode {
+        Mode::from_bits_truncate((self.mode & 0o640) as nix::libc::mode_t)
+    }
+}
+
+/// The data directory and the tablespaces' folders.
+pub struct Folders {
+    data: (PathBuf, OwnedFd),
+    tablespaces: BTreeMap<Vec<u8>, (PathBuf, OwnedFd)>,
+    /// Owners are kept: only root can.
+    keep_owner: bool,
+}
+
+fn errno(what: impl Into<String>) -> impl FnOnce(nix::Error) -> RestoreError {
+    let what = what.into();
+    move |e| RestoreError::Io { what, source: io::Error::from(e) }
+}
+
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Makes a folder with those above it, unless it is there, and opens it.
+fn root(path: &Path) -> Result<OwnedFd, RestoreError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(RestoreError::io(format!("making {}", path.display())))?;
+    let opened = openat(nix::fcntl::AT_FDCWD, path, FOLDER, Mode::empty());
+    opened.map_err(errno(format!("opening {}", path.display())))
+}
+
+impl Folders {
+    /// Makes or opens the data directory and the folders of tablespaces (by oid). All must be absolute, without links.
+    ///
+    /// # Errors
+    /// If one can't be made or opened.
+    pub fn open(data: &Path, tablespaces: &BTreeMap<u32, PathBuf>) -> Result<Folders, RestoreError> {
+        let opened = tablespaces.iter().map(|(oid, path)| Ok((oid.to_string().into_bytes(), (path.clone(), root(path)?))));
+        Ok(Folders {
+            data: (data.to_owned(), root(data)?),
+            tablespaces: opened.collect::<Result<_, RestoreError>>()?,
+            keep_owner: nix::unistd::geteuid().is_root(),
+        })
+    }
+
+    /// Where a path lies on this host, for messages.
+    pub fn shown(&self, path: &[u8]) -> String {
+        self.data.0.join(OsStr::from_bytes(path)).display().to_string()
+    }
+
+    /// The opened folders, each with a name for messages.
+    pub fn roots(&self) -> impl Iterator<Item = (&Path, BorrowedFd<'_>)> {
+        std::iter::once(&self.data).chain(self.tablespaces.values()).map(|(path, fd)| (path.as_path(), fd.as_fd()))
+    }
+
+    /// The opened folder below which a path lies, and the names from there.
+    fn below_root<'n, 'p>(&self, names: &'n [&'p [u8]]) -> (BorrowedFd<'_>, &'n [&'p [u8]]) {
+        if let [b"pg_tblspc", oid, below @ ..] = names
+            && let Some((_, fd)) = self.tablespaces.get(*oid)
+        {
+            return (fd.as_fd(), below);
+        }
+        (self.data.1.as_fd(), names)
+    }
+
+    /// Opens a folder of the snapshot.
+    ///
+    /// # Errors
+    /// If the path is none, or a name on the way is no folder.
+    pub fn folder(&self, path: &[u8]) -> Result<OwnedFd, RestoreError> {
+        let names = names(path)?;
+        let (root, below) = self.below_root(&names);
+        let what = || format!("opening {}", self.shown(path));
+        let mut at = root.try_clone_to_owned().map_err(RestoreError::io(what()))?;
+        for name in below {
+            at = openat(&at, *name, FOLDER, Mode::empty()).map_err(errno(what()))?;
+        }
+        Ok(at)
+    }
+
+    /// Makes a folder whose parent is there; of a root only the rights are set.
+    ///
+    /// # Errors
+    /// If the path is none, or it can't be made.
+    pub fn make(&self, path: &[u8], rights: Rights) -> Result<(), RestoreError> {
+        let parts = names(path)?;
+        let (_, below) = self.below_root(&parts);
+        if let Some(name) = below.last() {
+            let parent = self.folder(parent_of(path))?;
+            mkdirat(&parent, *name, Mode::S_IRWXU).map_err(|e| self.cant_make(path, e))?;
+        }
+        let folder = self.folder(path)?;
+        let what = || format!("setting the rights of {}", self.shown(path));
+        self.own(folder.as_fd(), rights).map_err(RestoreError::io(what()))?;
+        fchmod(&folder, rights.folder()).map_err(errno(what()))
+    }
+
+    fn cant_make(&self, path: &[u8], e: nix::Error) -> RestoreError {
+        match e {
+            nix::Error::EEXIST => {
+                RestoreError::corrupt(path, "it is there already: the snapshot names it twice, or somebody else writes here")
+            }
+            e => RestoreError::Io { what: format!("making {}", self.shown(path)), source: io::Error::from(e) },
+        }
+    }
+
+    /// Creates a file in an opened folder; `path` is the whole one, for messages.
+    ///
+    /// # Errors
+    /// If something of that name is there, or it can't be made.
+    pub fn create(&self, folder: BorrowedFd<'_>, name: &[u8], path: &[u8], rights: Rights) -> Result<File, RestoreError> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(folder, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| self.cant_make(path, e))?;
+        let what = || format!("setting the rights of {}", self.shown(path));
+        self.own(fd.as_fd(), rights).map_err(RestoreError::io(what()))?;
+        fchmod(&fd, rights.file()).map_err(errno(what()))?;
+        Ok(File::from(fd))
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn link(&self, path: &[u8], leads_to: &Path) -> Result<(), RestoreError> {
+        let name = names(path)?.pop().ok_or(RestoreError::Internal("a link without a name"))?;
+        let parent = self.folder(parent_of(path))?;
+        symlinkat(leads_to, &parent, name).map_err(|e| self.cant_make(path, e))
+    }
+
+    /// Renames within a folder, over what is there.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn rename(&self, folder: &[u8], from: &str, to: &str) -> Result<(), RestoreError> {
+        let parent = self.folder(folder)?;
+        renameat(&parent, from, &parent, to).map_err(errno(format!("renaming {from} to {to} in {}", self.shown(folder))))
+    }
+
+    fn own(&self, fd: BorrowedFd<'_>, rights: Rights) -> io::Result<()> {
+        if self.keep_owner { fchown(fd, Some(rights.uid), Some(rights.gid)) } else { Ok(()) }
+    }
+
+    /// Makes all that was written durable, contents and names: each file system once, then each folder named.
+    ///
+    /// # Errors
+    /// Those of the operating system; after one nothing is sure.
+    pub fn sync<'p>(&self, folders: impl Iterator<Item = &'p [u8]>) -> Result<(), RestoreError> {
+        for (path, fd) in self.roots() {
+            nix::unistd::syncfs(fd).map_err(errno(format!("syncing the file system of {}", path.display())))?;
+        }
+        for path in folders {
+            File::from(self.folder(path)?).sync_all().map_err(RestoreError::io(format!("syncing {}", self.shown(path))))?;
+        }
+        for (path, _) in self.roots() {
+            if let Some(parent) = path.parent() {
+                let what = format!("syncing {}", parent.display());
+                File::open(parent).and_then(|f| f.sync_all()).map_err(RestoreError::io(what))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The folder that a path's last name lies in.
+pub fn parent_of(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    path.get(..end).unwrap_or_default()
+}
+
+/// A path of a folder and a name in it.
+pub fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+/// An entry of a folder, unless it is empty or holds no more than a restore's own lock.
+///
+/// # Errors
+/// Those of the operating system; that it isn't there is none.
+pub fn something_in(folder: &Path) -> io::Result<Option<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if !name.as_bytes().ends_with(b".pgcairn-lock") {
+            return Ok(Some(show(name.as_bytes())));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    #[test]
+    fn hostile_paths_are_refused() {
+        let long = [b'x'; 256];
+        let deep = b"a/".repeat(64);
+        let bad: [&[u8]; 14] =
+            [b"/", b"/etc", b"..", b"../x", b"base/..", b"base/../../x", b"a//b", b"a/", b"./a", b"a/./b", b"a\0b", b".", &long, &deep];
+        for path in bad {
+            assert!(matches!(names(path), Err(RestoreError::Corrupt { .. })), "{:?}", show(path));
+        }
+        assert_eq!(names(b"").unwrap(), Vec::<&[u8]>::new());
+        assert_eq!(names(b"base/1/..x").unwrap(), [b"base".as_slice(), b"1", b"..x"]);
+        assert_eq!((parent_of(b"a/b/c"), parent_of(b"a"), parent_of(b"")), (b"a/b".as_slice(), b"".as_slice(), b"".as_slice()));
+    }
+
+    fn mine(mode: u32) -> Rights {
+        Rights { mode, uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
+    }
+
+    #[test]
+    fn links_are_never_followed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (target, outside) = (scratch.path().join("target"), scratch.path().join("outside"));
+        fs::create_dir(&outside).unwrap();
+        let folders = Folders::open(&target, &BTreeMap::new()).unwrap();
+        symlink(&outside, target.join("base")).unwrap();
+        symlink(outside.join("file"), target.join("file")).unwrap();
+        assert!(folders.folder(b"base").is_err());
+        assert!(folders.make(b"base/1", mine(0o700)).is_err());
+        assert!(matches!(folders.make(b"base", mine(0o700)), Err(RestoreError::Corrupt { .. })));
+        let top = folders.folder(b"").unwrap();
+        assert!(matches!(folders.create(top.as_fd(), b"file", b"file", mine(0o600)), Err(RestoreError::Corrupt { .. })));
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn tablespaces_lie_where_they_are_mapped_and_rights_are_capped() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (target, space) = (scratch.path().join("a/target"), scratch.path().join("spaces/16385"));
+        let folders = Folders::open(&target, &[(16385, space.clone())].into()).unwrap();
+        folders.make(b"", mine(0o777)).unwrap();
+        folders.make(b"pg_tblspc", mine(0o000)).unwrap();
+        folders.make(b"pg_tblspc/16385", mine(0o700)).unwrap();
+        folders.make(b"pg_tblspc/16385/PG_18", mine(0o755)).unwrap();
+        // Of another oid, an in-place tablespace; and a name that only looks like the oid.
+        folders.make(b"pg_tblspc/99", mine(0o700)).unwrap();
+        folders.make(b"pg_tblspc/016385", mine(0o700)).unwrap();
+        let inner = folders.folder(b"pg_tblspc/16385/PG_18").unwrap();
+        drop(folders.create(inner.as_fd(), b"1", b"pg_tblspc/16385/PG_18/1", mine(0o666)).unwrap());
+        folders.link(b"pg_tblspc/16385", &space).unwrap();
+        let mode = |path: PathBuf| fs::symlink_metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(target.clone()), mode(target.join("pg_tblspc"))), (0o750, 0o700));
+        assert_eq!((mode(space.join("PG_18")), mode(space.join("PG_18/1"))), (0o750, 0o640));
+        assert!(target.join("pg_tblspc/16385/PG_18/1").is_file() && target.join("pg_tblspc/016385").is_dir());
+        assert!(target.join("pg_tblspc/99").is_dir());
+        folders.sync([b"".as_slice(), b"pg_tblspc/16385"].into_iter()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_alone_leaves_a_folder_empty() {
+        let scratch = tempfile::tempdir().unwrap();
+        assert_eq!(something_in(&scratch.path().join("absent")).unwrap(), None);
+        fs::write(scratch.path().join("x.pgcairn-lock"), "").unwrap();
+        assert_eq!(something_in(scratch.path()).unwrap(), None);
+        fs::write(scratch.path().join("x"), "").unwrap();
+        assert_eq!(something_in(scratch.path()).unwrap(), Some("x".into()));
+    }
+}

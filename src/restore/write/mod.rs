@@ -1,0 +1,179 @@
+//! Writing a snapshot's files: several threads, in small units, out of order.
+//!
+//! One thread walks the manifest and hands out tasks; the others fetch, decode and write. A long file is created once,
+//! at its full length, and its leaves (at most 32 extents, 8 MiB) are written by whoever takes them; stretches of zeros
+//! are left as holes. Small files come many at a time, so that neighbours in a pack are fetched together. What is in
+//! memory is what the tasks under work hold: about 16 MiB a thread.
+//!
+//! Nothing is fsynced here: that is done once at the end, for all. The checksum of each file is made on the way.
+//!
+//! - `task.rs`: the units of work, and doing them
+//! - `walk.rs`: the manifest, read and cut into tasks
+
+mod task;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::RestoreError;
+use super::crc::Crc;
+use super::folders::Folders;
+use crate::crypt::Opening;
+use crate::repo::pack::Packs;
+use crate::repo::structure::Snapshot;
+use crate::units::{Cancel, Progress};
+
+use task::Task;
+
+/// A file that is written: what a backup_manifest says of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WrittenFile {
+    /// Relative to the data directory, tablespaces as `pg_tblspc/<oid>/…`.
+    pub path: Vec<u8>,
+    /// Last modification as it was found, ns since 1970.
+    pub mtime: i64,
+    /// Checksum and length.
+    pub crc: Crc,
+}
+
+/// What came of writing.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// The files, in no order.
+    pub files: Vec<WrittenFile>,
+    /// The contents of files that were to be kept back instead of written.
+    pub kept: BTreeMap<Vec<u8>, Kept>,
+    /// Paths of all folders, parents first.
+    pub folders: Vec<Vec<u8>>,
+    /// Bytes of the files, holes included.
+    pub bytes: u64,
+    /// Bytes that were really written.
+    pub written_bytes: u64,
+}
+
+/// A file that was kept back.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Its content.
+    pub bytes: Vec<u8>,
+    /// Its rights.
+    pub rights: super::folders::Rights,
+}
+
+/// What to do with a path of the snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It is written.
+    Write,
+    /// It is not restored.
+    Drop,
+    /// Its content is handed to the caller, who writes it anew.
+    Keep,
+}
+
+/// Everything that all threads of a restore share.
+pub struct Writing<'a> {
+    /// The manifest.
+    pub snapshot: &'a Snapshot<'a>,
+    /// Chunks come from here.
+    pub packs: &'a Packs,
+    /// Opens them.
+    pub opening: &'a Opening,
+    /// Files go there.
+    pub folders: &'a Folders,
+    /// What to do with a file, by its path.
+    pub fate: &'a (dyn Fn(&[u8]) -> Fate + Sync),
+    /// Folders that must be there whether the snapshot names them or not.
+    pub wanted_folders: &'a [Vec<u8>],
+    /// Threads.
+    pub jobs: usize,
+    /// Told of bytes.
+    pub progress: &'a dyn Progress,
+    /// Asked to stop?
+    pub cancel: &'a Cancel,
+}
+
+/// What the threads fill.
+struct Shared<'a> {
+    writing: &'a Writing<'a>,
+    files: Mutex<Vec<WrittenFile>>,
+    failure: Mutex<Option<RestoreError>>,
+    bytes: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Writing<'_> {
+    /// Writes all folders and files.
+    ///
+    /// # Errors
+    /// The first that any thread met; what was written until then stays.
+    pub fn run(&self) -> Result<Written, RestoreError> {
+        let shared = Shared {
+            writing: self,
+            files: Mutex::default(),
+            failure: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        };
+        let jobs = self.jobs.max(1);
+        let (queue, tasks) = sync_channel::<Task>(jobs * 2);
+        let tasks = Arc::new(Mutex::new(tasks));
+        let walked = std::thread::scope(|scope| {
+            for number in 0..jobs {
+                let (tasks, shared) = (Arc::clone(&tasks), &shared);
+                std::thread::Builder::new()
+                    .name(format!("restore {number}"))
+                    .spawn_scoped(scope, move || shared.work(&tasks))
+                    .map_err(RestoreError::io("starting a thread"))?;
+            }
+            // Only the workers hold the queue's other end: when all of them have ended, sending fails instead of waiting.
+            drop(tasks);
+            walk::Walk::new(&shared, queue).run()
+        });
+        if let Some(error) = shared.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let walked = walked?;
+        Ok(Written {
+            files: shared.files.into_inner().unwrap_or_else(PoisonError::into_inner),
+            kept: walked.kept,
+            folders: walked.folders,
+            bytes: shared.bytes.into_inner(),
+            written_bytes: shared.written.into_inner(),
+        })
+    }
+}
+
+impl Shared<'_> {
+    /// What each thread does.
+    fn work(&self, tasks: &Mutex<Receiver<Task>>) {
+        loop {
+            let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(task) = task else { return };
+            let done = self.writing.cancel.check().map_err(RestoreError::from).and_then(|()| self.one(task));
+            if let Err(error) = done {
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                return;
+            }
+            if self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                return;
+            }
+        }
+    }
+
+    fn finished(&self, path: Vec<u8>, mtime: i64, crc: Crc) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).push(WrittenFile { path, mtime, crc });
+    }
+
+    /// So many bytes of a file are done; `written` of them were no holes.
+    fn advance(&self, bytes: u64, written: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.written.fetch_add(written, Ordering::Relaxed);
+        self.writing.progress.advance(bytes);
+    }
+}

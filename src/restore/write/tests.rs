@@ -1,0 +1,190 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::*;
+use crate::restore::crc::Crc;
+use crate::restore::testing::{As, TestFolder, TestSnapshot, file, folder};
+use crate::units::{Class, Explain, Quiet};
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+    out
+}
+
+/// A file with zeros in it, longer than two leaves of 4 KiB extents.
+fn long() -> Vec<u8> {
+    let mut bytes = noise(1, 300_001);
+    bytes[8192..40_000].fill(0);
+    bytes[200_000..].fill(0);
+    bytes
+}
+
+fn cluster() -> Vec<TestFolder> {
+    let old = noise(9, 65_536);
+    let mut new = old.clone();
+    new[8192 * 3..8192 * 4].copy_from_slice(&noise(10, 8192));
+    let mut small: Vec<_> = (0..100u64).map(|i| file(&format!("{i:03}"), noise(i, 8192), As::Single)).collect();
+    small.push(file("patch", new, As::Patch(old)));
+    let mut top = folder(
+        "",
+        vec![
+            file("PG_VERSION", "18\n", As::Joint),
+            file("postgresql.auto.conf", "port = 1\n", As::Joint),
+            file("postgresql.conf", noise(2, 30_000), As::Joint),
+            file("empty", "", As::Empty),
+            file("odd\u{fc}", "x", As::Joint),
+            file("long", long(), As::Tree(4096)),
+            file("cdc", long(), As::Tree(1777)),
+            file("standby.signal", "", As::Empty),
+            file("user", "", As::Folder),
+        ],
+    );
+    top.mode = 0o750;
+    top.files[2].mode = 0o644;
+    vec![
+        top,
+        folder("base", vec![]),
+        folder("base/1", small),
+        folder("pg_tblspc", vec![]),
+        folder("pg_tblspc/16385/PG_18_1/5", vec![file("16386", vec![0; 1 << 20], As::Zeros), file("16387", noise(3, 100), As::Single)]),
+        folder("pg_wal", vec![]),
+        folder("pg_wal", vec![file("000000010000000000000001", long(), As::Tree(65536))]),
+    ]
+}
+
+fn fate(path: &[u8]) -> Fate {
+    match path {
+        b"standby.signal" => Fate::Drop,
+        b"postgresql.auto.conf" => Fate::Keep,
+        _ => Fate::Write,
+    }
+}
+
+fn write(stored: &TestSnapshot, target: &Path, spaces: &BTreeMap<u32, std::path::PathBuf>) -> Result<Written, RestoreError> {
+    let folders = Folders::open(target, spaces)?;
+    let writing = Writing {
+        snapshot: &stored.open(),
+        packs: &stored.packs,
+        opening: &stored.opening,
+        folders: &folders,
+        fate: &fate,
+        wanted_folders: &[b"pg_wal/archive_status".to_vec()],
+        jobs: 3,
+        progress: &Quiet,
+        cancel: &Cancel::new(),
+    };
+    writing.run()
+}
+
+#[test]
+fn files_come_back_byte_for_byte_with_their_checksums() {
+    let cluster = cluster();
+    let stored = TestSnapshot::store(&cluster, serde_json::Value::Null, |_, _| {});
+    let scratch = tempfile::tempdir().unwrap();
+    let (target, space) = (scratch.path().join("data"), scratch.path().join("space"));
+    let written = write(&stored, &target, &[(16385, space.clone())].into()).unwrap();
+    let mut expected = BTreeMap::new();
+    for folder in &cluster {
+        for file in &folder.files {
+            let path = crate::restore::folders::join(&folder.path, &file.name);
+            if fate(&path) == Fate::Write && !matches!(file.how, As::Folder) {
+                expected.insert(path, file.clone());
+            }
+        }
+    }
+    let mut bytes = 0;
+    for (path, file) in &expected {
+        let relative = String::from_utf8(path.clone()).unwrap();
+        let real = match relative.strip_prefix("pg_tblspc/16385/") {
+            Some(inner) => space.join(inner),
+            None => target.join(&relative),
+        };
+        assert!(fs::read(&real).unwrap() == file.bytes, "{relative}");
+        assert_eq!(fs::metadata(&real).unwrap().mode() & 0o777, file.mode & 0o640, "{relative}");
+        bytes += file.bytes.len() as u64;
+    }
+    let checksums: BTreeMap<_, _> = written.files.iter().map(|f| (f.path.clone(), f.crc)).collect();
+    assert_eq!(checksums.len(), written.files.len());
+    let right: BTreeMap<_, _> = expected.iter().map(|(path, f)| (path.clone(), Crc::of(&f.bytes))).collect();
+    assert_eq!(checksums, right);
+    assert_eq!(written.bytes, bytes);
+    assert!(written.written_bytes < bytes - (1 << 20), "{}", written.written_bytes);
+    // Zeros are holes.
+    assert_eq!(fs::metadata(space.join("PG_18_1/5/16386")).unwrap().blocks(), 0);
+    assert_eq!(written.kept[b"postgresql.auto.conf".as_slice()].bytes, b"port = 1\n");
+    assert!(!target.join("standby.signal").exists() && !target.join("postgresql.auto.conf").exists());
+    assert!(target.join("user").is_dir() && target.join("pg_wal/archive_status").is_dir());
+    assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o750);
+    assert_eq!(written.folders[0], b"");
+    assert!(written.folders.contains(&b"user".to_vec()));
+}
+
+#[test]
+fn what_a_manifest_should_not_say_is_refused_and_leads_nowhere() {
+    let one = |files: Vec<crate::restore::testing::TestFile>| vec![folder("", files)];
+    let two = || vec![file("a", "1234", As::Single), file("b", "5678", As::Joint), file("c", long(), As::Tree(4096))];
+    let nothing: fn(&mut Vec<crate::repo::structure::Attributes>, &mut crate::repo::structure::Part) = |_, _| {};
+    let cases: Vec<(&str, Vec<TestFolder>, fn(&mut Vec<_>, &mut crate::repo::structure::Part))> = vec![
+        ("a name twice", one(vec![file("a", "1", As::Single), file("a", "2", As::Single)]), nothing),
+        ("a name twice, small", one(vec![file("a", "1", As::Joint), file("a", "2", As::Joint)]), nothing),
+        ("a file where a folder is", vec![folder("", vec![file("a", "1", As::Joint)]), folder("a", vec![])], nothing),
+        ("a kept file twice", one(vec![file("postgresql.auto.conf", "1", As::Joint); 2]), nothing),
+        ("above", vec![folder("", vec![]), folder("../x", vec![])], nothing),
+        ("absolute", vec![folder("", vec![]), folder("/tmp/pgcairn-hostile", vec![])], nothing),
+        ("a length too large", one(two()), |_, part| part.files.iter_mut().for_each(|f| f.len += 1)),
+        ("a small file too long", one(vec![file("b", "5678", As::Joint)]), |_, part| part.files.iter_mut().for_each(|f| f.len = 5)),
+        ("an offset in the lead", one(vec![file("b", "5678", As::Joint)]), |_, part| {
+            for f in &mut part.files {
+                f.data = crate::repo::structure::FileData::Joint { chunk: 0, offset: 0 };
+            }
+        }),
+        ("empty and long", one(vec![file("b", "", As::Empty)]), |_, part| part.files.iter_mut().for_each(|f| f.len = 5)),
+        ("a folder that is a file", one(vec![file("b", "", As::Folder)]), |attributes, _| {
+            let attributes: &mut Vec<crate::repo::structure::Attributes> = attributes;
+            attributes.iter_mut().for_each(|a| a.is_folder = false);
+        }),
+    ];
+    for (what, folders, tweak) in cases {
+        let stored = TestSnapshot::store(&folders, serde_json::Value::Null, tweak);
+        let scratch = tempfile::tempdir().unwrap();
+        let error = write(&stored, &scratch.path().join("data"), &BTreeMap::new()).expect_err(what);
+        assert_eq!(error.class(), Class::Corrupt, "{what}: {error}");
+        let beside: Vec<_> = fs::read_dir(scratch.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(beside.iter().all(|n| n == "data"), "{what}: {beside:?}");
+    }
+    assert!(!Path::new("/tmp/pgcairn-hostile").exists());
+}
+
+#[test]
+fn an_interruption_ends_it() {
+    let stored = TestSnapshot::store(&cluster(), serde_json::Value::Null, |_, _| {});
+    let scratch = tempfile::tempdir().unwrap();
+    let folders = Folders::open(&scratch.path().join("data"), &BTreeMap::new()).unwrap();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let snapshot = stored.open();
+    let writing = Writing {
+        snapshot: &snapshot,
+        packs: &stored.packs,
+        opening: &stored.opening,
+        folders: &folders,
+        fate: &fate,
+        wanted_folders: &[],
+        jobs: 2,
+        progress: &Quiet,
+        cancel: &cancel,
+    };
+    assert!(matches!(writing.run(), Err(RestoreError::Cancelled(_))));
+}
+
+#[test]
+fn batches_are_bounded_and_never_empty() {
+    use super::task::batch_of;
+    assert_eq!(batch_of([100u32, 100].into_iter()), 2);
+    assert_eq!(batch_of([16u32 << 20, 100].into_iter()), 1);
+    assert_eq!(batch_of(std::iter::repeat_n(1u32 << 20, 32)), 8);
+    assert_eq!(batch_of(std::iter::repeat_n(256u32 << 10, 32)), 32);
+}

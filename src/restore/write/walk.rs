@@ -1,0 +1,198 @@
+//! The manifest, read once from left to right and cut into tasks.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use super::task::{BATCH, LongFile, OpenFolder, SmallFile, Task, slice_of};
+use super::{Fate, Kept, Shared};
+use crate::repo::structure::{Extent, FileData, LEAF, Snapshot, StoredFile};
+use crate::restore::RestoreError;
+use crate::restore::folders::{Rights, join, names, parent_of};
+use crate::units::ShortId;
+
+/// The largest file that is kept back.
+const MOST_KEPT: u64 = 16 << 20;
+
+pub(super) struct Walk<'s, 'a> {
+    shared: &'s Shared<'a>,
+    queue: SyncSender<Task>,
+    walked: Walked,
+}
+
+/// What the walk found besides files to write.
+#[derive(Default)]
+pub(super) struct Walked {
+    pub kept: BTreeMap<Vec<u8>, Kept>,
+    pub folders: Vec<Vec<u8>>,
+}
+
+/// All folders to make, by path, parents before what lies in them: those that the snapshot names (one that it names twice,
+/// once), those above them, those wanted.
+///
+/// # Errors
+/// If one is no path within a data directory.
+pub(super) fn folders_of(snapshot: &Snapshot<'_>, wanted: &[Vec<u8>]) -> Result<BTreeMap<Vec<u8>, Rights>, RestoreError> {
+    let mut folders: BTreeMap<Vec<u8>, Rights> = BTreeMap::new();
+    for folder in &snapshot.meta().folders {
+        names(&folder.path)?;
+        folders.entry(folder.path.clone()).or_insert(Rights { mode: folder.mode, uid: folder.uid, gid: folder.gid });
+    }
+    // What nobody described gets the rights of the data directory.
+    let nobody = Rights { mode: 0o700, uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() };
+    let own = folders.get(&Vec::new()).copied().unwrap_or(nobody);
+    let named: Vec<Vec<u8>> = folders.keys().cloned().chain(wanted.iter().cloned()).chain([Vec::new()]).collect();
+    for path in named {
+        let mut at = path.as_slice();
+        folders.entry(at.to_vec()).or_insert(own);
+        while !at.is_empty() {
+            at = parent_of(at);
+            folders.entry(at.to_vec()).or_insert(own);
+        }
+    }
+    Ok(folders)
+}
+
+impl<'s, 'a> Walk<'s, 'a> {
+    pub fn new(shared: &'s Shared<'a>, queue: SyncSender<Task>) -> Self {
+        Walk { shared, queue, walked: Walked::default() }
+    }
+
+    pub fn run(mut self) -> Result<Walked, RestoreError> {
+        let writing = self.shared.writing;
+        let snapshot = writing.snapshot;
+        let mut made = folders_of(snapshot, writing.wanted_folders)?;
+        for (path, rights) in &made {
+            writing.folders.make(path, *rights)?;
+        }
+        for (meta, child) in snapshot.folders()? {
+            for part in snapshot.parts(&child)? {
+                writing.cancel.check()?;
+                self.part(&meta.path, snapshot.files(&part)?, &mut made)?;
+            }
+        }
+        self.walked.folders = made.into_keys().collect();
+        Ok(self.walked)
+    }
+
+    fn part(&mut self, path: &[u8], files: Vec<StoredFile>, made: &mut BTreeMap<Vec<u8>, Rights>) -> Result<(), RestoreError> {
+        let writing = self.shared.writing;
+        let folder = Arc::new(OpenFolder { fd: writing.folders.folder(path)?, path: path.to_vec() });
+        let (mut joint, mut joint_chunks) = (Vec::new(), None);
+        let (mut singles, mut bytes) = (Vec::new(), 0u64);
+        for stored in files {
+            let inner = join(path, &stored.attributes.name);
+            names(&inner)?;
+            if stored.attributes.is_folder != (stored.entry.data == FileData::Folder) {
+                return Err(RestoreError::corrupt(&inner, "its name is a folder's and its data are not, or the other way round"));
+            }
+            match if stored.attributes.is_folder { Fate::Write } else { (writing.fate)(&inner) } {
+                Fate::Write => {}
+                Fate::Drop => continue,
+                Fate::Keep => {
+                    self.keep(inner, stored)?;
+                    continue;
+                }
+            }
+            let file = SmallFile::new(stored.attributes, stored.entry.len);
+            match stored.entry.data {
+                FileData::Folder if made.contains_key(&inner) => {}
+                FileData::Folder => {
+                    writing.folders.make(&inner, file.rights)?;
+                    made.insert(inner, file.rights);
+                }
+                FileData::Empty if file.len != 0 => return Err(RestoreError::corrupt(&inner, "it is empty, and has a length")),
+                FileData::Empty | FileData::Zeros => file.write_zeros(self.shared, &folder)?,
+                FileData::Joint { chunk, offset } => {
+                    joint_chunks = Some(stored.joint);
+                    joint.push((file, chunk, offset));
+                }
+                FileData::Single { id, place, .. } => {
+                    bytes = bytes.saturating_add(file.len);
+                    if singles.len() == LEAF || bytes > BATCH {
+                        self.send(Task::Singles { folder: Arc::clone(&folder), files: std::mem::take(&mut singles) })?;
+                        bytes = file.len;
+                    }
+                    singles.push((file, id, place));
+                }
+                FileData::Tree { .. } => self.long(&folder, file, &stored.entry)?,
+            }
+        }
+        if !singles.is_empty() {
+            self.send(Task::Singles { folder: Arc::clone(&folder), files: singles })?;
+        }
+        match joint_chunks {
+            Some(chunks) => self.send(Task::Joint { folder, chunks, files: joint }),
+            None => Ok(()),
+        }
+    }
+
+    fn long(&self, folder: &OpenFolder, small: SmallFile, entry: &crate::repo::structure::FileEntry) -> Result<(), RestoreError> {
+        let leaves = self.shared.writing.snapshot.leaves(entry)?;
+        if leaves.is_empty() {
+            return Err(RestoreError::corrupt(&join(&folder.path, &small.name), "its tree has no leaves"));
+        }
+        let file = Arc::new(LongFile::create(self.shared, folder, small, leaves.len())?);
+        let mut offset = 0u64;
+        for (number, (len, tree)) in leaves.into_iter().enumerate() {
+            self.send(Task::Leaf { file: Arc::clone(&file), number, offset, len, tree })?;
+            offset = offset.saturating_add(len);
+        }
+        Ok(())
+    }
+
+    fn send(&self, task: Task) -> Result<(), RestoreError> {
+        // Every worker that ends early has left its error before it let go of the queue; that one is reported.
+        self.queue.send(task).map_err(|_| RestoreError::Internal("the threads that write have ended"))
+    }
+
+    fn keep(&mut self, path: Vec<u8>, stored: StoredFile) -> Result<(), RestoreError> {
+        let rights = Rights { mode: stored.attributes.mode, uid: stored.attributes.uid, gid: stored.attributes.gid };
+        let bytes = content_of(self.shared, &path, &stored)?;
+        if self.walked.kept.insert(path.clone(), Kept { bytes, rights }).is_some() {
+            return Err(RestoreError::corrupt(&path, "the snapshot names it twice"));
+        }
+        Ok(())
+    }
+}
+
+/// The whole content of one file of moderate size.
+fn content_of(shared: &Shared<'_>, path: &[u8], stored: &StoredFile) -> Result<Vec<u8>, RestoreError> {
+    let writing = shared.writing;
+    let len = stored.entry.len;
+    if len > MOST_KEPT {
+        return Err(RestoreError::corrupt(path, format!("{len} bytes are too many for such a file")));
+    }
+    let fetch = |id: ShortId, place| writing.packs.content(writing.opening, id, place);
+    let bytes = match &stored.entry.data {
+        FileData::Empty | FileData::Folder => Vec::new(),
+        FileData::Zeros => vec![0; len as usize],
+        FileData::Single { id, place, .. } => fetch(*id, *place)?.bytes().to_vec(),
+        FileData::Joint { chunk, offset } => {
+            let outside = || RestoreError::corrupt(path, "it lies outside the chunk that holds it");
+            let chunk = stored.joint.get(usize::from(*chunk)).ok_or_else(outside)?;
+            slice_of(fetch(chunk.id, chunk.place)?.bytes(), *offset, len).ok_or_else(outside)?.to_vec()
+        }
+        FileData::Tree { .. } => {
+            let mut bytes = Vec::new();
+            for (_, tree) in writing.snapshot.leaves(&stored.entry)? {
+                for extent in writing.snapshot.leaf(tree)? {
+                    if bytes.len() as u64 + u64::from(extent.len()) > len {
+                        return Err(RestoreError::corrupt(path, "it is longer than its length"));
+                    }
+                    match extent {
+                        Extent::Zeros(zeros) => bytes.resize(bytes.len() + zeros as usize, 0),
+                        Extent::Chunk(chunk) => bytes.extend_from_slice(fetch(chunk.id, chunk.place)?.bytes()),
+                    }
+                }
+            }
+            bytes
+        }
+    };
+    if bytes.len() as u64 != len {
+        return Err(RestoreError::corrupt(path, format!("it should have {len} bytes, and has {}", bytes.len())));
+    }
+    Ok(bytes)
+}

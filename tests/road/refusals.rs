@@ -1,0 +1,55 @@
+//! What is refused, and how it is said.
+
+use crate::support::{Repository, Server, TestDir};
+
+#[test]
+fn the_wrong_server_is_refused() {
+    crate::support::on(18, |pg| {
+        let server = Server::build(pg).start();
+        let clone = Server::build(pg).start();
+        let stranger = Server::build(pg).fresh().start();
+        let repository = Repository::init();
+        for other in [&clone, &stranger] {
+            let data = other.data().to_str().unwrap().to_owned();
+            let outcome = repository.run(["backup", "--wal", "copy", "--dsn", &server.dsn("postgres"), "--pgdata", &data]).code(1);
+            assert!(outcome.stderr.contains("--dsn and --pgdata"), "{}", outcome.report());
+        }
+        repository.run(["backup", "--dsn", "host=/nowhere"]).code(1);
+        repository.try_backup(&server, &[]).code(1).says("--wal copy");
+        assert_eq!(repository.run(["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 0);
+        // Nothing of all this was even begun.
+        assert!(!repository.path().join("log/1").exists());
+    });
+}
+
+#[test]
+fn another_cluster_under_the_same_name_is_refused_once() {
+    crate::support::on(18, |pg| {
+        let server = Server::build(pg).start();
+        let stranger = Server::build(pg).fresh().start();
+        let repository = Repository::init();
+        repository.backup(&server, &["--wal", "copy"]);
+        repository.try_backup(&stranger, &["--wal", "copy"]).code(1).says("--new-history");
+        repository.backup(&stranger, &["--wal", "copy", "--new-history"]);
+        repository.backup(&stranger, &["--wal", "copy"]);
+        repository.try_backup(&server, &["--wal", "copy"]).code(1).says("--new-history");
+        repository.backup(&server, &["--wal", "copy", "--cluster", "other"]);
+    });
+}
+
+#[test]
+fn a_restore_touches_nothing_that_is_there() {
+    crate::support::on(18, |pg| {
+        let server = Server::build(pg).start();
+        let repository = Repository::init();
+        repository.backup(&server, &["--wal", "copy"]);
+        let target = TestDir::new();
+        let to = target.folder("data");
+        std::fs::write(to.join("mine"), "mine").unwrap();
+        repository.try_restore(&to, &[]).1.code(1).says("not empty");
+        assert_eq!(std::fs::read_to_string(to.join("mine")).unwrap(), "mine");
+        assert_eq!(std::fs::read_dir(&to).unwrap().count(), 1);
+        repository.try_restore(&target.join("x"), &["20200101"]).1.code(4);
+        assert!(!target.join("x").exists());
+    });
+}
