@@ -49,7 +49,7 @@ pub enum SiteError {
     #[error(transparent)]
     Tail(#[from] TailFailure),
     /// The log ends before, or differs from, what this host has seen.
-    #[error("the log's newest entry is {found}, and this host has seen {remembered}: the repository was set back")]
+    #[error("log/{} is gone or another one than this host has seen, and the log ends at {}: the repository was set back", remembered.number, found.number)]
     SetBack {
         /// What was seen.
         remembered: Head,

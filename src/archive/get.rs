@@ -9,9 +9,8 @@ use super::absence::{Proof, prove};
 use super::deliver::deliver;
 use super::failure::{GetError, SiteError};
 use super::names::parse_listed;
-use super::site::{Rights, Site};
+use super::site::{GetContext, Rights};
 use super::standing::{Standing, words};
-use crate::crypt::Opening;
 use crate::pg::timeline::History;
 use crate::pg::wal::{WalFileName, check_segment};
 use crate::repo::RepoError;
@@ -21,18 +20,6 @@ use crate::units::Hash32;
 
 /// How often a file that is pushed just now is looked for.
 const LOOKS: u32 = 3;
-
-/// What a get works with.
-#[derive(Clone, Copy)]
-pub struct GetContext<'a> {
-    /// The archive. The caller knows from the log that there is such a cluster: an archive without a single file is
-    /// simply empty.
-    pub site: Site<'a>,
-    /// What opens content.
-    pub opening: &'a Opening,
-    /// Whose WAL is wanted.
-    pub system_identifier: u64,
-}
 
 /// What came of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
