@@ -99,15 +99,13 @@ fn write(opened: &Opened, session: &OpenSession) -> Commit {
     }
     let meta = Meta { folders: metas, extra: serde_json::to_value(facts()).unwrap() };
     let meta = put(&writer, &serde_json::to_vec(&meta).unwrap(), &mut needs);
-    let root = put_snapshot(&writer, meta, folders, &mut needs).unwrap();
+    let (chunk, root) = put_snapshot(&writer, meta, folders, &mut needs).unwrap();
     let (packs, totals) = writer.finish().unwrap();
     assert_eq!(stored.lock().unwrap().len(), packs.len());
     let set: PackSet = packs.iter().map(|p| (p.session, p.id)).collect();
     assert!(needs.0.keys().all(|pack| set.contains(&session.id(), pack)));
     let new = packs.iter().map(|p| (p.id, pgcairn::repo::log::PackFacts { hash: p.hash, size: p.size, tail: p.tail })).collect();
     let place = pgcairn::repo::log::Place { pack: root.place.pack, blob: root.place.blob, position: root.place.position.into() };
-    // The COMMIT names the whole id; a child entry has its first half only.
-    let chunk = opened.packs.table(root.place.pack).unwrap().find(root.place).unwrap().1;
     Commit {
         session: session.id(),
         summary: summary(totals.packs),
