@@ -58,7 +58,13 @@ pub fn read_major(pgdata: &Path) -> Result<u16, BackupError> {
 ///
 /// # Errors
 /// A refusal, or what kept it from looking.
-pub fn check_online(connection: &mut Connection, facts: &Facts, control: &ControlFile, pgdata: &Path, major: u16) -> Result<(), BackupError> {
+pub fn check_online(
+    connection: &mut Connection,
+    facts: &Facts,
+    control: &ControlFile,
+    pgdata: &Path,
+    major: u16,
+) -> Result<(), BackupError> {
     let here = pgdata.display();
     if facts.system_identifier != control.system_identifier {
         return Err(BackupError::refused(
@@ -113,8 +119,10 @@ fn check_postmaster(connection: &mut Connection, pgdata: &Path) -> Result<(), Ba
         Err(source) => return Err(BackupError::Io { what: format!("reading {}", path.display()), source }),
     };
     let started = text.lines().nth(2).and_then(|line| line.trim().parse::<i64>().ok());
-    let rows = connection
-        .query("asking when the server started", "SELECT floor(extract(epoch FROM pg_catalog.pg_postmaster_start_time()))::pg_catalog.int8")?;
+    let rows = connection.query(
+        "asking when the server started",
+        "SELECT floor(extract(epoch FROM pg_catalog.pg_postmaster_start_time()))::pg_catalog.int8",
+    )?;
     let theirs: Option<i64> = rows.first().and_then(|row| row.try_get(0).ok());
     // The postmaster notes its time a moment before it writes the file.
     match (started, theirs) {

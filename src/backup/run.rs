@@ -352,8 +352,13 @@ fn take(
         progress: setting.progress,
         jobs: options.jobs,
     };
-    let scan =
-        Scan { source: setting.source, root: &found.pgdata, layout: &layout, instance: found.instance, relseg_size: found.control.relseg_size };
+    let scan = Scan {
+        source: setting.source,
+        root: &found.pgdata,
+        layout: &layout,
+        instance: found.instance,
+        relseg_size: found.control.relseg_size,
+    };
     let total = match parent_bytes {
         Some(bytes) => Some(bytes),
         None => Some(size_of(&scan)?),

@@ -102,12 +102,7 @@ fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Resul
 ///
 /// # Errors
 /// If one is missing or not what its name says.
-pub fn feed(
-    scan: &Scan<'_>,
-    feed: &mut Feed<'_, '_>,
-    names: &[SegmentName],
-    system_identifier: u64,
-) -> Result<(), BackupError> {
+pub fn feed(scan: &Scan<'_>, feed: &mut Feed<'_, '_>, names: &[SegmentName], system_identifier: u64) -> Result<(), BackupError> {
     let folder = scan.root.join("pg_wal");
     let failed = |source| BackupError::Io { what: format!("reading {}", folder.display()), source };
     let list = scan.source.list(&folder).map_err(failed)?;
@@ -175,7 +170,7 @@ pub fn ancestry(pgdata: &Path, timeline: TimelineId) -> Result<Vec<Branch>, Back
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(BackupError::Io { what: format!("reading {}", path.display()), source }),
     };
-    let history = History::parse(timeline, &bytes)
-        .map_err(|e| BackupError::Cluster { what: path.display().to_string(), why: e.to_string() })?;
+    let history =
+        History::parse(timeline, &bytes).map_err(|e| BackupError::Cluster { what: path.display().to_string(), why: e.to_string() })?;
     Ok(history.entries.iter().rev().map(|e| Branch { timeline: e.parent, lsn: e.switch }).collect())
 }

@@ -54,7 +54,11 @@ fn recovered(pg: &Postgres, repository: &Repository, target: &TestDir, name: &st
     all.extend(arguments);
     let (host, outcome) = repository.try_restore(&to, if arguments.is_empty() { &[] } else { &all });
     let outcome = outcome.ok();
-    assert!(outcome.stderr.contains("archiv") || outcome.stdout.contains("archiv"), "nothing is said about archiving\n{}", outcome.report());
+    assert!(
+        outcome.stderr.contains("archiv") || outcome.stdout.contains("archiv"),
+        "nothing is said about archiving\n{}",
+        outcome.report()
+    );
     verify_backup(pg, &to);
     let mut restored = Server::build(pg).host(&host).over(&to);
     restored.start();
@@ -148,7 +152,19 @@ fn over_a_timeline_switch(pg: &Postgres) {
         marks.archived();
         (one, target.join("promoted"))
     };
-    repository.run(["restore", "--to", to.to_str().unwrap(), "--target-time", &one.time, "--target-action", "promote", "--archive-mode", "preserve"]).ok();
+    repository
+        .run([
+            "restore",
+            "--to",
+            to.to_str().unwrap(),
+            "--target-time",
+            &one.time,
+            "--target-action",
+            "promote",
+            "--archive-mode",
+            "preserve",
+        ])
+        .ok();
     let mut promoted = Server::build(pg).host(&repository.host).over(&to);
     promoted.start();
     wait_until("the promotion", || promoted.sql("postgres", "select pg_is_in_recovery()") == "f");

@@ -80,7 +80,20 @@ fn every_file_comes_back_byte_for_byte() {
         let to = target.join("data");
         repository.restore(&to, &["--no-recovery"]);
         let mut compare = std::process::Command::new("diff");
-        compare.args(["-r", "--no-dereference", "-x", "backup_manifest", "-x", "postmaster.opts", "-x", "pg_wal", "-x", "log", "-x", "pg_internal.init"]);
+        compare.args([
+            "-r",
+            "--no-dereference",
+            "-x",
+            "backup_manifest",
+            "-x",
+            "postmaster.opts",
+            "-x",
+            "pg_wal",
+            "-x",
+            "log",
+            "-x",
+            "pg_internal.init",
+        ]);
         compare.args(["-x", "postgresql.auto.conf", "-x", "current_logfiles"]).arg(&data).arg(&to);
         let outcome = crate::support::Outcome::of(compare);
         assert!(outcome.stdout.is_empty(), "{}", outcome.report());

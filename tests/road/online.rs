@@ -82,7 +82,10 @@ crate::on_majors!(all_kinds_of_files: pg15 15, pg18 18);
 /// Databases and tables are created and dropped in a loop.
 fn churning(mut psql: std::process::Command) -> std::process::Child {
     use std::io::Write;
-    psql.args(["-XAtq", "-f", "-"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    psql.args(["-XAtq", "-f", "-"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
     let mut child = psql.spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     std::thread::spawn(move || {

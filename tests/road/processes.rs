@@ -61,14 +61,19 @@ fn an_interrupted_backup_leaves_backup_mode_and_no_snapshot() {
         let server = Server::build(pg).conf("archive_mode", "on").conf("archive_command", "false").start();
         server.pgbench_init(1);
         let repository = Repository::init();
-        let active = |what: &str| server.sql("postgres", &format!("select count(*) from pg_stat_activity where application_name like 'pgcairn%' and {what}"));
+        let active = |what: &str| {
+            server.sql("postgres", &format!("select count(*) from pg_stat_activity where application_name like 'pgcairn%' and {what}"))
+        };
         for (at, name) in [(Signal::SIGINT, "SIGINT"), (Signal::SIGTERM, "SIGTERM"), (Signal::SIGHUP, "SIGHUP")] {
             // The WAL never arrives: it is waited for until the signal comes.
             let child = spawn(&repository, repository.backup_arguments(&server, &[]));
             let log = repository.path().join("log");
             let before = std::fs::read_dir(&log).unwrap().count();
             wait_until("the end of the copy", || {
-                packs(&repository) > 0 && active("true") == "1" && std::fs::read_dir(&log).unwrap().count() >= before && waits_for_wal(&server)
+                packs(&repository) > 0
+                    && active("true") == "1"
+                    && std::fs::read_dir(&log).unwrap().count() >= before
+                    && waits_for_wal(&server)
             });
             signal(&child, at);
             let outcome = child.wait_with_output().unwrap();

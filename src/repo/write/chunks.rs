@@ -293,7 +293,8 @@ impl NodeSink for ChunkWriter {
     fn put_node(&self, node: &Node) -> Result<(ChunkId, Place, u32), RepoError> {
         let mut bytes = Vec::new();
         for inline in [64, 16, 2] {
-            bytes = node.encode(inline, &mut |needs| self.put_node(&Node::Needs(needs.clone())).map(|(id, place, _)| (id.short(), place)))?;
+            bytes =
+                node.encode(inline, &mut |needs| self.put_node(&Node::Needs(needs.clone())).map(|(id, place, _)| (id.short(), place)))?;
             if bytes.len() <= MAX_NODE {
                 break;
             }
