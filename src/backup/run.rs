@@ -492,6 +492,7 @@ fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -> Result<Ou
     let meta = serde_json::to_vec(&meta).map_err(|_| BackupError::Internal("a meta chunk that is no JSON"))?;
     let meta = put_content(&writer, &meta, &mut needs)?;
     let (root_id, root) = put_snapshot(&writer, meta, taken.copied.folders, &mut needs)?;
+    writer.outside().into_iter().for_each(|pack| needs.add(pack, 0));
     setting.progress.phase("storing", None);
     let (own, totals) = writer.finish()?;
     let timeline = found.control.timeline;

@@ -16,7 +16,7 @@ impl Exit {
     /// Done.
     pub(super) const DONE: Exit = Exit(0);
     /// Done, and something needs a look.
-    pub(super) const WARNINGS: Exit = Exit(3);
+    pub(super) const LOOK: Exit = Exit(3);
     /// `archive-get` alone: the file is proven absent.
     pub(super) const ABSENT: Exit = Exit(1);
 

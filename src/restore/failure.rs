@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::pg::recovery::RecoveryError;
 use crate::repo::RepoError;
 use crate::units::{ByteSize, Cancelled, Class, Explain, class_of_io};
 
@@ -101,6 +102,12 @@ pub enum RestoreError {
     /// A snapshot of something that this version can't restore.
     #[error("this snapshot can't be restored: {0}")]
     Unknown(String),
+    /// The server can't be told what it should be.
+    #[error(transparent)]
+    Recovery(RecoveryError),
+    /// No setting has such a name.
+    #[error("{0:?} is not the name of a setting")]
+    BadSetting(String),
     /// It was asked to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -136,6 +143,7 @@ impl Explain for RestoreError {
     fn class(&self) -> Class {
         match self {
             RestoreError::Repo(e) => e.class(),
+            RestoreError::Recovery(e) => e.class(),
             // A missing folder of this host is no absent snapshot.
             RestoreError::Io { source, .. } => match class_of_io(source) {
                 Class::Absent => Class::Failed,
@@ -148,7 +156,7 @@ impl Explain for RestoreError {
             | RestoreError::TablespaceOccupied { .. }
             | RestoreError::NoSpace { .. }
             | RestoreError::Unknown(_) => Class::Refused,
-            RestoreError::UnknownTablespace { .. } | RestoreError::BadPlace { .. } => Class::Usage,
+            RestoreError::UnknownTablespace { .. } | RestoreError::BadPlace { .. } | RestoreError::BadSetting(_) => Class::Usage,
             RestoreError::Corrupt { .. } => Class::Corrupt,
             RestoreError::Cancelled(_) | RestoreError::Internal(_) => Class::Failed,
         }
@@ -167,6 +175,7 @@ impl Explain for RestoreError {
                 Some("it has no tablespaces: leave --tablespace out".into())
             }
             RestoreError::UnknownTablespace { known, .. } => Some(format!("it has {}", known.join(", "))),
+            RestoreError::BadPlace { .. } => Some("name another place: --to, --tablespace OID=DIR, --tablespace-root DIR".into()),
             RestoreError::NoSpace { .. } => Some("make room, or restore to another file system".into()),
             RestoreError::Corrupt { .. } => Some("try another snapshot, and `pgcairn verify` to learn what else is damaged".into()),
             RestoreError::Unknown(_) => Some("use a newer version of pgcairn".into()),

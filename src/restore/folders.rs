@@ -205,14 +205,25 @@ impl Folders {
         for (path, fd) in self.roots() {
             nix::unistd::syncfs(fd).map_err(errno(format!("syncing the file system of {}", path.display())))?;
         }
-        for path in folders {
-            File::from(self.folder(path)?).sync_all().map_err(RestoreError::io(format!("syncing {}", self.shown(path))))?;
-        }
+        self.sync_folders(folders)?;
         for (path, _) in self.roots() {
             if let Some(parent) = path.parent() {
                 let what = format!("syncing {}", parent.display());
                 File::open(parent).and_then(|f| f.sync_all()).map_err(RestoreError::io(what))?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Folders {
+    /// Makes the names in folders durable.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn sync_folders<'p>(&self, folders: impl Iterator<Item = &'p [u8]>) -> Result<(), RestoreError> {
+        for path in folders {
+            File::from(self.folder(path)?).sync_all().map_err(RestoreError::io(format!("syncing {}", self.shown(path))))?;
         }
         Ok(())
     }

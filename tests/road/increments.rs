@@ -68,8 +68,10 @@ fn damage(folder: &std::path::Path) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         if entry.metadata().unwrap().is_dir() {
             damage(&entry.path());
-        } else if let Ok(mut bytes) = std::fs::read(entry.path()) {
-            if let Some(byte) = bytes.len().checked_div(2).and_then(|at| bytes.get_mut(at)) {
+        } else {
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            let middle = bytes.len() / 2;
+            if let Some(byte) = bytes.get_mut(middle) {
                 *byte ^= 0xff;
                 std::fs::write(entry.path(), bytes).unwrap();
             }

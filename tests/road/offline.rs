@@ -65,7 +65,7 @@ fn every_file_comes_back_byte_for_byte() {
         let own = data.join("own");
         std::fs::create_dir(&own).unwrap();
         for (i, len) in [0usize, 1, 4095, 65535, 65536, 65537, 262144, 300000, 3_000_000].into_iter().enumerate() {
-            let bytes: Vec<u8> = (0..len).map(|b| (b as u64 * (i as u64 + 7) >> 5) as u8).collect();
+            let bytes: Vec<u8> = (0..len).map(|b| ((b as u64 * (i as u64 + 7)) >> 5) as u8).collect();
             std::fs::write(own.join(format!("f{i}")), bytes).unwrap();
         }
         std::fs::write(own.join(std::ffi::OsStr::from_bytes(b"odd \xff\n name")), b"odd").unwrap();

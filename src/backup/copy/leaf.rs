@@ -29,7 +29,10 @@ pub(super) const AGAIN: [Duration; 5] = [
 /// Copies one leaf of a file.
 pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<(), BackupError> {
     let copy = shared.copy;
-    let Some(file) = work.open(copy)? else { return Ok(set(work, leaf, LeafResult::Only(Vec::new(), Needs::default()))) };
+    let Some(file) = work.open(copy)? else {
+        set(work, leaf, LeafResult::Only(Vec::new(), Needs::default()));
+        return Ok(());
+    };
     let start = leaf as u64 * LEAF as u64 * EXTENT as u64;
     let end = (start + LEAF as u64 * EXTENT as u64).min(work.job.attributes.size);
     let before = before(shared, work, leaf)?;
@@ -57,7 +60,8 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<
     let LeafCopy { extents, needs, .. } = out;
     let result =
         if work.leaf_count() == 1 { LeafResult::Only(extents, needs) } else { LeafResult::Stored(put_leaf(copy.writer, extents, needs)?) };
-    Ok(set(work, leaf, result))
+    set(work, leaf, result);
+    Ok(())
 }
 
 fn set(work: &FileWork, leaf: usize, result: LeafResult) {

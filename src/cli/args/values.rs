@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::units::parse_duration;
+use crate::units::{KeyId, parse_duration};
 
 /// A number of threads.
 pub fn jobs(text: &str) -> Result<NonZeroUsize, String> {
@@ -14,21 +14,24 @@ pub fn jobs(text: &str) -> Result<NonZeroUsize, String> {
 /// The most that labels may have together, in bytes: they stand in one entry of the log, with all else.
 pub const MAX_LABELS: usize = 4096;
 
-/// A duration: `90s`, `10min`, `1h30m`, seconds without a unit.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "a duration such as `90s`, `10min` or `1h30m` is expected".into())
+/// `key=value`: what the log would refuse is refused before hours of work.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !text.chars().any(char::is_control) && key.len() <= 128 && value.len() <= 1024 => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        _ => Err("a label such as reason=release is expected".into()),
+    }
 }
 
-/// A label: what the log would refuse is refused before hours of work.
-pub fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is expected")?;
-    if key.is_empty() || key.len() > 128 || value.len() > 1024 {
-        return Err("a label has a name of 1 to 128 bytes and a value of at most 1024".into());
-    }
-    if text.chars().any(char::is_control) {
-        return Err("a label has no control characters".into());
-    }
-    Ok((key.to_owned(), value.to_owned()))
+/// A duration.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "a duration such as 90s, 10min or 1h30m is expected".into())
+}
+
+/// A key's id.
+pub fn key_id(text: &str) -> Result<KeyId, String> {
+    text.parse().map_err(|e: crate::units::ParseIdError| e.to_string())
 }
 
 #[cfg(test)]

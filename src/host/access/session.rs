@@ -170,10 +170,11 @@ impl Drop for OpenSession {
     /// A session that is given up, by an error or a panic, is aborted; if that fails too, its lock file stays, so that
     /// its end is found by the next run.
     fn drop(&mut self) {
-        if !self.ended && self.end().is_err() {
-            if let Some(lock) = self.lock.take() {
-                lock.leave();
-            }
+        if !self.ended
+            && self.end().is_err()
+            && let Some(lock) = self.lock.take()
+        {
+            lock.leave();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Finding or storing chunks and nodes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -97,6 +97,7 @@ pub struct ChunkWriter {
     structure: Mutex<PackBuilder>,
     fresh: Mutex<HashMap<ChunkId, Stored>>,
     uploader: Uploader,
+    outside: Mutex<BTreeSet<PackId>>,
     plain: AtomicU64,
     sampled: AtomicU64,
 }
@@ -113,6 +114,7 @@ impl ChunkWriter {
             structure: Mutex::new(PackBuilder::new(&setup.sealing)?),
             setup,
             fresh: Mutex::default(),
+            outside: Mutex::default(),
             uploader,
             plain: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
@@ -208,7 +210,8 @@ impl ChunkWriter {
         let NewChunk { id, plain, frame, reference } = chunk;
         let kind = frame.kind;
         // Of plain zstd a sample is decoded again, of everything cleverer all.
-        let again = !matches!(kind, FrameKind::Stored | FrameKind::Zstd) || self.sampled.fetch_add(1, Ordering::Relaxed) % SAMPLE == 0;
+        let again =
+            !matches!(kind, FrameKind::Stored | FrameKind::Zstd) || self.sampled.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE);
         let references = reference.iter().map(|(r, _, _)| *r).collect();
         let blob = NewBlob { role, kind: kind.into(), frame: frame.bytes, chunks: vec![(id, plain.len() as u32)], references };
         let (place, bytes, reopened) = self.add(role, blob, again)?;
@@ -262,6 +265,11 @@ impl ChunkWriter {
         Ok((place, bytes, reopened))
     }
 
+    /// Packs that hold needs too many for their entries: a snapshot needs these, too.
+    pub fn outside(&self) -> BTreeSet<PackId> {
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Closes and stores what is open; the session's packs.
     ///
     /// # Errors
@@ -293,8 +301,11 @@ impl NodeSink for ChunkWriter {
     fn put_node(&self, node: &Node) -> Result<(ChunkId, Place, u32), RepoError> {
         let mut bytes = Vec::new();
         for inline in [64, 16, 2] {
-            bytes =
-                node.encode(inline, &mut |needs| self.put_node(&Node::Needs(needs.clone())).map(|(id, place, _)| (id.short(), place)))?;
+            bytes = node.encode(inline, &mut |needs| {
+                let (id, place, _) = self.put_node(&Node::Needs(needs.clone()))?;
+                self.outside.lock().unwrap_or_else(PoisonError::into_inner).insert(place.pack);
+                Ok::<_, RepoError>((id.short(), place))
+            })?;
             if bytes.len() <= MAX_NODE {
                 break;
             }

@@ -21,6 +21,9 @@ use crate::units::ShortId;
 /// Chunks fetched at once, in plain bytes.
 pub(super) const BATCH: u64 = 8 << 20;
 
+/// Takes a chunk: its number among the wanted, and its bytes.
+type Each<'e> = dyn FnMut(usize, &[u8]) -> Result<(), RestoreError> + 'e;
+
 /// Something to do.
 pub(super) enum Task {
     /// The leaf of a long file.
@@ -121,11 +124,7 @@ impl Shared<'_> {
     }
 
     /// Fetches chunks, each once; the first error of `each` is the result.
-    fn fetch(
-        &self,
-        wanted: &[(ShortId, Place)],
-        each: &mut dyn FnMut(usize, &[u8]) -> Result<(), RestoreError>,
-    ) -> Result<(), RestoreError> {
+    fn fetch(&self, wanted: &[(ShortId, Place)], each: &mut Each<'_>) -> Result<(), RestoreError> {
         let mut failed = None;
         let mut seen = 0;
         let fetched = self.writing.packs.contents(self.writing.opening, wanted, &mut |at, chunk| {

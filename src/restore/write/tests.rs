@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::*;
+use crate::repo::structure::{Attributes, FileData, Part};
 use crate::restore::crc::Crc;
 use crate::restore::testing::{As, TestFolder, TestSnapshot, file, folder};
 use crate::units::{Class, Explain, Quiet};
@@ -122,12 +123,15 @@ fn files_come_back_byte_for_byte_with_their_checksums() {
     assert!(written.folders.contains(&b"user".to_vec()));
 }
 
+/// Changes what a manifest says.
+type Lie = fn(&mut Vec<Attributes>, &mut Part);
+
 #[test]
 fn what_a_manifest_should_not_say_is_refused_and_leads_nowhere() {
     let one = |files: Vec<crate::restore::testing::TestFile>| vec![folder("", files)];
     let two = || vec![file("a", "1234", As::Single), file("b", "5678", As::Joint), file("c", long(), As::Tree(4096))];
-    let nothing: fn(&mut Vec<crate::repo::structure::Attributes>, &mut crate::repo::structure::Part) = |_, _| {};
-    let cases: Vec<(&str, Vec<TestFolder>, fn(&mut Vec<_>, &mut crate::repo::structure::Part))> = vec![
+    let nothing: Lie = |_, _| {};
+    let cases: Vec<(&str, Vec<TestFolder>, Lie)> = vec![
         ("a name twice", one(vec![file("a", "1", As::Single), file("a", "2", As::Single)]), nothing),
         ("a name twice, small", one(vec![file("a", "1", As::Joint), file("a", "2", As::Joint)]), nothing),
         ("a file where a folder is", vec![folder("", vec![file("a", "1", As::Joint)]), folder("a", vec![])], nothing),
@@ -138,12 +142,11 @@ fn what_a_manifest_should_not_say_is_refused_and_leads_nowhere() {
         ("a small file too long", one(vec![file("b", "5678", As::Joint)]), |_, part| part.files.iter_mut().for_each(|f| f.len = 5)),
         ("an offset in the lead", one(vec![file("b", "5678", As::Joint)]), |_, part| {
             for f in &mut part.files {
-                f.data = crate::repo::structure::FileData::Joint { chunk: 0, offset: 0 };
+                f.data = FileData::Joint { chunk: 0, offset: 0 };
             }
         }),
         ("empty and long", one(vec![file("b", "", As::Empty)]), |_, part| part.files.iter_mut().for_each(|f| f.len = 5)),
         ("a folder that is a file", one(vec![file("b", "", As::Folder)]), |attributes, _| {
-            let attributes: &mut Vec<crate::repo::structure::Attributes> = attributes;
             attributes.iter_mut().for_each(|a| a.is_folder = false);
         }),
     ];

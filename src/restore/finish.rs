@@ -1,0 +1,163 @@
+//! What makes written files a data directory, in the order in which an interruption does no harm: the label and the links,
+//! settings and signal, everything durable, the manifest, and pg_control last, without which no server starts.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+
+use super::RestoreError;
+use super::crc::Crc;
+use super::folders::{Folders, Rights, join, parent_of};
+use super::plan::RestorePlan;
+use super::write::{Fate, Written, WrittenFile};
+use crate::pg::backup_manifest::ManifestWriter;
+use crate::pg::recovery::edit_auto_conf;
+use crate::units::{SegmentName, Timestamp};
+
+const AUTO_CONF: &[u8] = b"postgresql.auto.conf";
+
+/// Folders that a server needs and a snapshot may hold nothing of.
+const FOLDERS: [&str; 12] = [
+    "global",
+    "pg_commit_ts",
+    "pg_dynshmem",
+    "pg_notify",
+    "pg_replslot",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_stat",
+    "pg_stat_tmp",
+    "pg_subtrans",
+    "pg_tblspc",
+    "pg_wal/archive_status",
+];
+
+/// Folders that are made whether the snapshot has them or not.
+pub(super) fn wanted_folders(plan: &RestorePlan) -> Vec<Vec<u8>> {
+    let summaries = (plan.facts.major >= 17).then_some("pg_wal/summaries");
+    let spaces = plan.tablespaces.iter().map(|t| format!("pg_tblspc/{}", t.oid));
+    FOLDERS.into_iter().chain(summaries).map(str::to_owned).chain(spaces).map(String::into_bytes).collect()
+}
+
+/// What becomes of a file of the snapshot: some are written by us, and a foreign one must not get in between.
+pub(super) fn fate(path: &[u8]) -> Fate {
+    match path {
+        AUTO_CONF => Fate::Keep,
+        b"backup_label" | b"tablespace_map" | b"backup_manifest" | b"recovery.signal" | b"standby.signal" | b"postmaster.pid"
+        | b"postmaster.opts" | b"global/pg_control" => Fate::Drop,
+        _ => Fate::Write,
+    }
+}
+
+/// The last steps of a restore.
+pub(super) struct Finish<'a> {
+    pub plan: &'a RestorePlan,
+    pub folders: &'a Folders,
+    pub written: Written,
+    /// Rights of files that we make: the data directory's owner's, readable for the group if that is.
+    pub rights: Rights,
+}
+
+/// Rights of a new file in a data directory with these.
+pub(super) fn rights_of_new(top: Rights) -> Rights {
+    Rights { mode: if top.mode & 0o050 == 0 { 0o600 } else { 0o640 }, ..top }
+}
+
+impl Finish<'_> {
+    /// Everything but the manifest and pg_control, made durable.
+    pub fn settle(&mut self) -> Result<(), RestoreError> {
+        if let Some(label) = &self.plan.facts.backup_label {
+            self.listed(b"backup_label", label.as_bytes(), self.rights)?;
+        }
+        for space in &self.plan.tablespaces {
+            self.folders.link(format!("pg_tblspc/{}", space.oid).as_bytes(), &space.place)?;
+        }
+        self.auto_conf()?;
+        if let Some(signal) = self.plan.signal {
+            self.create(signal.as_bytes(), b"", self.rights)?;
+        }
+        self.mark_done()?;
+        self.folders.sync(self.written.folders.iter().map(Vec::as_slice))
+    }
+
+    fn auto_conf(&mut self) -> Result<(), RestoreError> {
+        let kept = self.written.kept.remove(AUTO_CONF);
+        let rights = kept.as_ref().map_or(self.rights, |k| k.rights);
+        let before = kept.map(|k| k.bytes).unwrap_or_default();
+        let settings = self.plan.settings.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        let comment = if self.plan.settings.is_empty() { "" } else { "Written by pgcairn at restore" };
+        let conf = edit_auto_conf(&before, comment, settings).map_err(RestoreError::Recovery)?;
+        self.listed(AUTO_CONF, &conf, rights)
+    }
+
+    /// Segments that came with the snapshot and lie before its stop are archived by the original, or were never to be: as
+    /// pg_basebackup does, they are marked, or the restored server would push them. The segment of the stop is not: the
+    /// server may write on in it, and nothing of a cluster that was stopped is marked.
+    fn mark_done(&self) -> Result<(), RestoreError> {
+        let facts = &self.plan.facts;
+        if facts.offline {
+            return Ok(());
+        }
+        let stop = facts.segment_size.segment_of(facts.stop_lsn);
+        for file in &self.written.files {
+            let name = file.path.strip_prefix(b"pg_wal/".as_slice()).and_then(|name| std::str::from_utf8(name).ok());
+            let segment = name.and_then(|name| name.parse::<SegmentName>().ok());
+            if let Some(name) = segment.filter(|s| s.no(facts.segment_size).is_some_and(|no| no < stop)) {
+                self.create(format!("pg_wal/archive_status/{name}.done").as_bytes(), b"", self.rights)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The manifest, then pg_control by rename.
+    pub fn complete(mut self) -> Result<(), RestoreError> {
+        let control = &self.plan.control_bytes;
+        self.written.files.push(WrittenFile { path: b"global/pg_control".to_vec(), mtime: now(), crc: Crc::of(control) });
+        self.manifest()?;
+        const TEMPORARY: &[u8] = b"global/pg_control.pgcairn";
+        self.create(TEMPORARY, control, self.rights)?;
+        self.folders.rename(b"global", "pg_control.pgcairn", "pg_control")?;
+        self.sync_folder(b"global")
+    }
+
+    fn manifest(&mut self) -> Result<(), RestoreError> {
+        let plan = self.plan;
+        let what = || RestoreError::io("making backup_manifest");
+        let files = &mut self.written.files;
+        files.retain(|f| !f.path.starts_with(b"pg_wal/"));
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let mut manifest = ManifestWriter::new(Vec::new(), plan.facts.major, plan.facts.system_identifier).map_err(what())?;
+        for file in files.iter() {
+            let modified = Timestamp(file.mtime.div_euclid(1000));
+            manifest.file(&file.path, file.crc.len, modified, file.crc.value).map_err(what())?;
+        }
+        let bytes = manifest.finish(&plan.wal_ranges).map_err(what())?;
+        self.create(b"backup_manifest", &bytes, self.rights)?;
+        self.sync_folder(b"")
+    }
+
+    /// Creates a file that stands in the manifest.
+    fn listed(&mut self, path: &[u8], bytes: &[u8], rights: Rights) -> Result<(), RestoreError> {
+        self.create(path, bytes, rights)?;
+        self.written.files.push(WrittenFile { path: path.to_vec(), mtime: now(), crc: Crc::of(bytes) });
+        Ok(())
+    }
+
+    /// Creates a file with this content, durable but for its name.
+    fn create(&self, path: &[u8], bytes: &[u8], rights: Rights) -> Result<(), RestoreError> {
+        let folder = parent_of(path);
+        let name = path.get(if folder.is_empty() { 0 } else { folder.len() + 1 }..).unwrap_or_default();
+        debug_assert_eq!(join(folder, name), path);
+        let opened = self.folders.folder(folder)?;
+        let mut file = self.folders.create(opened.as_fd(), name, path, rights)?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        written.map_err(RestoreError::io(format!("writing {}", self.folders.shown(path))))
+    }
+
+    fn sync_folder(&self, path: &[u8]) -> Result<(), RestoreError> {
+        self.folders.sync_folders(std::iter::once(path))
+    }
+}
+
+fn now() -> i64 {
+    Timestamp::now().0.saturating_mul(1000)
+}

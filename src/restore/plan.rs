@@ -1,0 +1,346 @@
+//! What a restore will do: decided and checked before a byte is written, printable for `--dry-run`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::RestoreError;
+use super::failure::show;
+use super::place::{check_apart, check_free, check_space, resolve};
+use super::target::TargetSettings;
+use crate::pg::backup_label::BackupLabel;
+use crate::pg::backup_manifest::WalRange;
+use crate::pg::control_file::{ControlFile, ControlFileError, FILE_SIZE};
+use crate::pg::facts::{ClusterFacts, TablespaceFact};
+use crate::pg::recovery::RecoverySettings;
+use crate::repo::structure::Snapshot;
+use crate::units::ByteSize;
+use crate::units::ids::unhex;
+
+/// What the server is told of recovery.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Recovery {
+    /// To replay the archive up to a target: recovery.signal and settings.
+    Target {
+        /// Fetches WAL; complete, quoted for the shell.
+        restore_command: String,
+        /// Where to stop, and along which timeline.
+        settings: TargetSettings,
+    },
+    /// To stay a standby: standby.signal, and the newest timeline.
+    Standby {
+        /// Fetches WAL.
+        restore_command: String,
+    },
+    /// Nothing, since the snapshot holds its own WAL: see `RecoveryChoice::settings`.
+    AsItself,
+    /// Nothing: whoever asked for it sets recovery up (`--no-recovery`).
+    None,
+}
+
+/// Is archiving on in what is restored?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArchiveMode {
+    /// Switched off: a copy must not push into the archive of its original.
+    Off,
+    /// As in the cluster's own configuration.
+    Preserve,
+}
+
+/// What the user wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RestoreOptions {
+    /// The data directory to make.
+    pub to: PathBuf,
+    /// Tablespaces by oid or name, each to its folder.
+    pub tablespaces: Vec<(String, PathBuf)>,
+    /// All other tablespaces, each to its oid below this folder.
+    pub tablespace_root: Option<PathBuf>,
+    /// What the server is told.
+    pub recovery: Recovery,
+    /// Is archiving on?
+    pub archive_mode: ArchiveMode,
+    /// Further settings for postgresql.auto.conf, behind all others.
+    pub settings: Vec<(String, String)>,
+    /// The snapshot's WAL ranges as its COMMIT has them; if empty, from its start to its stop.
+    pub wal_ranges: Vec<WalRange>,
+}
+
+/// Where a tablespace goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TablespacePlan {
+    /// Its oid.
+    pub oid: u32,
+    /// Its name, where it is known.
+    pub name: Option<String>,
+    /// Where it lay.
+    pub original: PathBuf,
+    /// Where it will lie, links resolved.
+    pub place: PathBuf,
+    /// Somebody said so; else that is where it lay.
+    pub moved: bool,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// What will be done.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RestorePlan {
+    /// The data directory, links resolved.
+    pub target: PathBuf,
+    /// Tablespaces.
+    pub tablespaces: Vec<TablespacePlan>,
+    /// What the snapshot says of its cluster.
+    pub facts: ClusterFacts,
+    /// What its pg_control says.
+    pub control: ControlFile,
+    /// Files to write, as the manifest counts them.
+    pub files: u64,
+    /// Their bytes, holes included.
+    pub bytes: u64,
+    /// Settings at the end of postgresql.auto.conf.
+    pub settings: Vec<(String, Vec<u8>)>,
+    /// The signal file, if there is one.
+    pub signal: Option<&'static str>,
+    /// The snapshot's WAL.
+    pub wal_ranges: Vec<WalRange>,
+    /// What deserves a look, a line each.
+    pub warnings: Vec<String>,
+    pub(super) control_bytes: Vec<u8>,
+}
+
+/// Plans a restore and checks all that can be checked before it.
+///
+/// # Errors
+/// Why it can't be done; nothing was written.
+pub fn prepare(snapshot: &Snapshot<'_>, options: &RestoreOptions) -> Result<RestorePlan, RestoreError> {
+    let facts = facts_of(snapshot)?;
+    let (control, control_bytes) = control_of(&facts)?;
+    check_label(&facts, &control)?;
+    let target = resolve(&options.to)?;
+    let sizes = Sizes::of(snapshot)?;
+    let tablespaces = map_tablespaces(&facts, options, &sizes)?;
+    check_apart(std::iter::once(target.as_path()).chain(tablespaces.iter().map(|t| t.place.as_path())))?;
+    check_free(&target)?;
+    for space in &tablespaces {
+        check_free(&space.place).map_err(|e| unless_named(space, e))?;
+    }
+    let places = tablespaces.iter().map(|t| (t.place.as_path(), t.bytes));
+    check_space(std::iter::once((target.as_path(), sizes.inside(&tablespaces))).chain(places))?;
+    let (signal, settings) = settings_of(options)?;
+    let mut plan = RestorePlan {
+        warnings: Vec::new(),
+        wal_ranges: if options.wal_ranges.is_empty() { own_range(&facts) } else { options.wal_ranges.clone() },
+        target,
+        tablespaces,
+        files: sizes.files,
+        bytes: sizes.all,
+        settings,
+        signal,
+        control,
+        control_bytes,
+        facts,
+    };
+    plan.warnings = super::warnings::of(&plan, snapshot, options)?;
+    Ok(plan)
+}
+
+/// What a snapshot says of its cluster.
+///
+/// # Errors
+/// If it says nothing that can be read.
+pub fn facts_of(snapshot: &Snapshot<'_>) -> Result<ClusterFacts, RestoreError> {
+    serde_json::from_value(snapshot.meta().extra.clone())
+        .map_err(|e| RestoreError::Corrupt { path: "the facts about its cluster".into(), why: e.to_string() })
+}
+
+/// pg_control as it was read, and what it says.
+fn control_of(facts: &ClusterFacts) -> Result<(ControlFile, Vec<u8>), RestoreError> {
+    let corrupt = |why: String| RestoreError::Corrupt { path: "global/pg_control".into(), why };
+    let mut bytes = unhex(&facts.control_file).ok_or_else(|| corrupt("it is not in hex".into()))?;
+    if bytes.len() > FILE_SIZE {
+        return Err(corrupt("it is too long".into()));
+    }
+    bytes.resize(FILE_SIZE, 0);
+    let control = ControlFile::parse(&bytes).map_err(|e| match e {
+        ControlFileError::UnknownVersion { .. } | ControlFileError::ByteSwapped { .. } => RestoreError::Unknown(e.to_string()),
+        e => corrupt(e.to_string()),
+    })?;
+    if control.system_identifier != facts.system_identifier {
+        return Err(corrupt("it is another cluster's".into()));
+    }
+    Ok((control, bytes))
+}
+
+/// Without its label a restore comes up from a later checkpoint, on pages that are older: silently wrong.
+fn check_label(facts: &ClusterFacts, control: &ControlFile) -> Result<(), RestoreError> {
+    let corrupt = |why: String| RestoreError::Corrupt { path: "backup_label".into(), why };
+    let Some(text) = &facts.backup_label else {
+        let stopped = facts.offline && control.state.is_shut_down();
+        return if stopped { Ok(()) } else { Err(corrupt("it is missing, and the server ran during the backup".into())) };
+    };
+    let label = BackupLabel::parse(text.as_bytes(), facts.segment_size).map_err(|e| corrupt(e.to_string()))?;
+    if (label.start, label.timeline) == (facts.start_lsn, facts.start_timeline) {
+        Ok(())
+    } else {
+        Err(corrupt(format!("it starts at {} on timeline {}, the snapshot elsewhere", label.start, label.timeline)))
+    }
+}
+
+/// An original place that is taken is no mistake of the user's: what to do is another thing.
+fn unless_named(space: &TablespacePlan, source: RestoreError) -> RestoreError {
+    if space.moved {
+        return source;
+    }
+    RestoreError::TablespaceOccupied { oid: space.oid, name: called(space), place: space.place.clone(), source: Box::new(source) }
+}
+
+fn called(space: &TablespacePlan) -> String {
+    space.name.clone().unwrap_or_else(|| space.oid.to_string())
+}
+
+/// Bytes by folder of the manifest.
+struct Sizes {
+    folders: Vec<(Vec<u8>, u64)>,
+    files: u64,
+    all: u64,
+}
+
+impl Sizes {
+    fn of(snapshot: &Snapshot<'_>) -> Result<Sizes, RestoreError> {
+        let mut sizes = Sizes { folders: Vec::new(), files: 0, all: 0 };
+        for (folder, child) in snapshot.folders()? {
+            sizes.folders.push((folder.path.clone(), child.bytes));
+            sizes.files += u64::from(child.files);
+            sizes.all = sizes.all.saturating_add(child.bytes);
+        }
+        Ok(sizes)
+    }
+
+    fn below(&self, path: &[u8]) -> u64 {
+        let inside = |p: &[u8]| p.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+        self.folders.iter().filter(|(p, _)| inside(p)).map(|(_, bytes)| bytes).fold(0, |a, b| a.saturating_add(*b))
+    }
+
+    /// What lies in the data directory itself.
+    fn inside(&self, tablespaces: &[TablespacePlan]) -> u64 {
+        tablespaces.iter().fold(self.all, |left, t| left.saturating_sub(t.bytes))
+    }
+}
+
+fn map_tablespaces(facts: &ClusterFacts, options: &RestoreOptions, sizes: &Sizes) -> Result<Vec<TablespacePlan>, RestoreError> {
+    let mut named: BTreeMap<u32, &Path> = BTreeMap::new();
+    for (wanted, place) in &options.tablespaces {
+        let is_it = |t: &&TablespaceFact| t.oid.to_string() == *wanted || t.name.as_ref() == Some(wanted);
+        let known = || facts.tablespaces.iter().map(|t| t.name.clone().unwrap_or_else(|| t.oid.to_string())).collect();
+        let Some(found) = facts.tablespaces.iter().find(is_it) else {
+            return Err(RestoreError::UnknownTablespace { wanted: wanted.clone(), known: known() });
+        };
+        named.insert(found.oid, place);
+    }
+    let mut plans: Vec<TablespacePlan> = Vec::new();
+    for fact in &facts.tablespaces {
+        let original = original_place(fact)?;
+        let (place, moved) = match (named.get(&fact.oid), &options.tablespace_root) {
+            (Some(place), _) => (resolve(place)?, true),
+            (None, Some(root)) => (resolve(&root.join(fact.oid.to_string()))?, true),
+            (None, None) if original.is_absolute() => (resolve(&original)?, false),
+            (None, None) => {
+                return Err(RestoreError::BadPlace { what: show(original.as_os_str().as_bytes()), why: "it is no absolute path" });
+            }
+        };
+        if plans.iter().any(|t| t.oid == fact.oid) {
+            return Err(RestoreError::corrupt(b"pg_tblspc", format!("tablespace {} is named twice", fact.oid)));
+        }
+        let bytes = sizes.below(format!("pg_tblspc/{}", fact.oid).as_bytes());
+        plans.push(TablespacePlan { oid: fact.oid, name: fact.name.clone(), original, place, moved, bytes });
+    }
+    Ok(plans)
+}
+
+/// Where a tablespace lay: the text of its link.
+fn original_place(fact: &TablespaceFact) -> Result<PathBuf, RestoreError> {
+    let bytes = match &fact.path_bytes {
+        Some(hex) => unhex(hex).ok_or_else(|| RestoreError::corrupt(b"pg_tblspc", "the place of a tablespace is not in hex"))?,
+        None => fact.path.clone().into_bytes(),
+    };
+    if bytes.contains(&0) {
+        return Err(RestoreError::corrupt(b"pg_tblspc", "the place of a tablespace is no path"));
+    }
+    Ok(PathBuf::from(OsStr::from_bytes(&bytes)))
+}
+
+fn own_range(facts: &ClusterFacts) -> Vec<WalRange> {
+    let range = WalRange { timeline: facts.start_timeline, start: facts.start_lsn, end: facts.stop_lsn };
+    if range.start < range.end { vec![range] } else { Vec::new() }
+}
+
+/// The signal file, and settings for the end of postgresql.auto.conf.
+type Told = (Option<&'static str>, Vec<(String, Vec<u8>)>);
+
+fn settings_of(options: &RestoreOptions) -> Result<Told, RestoreError> {
+    let text = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let (signal, mut settings) = match &options.recovery {
+        Recovery::Target { restore_command, settings: TargetSettings { target, inclusive, timeline, action } } => {
+            let recovery = RecoverySettings {
+                restore_command: restore_command.clone().into_bytes(),
+                target: target.clone(),
+                inclusive: *inclusive,
+                timeline: *timeline,
+                action: *action,
+            };
+            let all = recovery.settings().map_err(RestoreError::Recovery)?;
+            (Some("recovery.signal"), all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        }
+        Recovery::Standby { restore_command } => {
+            (Some("standby.signal"), vec![text("restore_command", restore_command), text("recovery_target_timeline", "latest")])
+        }
+        Recovery::AsItself | Recovery::None => (None, Vec::new()),
+    };
+    if options.archive_mode == ArchiveMode::Off {
+        settings.push(text("archive_mode", "off"));
+    }
+    settings.extend(options.settings.iter().map(|(name, value)| text(name, value)));
+    for (name, value) in &settings {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
+        if name.is_empty() || !name.bytes().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(RestoreError::BadSetting(name.clone()));
+        }
+        crate::pg::recovery::quote_setting(value).map_err(RestoreError::Recovery)?;
+    }
+    Ok((signal, settings))
+}
+
+impl fmt::Display for RestorePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let facts = &self.facts;
+        writeln!(f, "data directory  {}", self.target.display())?;
+        writeln!(f, "cluster         PostgreSQL {}, system identifier {}", facts.pg_version, facts.system_identifier)?;
+        writeln!(f, "backup          {} to {} ({})", facts.start_lsn, facts.stop_lsn, facts.stopped_at.for_people())?;
+        writeln!(f, "to write        {} files, {}", self.files, ByteSize(self.bytes))?;
+        for space in &self.tablespaces {
+            let moved = if !space.moved { String::new() } else { format!(" (was {})", space.original.display()) };
+            writeln!(f, "tablespace      {} -> {}{moved}", called(space), space.place.display())?;
+        }
+        let c = &self.control;
+        writeln!(
+            f,
+            "server          PostgreSQL {}, pages of {}, at least {} connections, {} workers, {} WAL senders, {} prepared transactions, \
+             {} locks a transaction",
+            facts.major,
+            c.blcksz,
+            c.max_connections,
+            c.max_worker_processes,
+            c.max_wal_senders,
+            c.max_prepared_transactions,
+            c.max_locks_per_transaction
+        )?;
+        writeln!(f, "signal file     {}", self.signal.unwrap_or("none"))?;
+        for (name, value) in &self.settings {
+            writeln!(f, "setting         {name} = '{}'", show(value))?;
+        }
+        Ok(())
+    }
+}
