@@ -22,6 +22,19 @@ fn init(host: &Host) -> Outcome {
     host.pgcairn(["init", "--repo", "repo", "--passphrase-file", "pw", "--test-kdf"])
 }
 
+/// The value of a line of postgresql.conf, as the server reads it.
+fn setting(line: &str) -> String {
+    let value = line.split_once(" = '").and_then(|(_, v)| v.strip_suffix('\'')).unwrap();
+    value.replace("''", "'").replace(r"\\", r"\")
+}
+
+/// Runs a line as the server does, with nothing in its environment.
+fn shell(line: &str, folder: &Path) -> Outcome {
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.arg("-c").arg(line).env_clear().current_dir(folder);
+    Outcome::of(shell)
+}
+
 /// The names of what lies in a folder; none if it is not there.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
@@ -51,18 +64,15 @@ fn init_prints_the_lines_for_the_server() {
         let odd = format!("{home}/it's 100 % odd");
         let made = host.pgcairn(["init", "--no-encryption", "--repo", &odd, "--cluster", "shop"]).ok();
         let made = made.prints("Not encrypted").prints("wal_level = replica\narchive_mode = on\n");
-        let line = made.stdout.lines().find_map(|l| l.strip_prefix("archive_command = ")).unwrap().to_owned();
-        // As the server reads it: out of the quotes, `%p` filled in, to a shell with nothing in its environment.
-        let value = line.strip_prefix('\'').and_then(|l| l.strip_suffix('\'')).unwrap().replace("''", "'").replace(r"\\", r"\");
+        let line = made.stdout.lines().find(|l| l.starts_with("archive_command = ")).unwrap();
+        let value = setting(line);
         assert!(value.starts_with('/') && value.ends_with(" archive-push %p"), "{value}");
         let listing = value.replace("archive-push %p", "list").replace("%%", "%");
-        let mut shell = std::process::Command::new("/bin/sh");
-        shell.arg("-c").arg(&listing).env_clear().current_dir("/");
-        Outcome::of(shell).ok().says("no snapshots of cluster shop yet");
+        shell(&listing, "/".as_ref()).ok().says("no snapshots of cluster shop yet");
 
         let made = host.pgcairn(["init", "--json", "--repo", "other", "--no-encryption"]).ok().json();
         assert_eq!((&made["version"], &made["encryption"], &made["maintainer"]), (&1.into(), &"none".into(), &true.into()));
-        assert_eq!(made["clusters"][0]["cluster"], "main");
+        assert_eq!((&made["clusters"][0]["cluster"], &made["postgresql_conf"][1]), (&"main".into(), &"archive_mode = on".into()));
         for field in ["repository", "owner_key", "host_key", "slot"] {
             assert_eq!(made[field].as_str().unwrap().len(), 32, "{field}");
         }
@@ -81,7 +91,7 @@ fn a_configuration_file_that_says_it_all_needs_no_flags() {
         assert_eq!(lines.len(), 2);
         for (line, cluster) in lines.iter().zip(["x", "y"]) {
             let rest = format!(" --config {} --cluster {cluster} archive-push %p'", file.display());
-            assert!(line["archive_command"].as_str().unwrap().ends_with(&rest), "{line}");
+            assert!(line["postgresql_conf"][2].as_str().unwrap().ends_with(&rest), "{line}");
         }
         host.pgcairn(["list", "--config", "c.toml"]).ok();
     });
@@ -273,5 +283,221 @@ fn nobody_else_can_read_what_is_written() {
             }
         }
         assert!(seen > 8);
+    });
+}
+
+/// Segments 18 to 1C (hex) of a server of 18, of 1 MB each.
+const SEGMENTS: [(&str, &[u8]); 5] = [
+    ("000000010000000000000018", include_bytes!("fixtures/pg/18/000000010000000000000018.zst")),
+    ("000000010000000000000019", include_bytes!("fixtures/pg/18/000000010000000000000019.zst")),
+    ("00000001000000000000001A", include_bytes!("fixtures/pg/18/00000001000000000000001A.zst")),
+    ("00000001000000000000001B", include_bytes!("fixtures/pg/18/00000001000000000000001B.zst")),
+    ("00000001000000000000001C", include_bytes!("fixtures/pg/18/00000001000000000000001C.zst")),
+];
+
+/// What archive_command and restore_command see of a data directory: `data` in the host's home.
+fn data_directory(host: &Host) -> std::path::PathBuf {
+    let data = host.home().join("data");
+    std::fs::create_dir_all(data.join("global")).unwrap();
+    std::fs::create_dir_all(data.join("pg_wal")).unwrap();
+    let mut control = include_bytes!("fixtures/pg/18/pg_control").to_vec();
+    control.resize(8192, 0);
+    std::fs::write(data.join("global/pg_control"), control).unwrap();
+    for (name, zstd) in SEGMENTS {
+        std::fs::write(data.join("pg_wal").join(name), zstd::decode_all(zstd).unwrap()).unwrap();
+    }
+    data
+}
+
+/// Runs the program in the data directory, as the server does.
+fn in_data<A: AsRef<std::ffi::OsStr>>(host: &Host, arguments: impl IntoIterator<Item = A>) -> Outcome {
+    let mut command = host.command(["--repo", "../repo"]);
+    command.args(arguments).current_dir(host.home().join("data"));
+    Outcome::of(command)
+}
+
+fn push(host: &Host, segment: usize) -> Outcome {
+    in_data(host, ["archive-push", &format!("pg_wal/{}", SEGMENTS[segment].0)])
+}
+
+fn get(host: &Host, segment: usize) -> Outcome {
+    in_data(host, ["archive-get", SEGMENTS[segment].0, "pg_wal/RECOVERYXLOG"])
+}
+
+/// It must have failed in a way that a server doesn't take for the end of WAL.
+#[track_caller]
+fn above_125(outcome: Outcome) -> Outcome {
+    assert!(outcome.status.code().is_some_and(|code| code > 125), "{}", outcome.report());
+    outcome
+}
+
+#[test]
+fn wal_goes_in_and_out() {
+    ordinary(|| {
+        let host = with_repository();
+        let data = data_directory(&host);
+        let made = host.pgcairn(["init", "--repo", "by line", "--no-encryption", "--json"]).ok().json();
+        let line = setting(made["postgresql_conf"][2].as_str().unwrap());
+        shell(&line.replace("%p", "pg_wal/000000010000000000000018"), &data).ok();
+
+        let pushed = push(&host, 0).ok();
+        assert_eq!((pushed.stdout.as_str(), pushed.stderr.as_str()), ("", ""), "an archiver's log stays empty");
+        push(&host, 0).ok();
+        get(&host, 0).ok();
+        let segment = std::fs::read(data.join("pg_wal").join(SEGMENTS[0].0)).unwrap();
+        assert_eq!(std::fs::read(data.join("pg_wal/RECOVERYXLOG")).unwrap(), segment);
+
+        // Behind the last one there is nothing, and that is proven.
+        std::fs::remove_file(data.join("pg_wal/RECOVERYXLOG")).unwrap();
+        get(&host, 1).code(1);
+        in_data(&host, ["archive-get", "--rewind", "00000002.history", "pg_wal/RECOVERYHISTORY"]).code(1);
+        assert!(!data.join("pg_wal/RECOVERYXLOG").exists() && !data.join("pg_wal/RECOVERYHISTORY").exists());
+    });
+}
+
+#[test]
+fn a_push_fails_with_a_code_that_an_archiver_survives() {
+    ordinary(|| {
+        let host = with_repository();
+        let data = data_directory(&host);
+        push(&host, 0).ok();
+        let mut other = std::fs::read(data.join("pg_wal").join(SEGMENTS[0].0)).unwrap();
+        *other.last_mut().unwrap() ^= 1;
+        std::fs::create_dir(data.join("other")).unwrap();
+        std::fs::write(data.join("other").join(SEGMENTS[0].0), other).unwrap();
+        in_data(&host, ["archive-push", &format!("other/{}", SEGMENTS[0].0)]).code(1).says("other bytes");
+        for (arguments, code) in [
+            (&["archive-push"][..], 2),
+            (&["archive-push", "--bad", "x"], 2),
+            (&["archive-push", "-h", "pg_wal/x"], 2),
+            (&["archive-push", "pg_wal/no-segment"], 2),
+            (&["archive-push", "pg_wal/000000010000000000000077"], 4),
+            (&["archive-push", "--repo", "/nowhere", "pg_wal/000000010000000000000018"], 4),
+            (&["archive-push", "--config", "none", "pg_wal/000000010000000000000018"], 2),
+            (&["archive-push", "--state-dir", "new", "pg_wal/000000010000000000000018"], 1),
+        ] {
+            in_data(&host, arguments).code(code);
+        }
+        host.pgcairn(["archive-push", "--help"]).ok();
+    });
+}
+
+#[test]
+fn nothing_but_proven_absence_ends_a_recovery() {
+    ordinary(|| {
+        let host = with_repository();
+        let data = data_directory(&host);
+        for n in [0, 1, 3] {
+            push(&host, n).ok();
+        }
+        above_125(get(&host, 2)).says("is missing from the archive");
+        get(&host, 4).code(1);
+        let name = SEGMENTS[4].0;
+        let dest = "pg_wal/RECOVERYXLOG";
+        let fails = |arguments: &[&str]| drop(above_125(in_data(&host, arguments)));
+        // Wrong usage, also in ways that print help.
+        fails(&["archive-get"]);
+        fails(&["archive-get", name]);
+        fails(&["archive-get", "--bad", name, dest]);
+        fails(&["archive-get", "-h", name, dest]);
+        fails(&["--version", "archive-get", name, dest]);
+        fails(&["archive-get", "no-segment", dest]);
+        fails(&["archive-get", "--jobs", "none", name, dest]);
+        use std::os::unix::ffi::OsStrExt;
+        above_125(in_data(&host, ["archive-get".as_ref(), std::ffi::OsStr::from_bytes(b"\xff"), dest.as_ref()]));
+        // Wrong configuration: file, repository, cluster, system identifier.
+        fails(&["archive-get", "--config", "none", name, dest]);
+        std::fs::write(data.join("bad.toml"), "x = [").unwrap();
+        fails(&["archive-get", "--config", "bad.toml", name, dest]);
+        fails(&["archive-get", "--repo", "/nowhere", name, dest]);
+        fails(&["archive-get", "--repo", "..", name, dest]);
+        fails(&["archive-get", "--cluster", "mian", name, dest]);
+        fails(&["archive-get", "--cluster", "A B", name, dest]);
+        fails(&["archive-get", "--system-identifier", "42", name, dest]);
+        // No key, a wrong key.
+        fails(&["archive-get", "--state-dir", "new", name, dest]);
+        std::fs::write(data.join("wrong"), "wrong").unwrap();
+        fails(&["archive-get", "--state-dir", "new", "--passphrase-file", "wrong", name, dest]);
+        fails(&["archive-get", "--state-dir", "new", "--passphrase-file", "/nowhere", name, dest]);
+        // A destination that can't be written.
+        fails(&["archive-get", SEGMENTS[0].0, "no/such/folder"]);
+        // With the passphrase alone, without a state that it could keep anything in.
+        in_data(&host, ["archive-get", "--state-dir", "/proc/x", "--passphrase-file", "../pw", SEGMENTS[0].0, dest]).ok();
+        assert_eq!(names(&host.home().join("repo/log")), ["0"]);
+        // Errors as JSON keep the code.
+        let error = above_125(in_data(&host, ["archive-get", "--json", SEGMENTS[2].0, dest])).json();
+        assert!(error["error"]["exit"].as_u64().unwrap() > 125);
+    });
+}
+
+#[test]
+fn damage_ends_no_recovery() {
+    ordinary(|| {
+        let host = with_repository();
+        data_directory(&host);
+        push(&host, 0).ok();
+        let mut found = Vec::new();
+        let mut folders = vec![host.home().join("repo/wal")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { found.push(path) }
+            }
+        }
+        let [object] = found.as_slice() else { panic!("{found:?}") };
+        let whole = std::fs::read(object).unwrap();
+        let put = |bytes: &[u8]| {
+            std::fs::remove_file(object).unwrap();
+            std::fs::write(object, bytes).unwrap();
+        };
+        for at in [0, 30, 100, 300, whole.len() / 2, whole.len() - 1] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            put(&bytes);
+            above_125(get(&host, 0));
+        }
+        put(&whole[..whole.len() / 2]);
+        above_125(get(&host, 0));
+        put(b"");
+        above_125(get(&host, 0));
+        put(&whole);
+        get(&host, 0).ok();
+        // The log is gone, or the disk is another one.
+        std::fs::remove_file(host.home().join("repo/log/0")).unwrap();
+        above_125(get(&host, 1));
+        std::fs::rename(host.home().join("repo"), host.home().join("away")).unwrap();
+        above_125(get(&host, 1));
+        std::fs::create_dir(host.home().join("repo")).unwrap();
+        above_125(get(&host, 1));
+    });
+}
+
+#[test]
+fn a_host_enrols_itself_with_its_first_write() {
+    ordinary(|| {
+        let host = with_repository();
+        data_directory(&host);
+        let other = |passphrase: bool, arguments: &[&str]| {
+            let mut command = host.command(["--repo", "../repo", "--state-dir", "../other"]);
+            command.args(arguments).current_dir(host.home().join("data"));
+            if passphrase {
+                command.env("PGCAIRN_PASSPHRASE", "correct horse");
+            }
+            Outcome::of(command)
+        };
+        let segment = format!("pg_wal/{}", SEGMENTS[0].0);
+        other(false, &["archive-push", &segment]).code(1).says("this host has no key");
+        other(true, &["list"]).ok();
+        other(true, &["archive-get", "00000002.history", "x"]).says("nothing is written");
+        assert_eq!(names(&host.home().join("repo/log")), ["0"]);
+        other(true, &["archive-push", &segment]).ok();
+        assert_eq!(names(&host.home().join("repo/log")), ["0", "1"], "one KEY entry");
+        other(false, &["archive-push", &segment]).ok();
+        other(false, &["list"]).ok();
+        other(true, &["archive-push", &segment]).ok();
+        assert_eq!(names(&host.home().join("repo/log")), ["0", "1"]);
+        let keys = host.home().join("other");
+        let host_file = std::fs::read_dir(&keys).unwrap().map(|e| e.unwrap().path().join("host.json")).find(|p| p.is_file()).unwrap();
+        assert_eq!(host_file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     });
 }

@@ -71,7 +71,7 @@ pub(super) struct Args {
 
 impl Args {
     /// The policy flags.
-    pub(super) fn keys(&self) -> ClusterKeys {
+    pub(super) fn cluster_keys(&self) -> ClusterKeys {
         ClusterKeys {
             pgdata: self.pgdata.clone(),
             dsn: self.dsn.clone(),
@@ -81,6 +81,17 @@ impl Args {
             trust_writers: self.trust_writers.clone(),
             ..ClusterKeys::default()
         }
+    }
+
+    fn labels(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let labels: BTreeMap<String, String> = self.label.iter().cloned().collect();
+        if labels.len() < self.label.len() {
+            return Err(Failure::usage("a label is given twice", "give each label one value"));
+        }
+        if labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > values::MAX_LABELS {
+            return Err(Failure::usage("the labels are too long", format!("all together may have {} bytes", values::MAX_LABELS)));
+        }
+        Ok(labels)
     }
 }
 
@@ -100,18 +111,19 @@ struct HeadJson {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
-    values::refuse_root("backup", args.allow_root)?;
+    context.refuse_root("backup", args.allow_root)?;
+    let labels = args.labels()?;
     let cluster = context.settings.cluster_to_write(None)?;
     let server = if args.offline { None } else { Some(conninfo(cluster.dsn.as_deref(), context)?) };
     let here = context.here(Some(&cluster), Need::Write)?;
     let opened = Arc::new(context.open(&here, Need::Write)?);
-    let Some(state) = &here.state else { return Err(Failure::refused("there is no state folder", "set PGCAIRN_STATE_DIR")) };
+    let state = here.state_to_write()?;
     let machine = MachineId::of_this_machine(state)?;
     tidy(context, &opened, state, &here.repository.url, &machine)?;
     let options = Options {
         cluster: cluster.name.clone(),
         pgdata: cluster.pgdata.clone(),
-        labels: args.label.iter().cloned().collect::<BTreeMap<_, _>>(),
+        labels,
         wal: if cluster.wal == WalMode::Copy { log::WalMode::Copy } else { log::WalMode::Archive },
         wal_timeout: cluster.wal_timeout,
         fast: !args.spread,

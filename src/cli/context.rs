@@ -1,5 +1,6 @@
 //! What a command stands on: settings, this host's state and cache, the repository.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::args::GlobalFlags;
@@ -35,12 +36,18 @@ impl Here {
     pub fn place<'a>(&'a self, progress: &'a dyn Progress) -> Place<'a> {
         Place { repository: &self.repository, state: self.state.as_ref(), cache: self.cache.clone(), progress }
     }
+
+    /// The state folder of who writes.
+    pub fn state_to_write(&self) -> Result<&StateDir, Failure> {
+        self.state.as_ref().ok_or_else(|| Failure::refused("this host has no state folder", "set PGCAIRN_STATE_DIR"))
+    }
 }
 
 impl Context {
     /// Reads configuration and environment. Nothing is created.
     pub fn load(flags: &GlobalFlags, cluster: ClusterKeys, cancel: Cancel) -> Result<Self, Failure> {
         let settings = Settings::load(&flags.overrides(cluster), &ProcessEnv)?;
+        limit_threads(settings.jobs);
         let shown = Shown { quiet: settings.quiet, verbose: settings.verbose, no_progress: settings.no_progress };
         let reporter = Reporter::on_stderr(shown);
         if let Some(file) = &settings.file {
@@ -85,6 +92,17 @@ impl Context {
         Ok(opened)
     }
 
+    /// Files of root's in the repository or the data directory would lock the server's user out.
+    pub fn refuse_root(&self, command: &str, allowed: bool) -> Result<(), Failure> {
+        if !nix::unistd::geteuid().is_root() || allowed {
+            return Ok(());
+        }
+        Err(Failure::refused(
+            format!("{command} is not run as root: files of root's would lock the server's user out"),
+            format!("run it as the server's user, for example `sudo -u postgres pgcairn {command} ...`, or say --allow-root"),
+        ))
+    }
+
     /// Opens the repository of whoever only looks.
     pub fn open_to_look(&self) -> Result<Opened, Failure> {
         let cluster = self.cluster_if_one()?;
@@ -99,5 +117,13 @@ impl Context {
             Err(ConfigError::Which { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// `--jobs` holds for the work that rayon spreads, too.
+fn limit_threads(jobs: NonZeroUsize) {
+    if std::thread::available_parallelism().ok() != Some(jobs) {
+        // An error says that the threads are there already: then they are as many as cores.
+        drop(rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build_global());
     }
 }

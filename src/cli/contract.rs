@@ -15,8 +15,10 @@ pub(super) struct Exit(u8);
 impl Exit {
     /// Done.
     pub(super) const DONE: Exit = Exit(0);
-    /// Done, with warnings that need a look.
+    /// Done, and something needs a look.
     pub(super) const LOOK: Exit = Exit(3);
+    /// `archive-get` alone: the file is proven absent.
+    pub(super) const ABSENT: Exit = Exit(1);
 
     /// As the exit code.
     pub(super) fn code(self) -> u8 {
@@ -56,6 +58,8 @@ impl Contract {
     /// Of a command.
     pub(super) fn of_command(command: &Command) -> Self {
         match command {
+            Command::ArchiveGet(_) => Contract::Get,
+            Command::ArchivePush(_) => Contract::Push,
             Command::Init(_) | Command::Backup(_) | Command::List | Command::Show(_) => Contract::Own,
         }
     }

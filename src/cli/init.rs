@@ -46,7 +46,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let mut settings = Vec::new();
     for name in &clusters {
         let command = OwnCommand::find(context, &here, name)?.line(&["archive-push", "%p"]);
-        settings.push(ClusterLines { cluster: name, archive_command: postgresql_conf::archive_command(&command) });
+        settings.push(ClusterLines { cluster: name, postgresql_conf: postgresql_conf::archiving(&command) });
     }
     let answer = Answer::new(&created, &here, &new, &settings);
     let out = &mut io::stdout().lock();
@@ -111,16 +111,15 @@ struct Answer<'a> {
     host_key: Option<String>,
     slot: &'a str,
     maintainer: bool,
-    wal_level: &'static str,
-    archive_mode: &'static str,
+    /// The lines of the one cluster that is meant; none where several are configured.
+    postgresql_conf: &'a [String],
     clusters: &'a [ClusterLines<'a>],
 }
 
 #[derive(Serialize)]
 struct ClusterLines<'a> {
     cluster: &'a str,
-    /// As it stands in postgresql.conf, quotes included.
-    archive_command: String,
+    postgresql_conf: [String; 3],
 }
 
 impl<'a> Answer<'a> {
@@ -138,8 +137,10 @@ impl<'a> Answer<'a> {
             host_key: created.opened.signer.as_ref().map(|key| key.id().to_string()),
             slot: &created.slot,
             maintainer: new.maintainer,
-            wal_level: "replica",
-            archive_mode: "on",
+            postgresql_conf: match clusters {
+                [one] => &one.postgresql_conf,
+                _ => &[],
+            },
             clusters,
         }
     }
@@ -179,8 +180,11 @@ impl<'a> Answer<'a> {
             writeln!(out, "\nFor cluster {}, these lines belong into postgresql.conf; restart the server afterwards:\n", lines.cluster)?;
             writeln!(
                 out,
-                "wal_level = {}\narchive_mode = {}\narchive_command = {}",
-                self.wal_level, self.archive_mode, lines.archive_command
+                "{}",
+                lines.postgresql_conf.join(
+                    "
+"
+                )
             )?;
         }
         out.flush()

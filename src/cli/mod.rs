@@ -8,12 +8,14 @@
 //! - `context.rs`: settings, state, cache and repository of a command · `clusters.rs`: whose snapshots are meant
 //! - `failure.rs`: any layer's error, on its way to the exit
 //! - `output/`: how things are shown
-//! - `archived.rs`: which segments the archive holds
+//! - `archived.rs`: which segments the archive holds · `tail.rs`: the log as the archive asks for it
 //! - `own_command.rs`: this program as a command that works anywhere · `postgresql_conf.rs`: values for that file
 //! - one file a command: its arguments, its call, its answer
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod archive_get;
+mod archive_push;
 mod archived;
 mod args;
 mod backup;
@@ -28,6 +30,7 @@ mod own_command;
 mod postgresql_conf;
 mod process;
 mod show;
+mod tail;
 
 use std::ffi::OsString;
 use std::io;
@@ -108,6 +111,8 @@ impl Command {
         match self {
             Command::Init(args) => init::run(context, args),
             Command::Backup(args) => backup::run(context, args),
+            Command::ArchivePush(args) => archive_push::run(context, args),
+            Command::ArchiveGet(args) => archive_get::run(context, args),
             Command::List => list::run(context),
             Command::Show(args) => show::run(context, args),
         }

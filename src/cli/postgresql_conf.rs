@@ -1,11 +1,16 @@
-//! Values as they stand in postgresql.conf.
+//! Lines of postgresql.conf.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+/// The lines that make a server archive by this command.
+pub(super) fn archiving(command: &OsStr) -> [String; 3] {
+    ["wal_level = replica".into(), "archive_mode = on".into(), format!("archive_command = {}", quoted(command))]
+}
+
 /// A text in quotes, as `GUC_scanstr` reads it (utils/misc/guc-file.l): quotes doubled, backslashes and control
 /// characters escaped; bytes that are no UTF-8 in octal, so that the line is text whatever a path holds.
-pub(super) fn archive_command(command: &OsStr) -> String {
+pub(super) fn quoted(command: &OsStr) -> String {
     let mut text = String::from("'");
     for chunk in command.as_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -35,7 +40,7 @@ mod tests {
             ("/größe".as_bytes(), "'/größe'"),
             (b"a\nb\tc\xff", r"'a\nb\011c\377'"),
         ] {
-            assert_eq!(archive_command(OsStr::from_bytes(command)), expected);
+            assert_eq!(quoted(OsStr::from_bytes(command)), expected);
         }
     }
 }

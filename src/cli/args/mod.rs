@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{backup, init, show};
+use super::{archive_get, archive_push, backup, init, show};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -35,6 +35,10 @@ pub(super) enum Command {
     Init(init::Args),
     /// Take a snapshot of a cluster
     Backup(backup::Args),
+    /// Archive a WAL file: archive_command = 'pgcairn archive-push %p'
+    ArchivePush(archive_push::Args),
+    /// Fetch a WAL file: restore_command = 'pgcairn archive-get %f "%p"'
+    ArchiveGet(archive_get::Args),
     /// List the snapshots, newest last
     List,
     /// Show one snapshot in full
@@ -45,8 +49,9 @@ impl Command {
     /// The policy flags that it was given.
     pub(super) fn cluster_keys(&self) -> ClusterKeys {
         match self {
-            Command::Backup(args) => args.keys(),
-            Command::Init(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
+            Command::Backup(args) => args.cluster_keys(),
+            Command::ArchivePush(args) => args.cluster_keys(),
+            Command::Init(_) | Command::ArchiveGet(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::cli::failure::Failure;
 use crate::units::{KeyId, parse_duration};
 
 /// A number of threads.
@@ -12,7 +11,10 @@ pub fn jobs(text: &str) -> Result<NonZeroUsize, String> {
     jobs.ok_or_else(|| "a number of threads from 1 to 1024 is expected".into())
 }
 
-/// `key=value`.
+/// The most that labels may have together, in bytes: they stand in one entry of the log, with all else.
+pub const MAX_LABELS: usize = 4096;
+
+/// `key=value`: what the log would refuse is refused before hours of work.
 pub fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !text.chars().any(char::is_control) && key.len() <= 128 && value.len() <= 1024 => {
@@ -32,15 +34,17 @@ pub fn key_id(text: &str) -> Result<KeyId, String> {
     text.parse().map_err(|e: crate::units::ParseIdError| e.to_string())
 }
 
-/// What root must not do by accident: files of the repository and the state would be root's.
-pub(in crate::cli) fn refuse_root(command: &str, allowed: bool) -> Result<(), Failure> {
-    if nix::unistd::geteuid().is_root() && !allowed {
-        return Err(Failure::refused(
-            format!("{command} is run by root"),
-            format!(
-                "run it as the operating system user of the server, such as postgres (--allow-root if you mean it: {command} --allow-root)"
-            ),
-        ));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_checked_before_anything_is_done() {
+        let pair = |k: &str, v: &str| Ok((k.to_owned(), v.to_owned()));
+        assert_eq!(label("why=a=b"), pair("why", "a=b"));
+        assert_eq!(label("day="), pair("day", ""));
+        for bad in ["", "x", "=y", "a=b\nc", &format!("a={}", "x".repeat(1025)), &format!("{}=a", "x".repeat(129))] {
+            assert!(label(bad).is_err(), "{bad:?}");
+        }
     }
-    Ok(())
 }

@@ -1,0 +1,82 @@
+//! `archive-get`: for `restore_command`. Exit code 1 says that the server has reached the end of WAL, and nothing else
+//! may end with it.
+
+use std::path::{Path, PathBuf};
+
+use super::context::Context;
+use super::contract::Exit;
+use super::failure::Failure;
+use super::tail::OpenedTail;
+use crate::archive::{self, GetContext, Got};
+use crate::backup::checks::read_control;
+use crate::backup::source::Disk;
+use crate::host::access::{Need, Opened};
+use crate::repo::log::ClusterId;
+use crate::repo::wal::WalAddress;
+use crate::units::Progress;
+
+/// Arguments of `archive-get`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The file's name: %f in restore_command
+    name: String,
+    /// Where it goes: %p in restore_command
+    dest: PathBuf,
+    /// Whose WAL is wanted, where the cluster's name stood for several [default: the newest]
+    #[arg(long, value_name = "N")]
+    system_identifier: Option<u64>,
+    /// For pg_rewind, which asks backwards: fetch nothing ahead, remember nothing
+    #[arg(long)]
+    rewind: bool,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    let cluster = context.settings.cluster(None)?;
+    let here = context.here(Some(&cluster), Need::Read)?;
+    let opened = context.open(&here, Need::Read)?;
+    let system_identifier = identifier(&opened, &cluster.name, args.system_identifier, cluster.pgdata.as_deref())?;
+    let tail = OpenedTail::new(&opened, &cluster.name);
+    let get = GetContext { site: tail.site(), opening: opened.reader()?, system_identifier };
+    match archive::get(&get, &args.name, &args.dest)? {
+        Got::Delivered { warnings, .. } => {
+            for warning in &warnings {
+                context.reporter.warn(warning);
+            }
+            Ok(Exit::DONE)
+        }
+        Got::Absent => {
+            context.reporter.detail(&format!("{} is not in the archive, nor anything behind it", args.name));
+            Ok(Exit::ABSENT)
+        }
+    }
+}
+
+/// Whose WAL is wanted. Of a cluster that the repository doesn't know nothing is absent: its name may be misspelt.
+fn identifier(opened: &Opened, cluster: &str, given: Option<u64>, pgdata: Option<&Path>) -> Result<u64, Failure> {
+    let unknown = |what: String, cure: &str| Failure::refused(what, cure);
+    let newest = opened.view().fold.clusters.get(cluster).map(|begin| begin.system_identifier);
+    // Before the first backup only the server knows.
+    let own = || read_control(&Disk, pgdata.unwrap_or(Path::new("."))).ok().map(|(control, _)| control.system_identifier);
+    let Some(wanted) = given.or(newest).or_else(own) else {
+        return Err(unknown(
+            format!("the repository knows no cluster {cluster}"),
+            "check --cluster; --system-identifier says whose WAL is wanted",
+        ));
+    };
+    let id = ClusterId { name: cluster.to_owned(), system_identifier: wanted };
+    let in_log = newest == Some(wanted) || opened.view().fold.sessions.values().any(|s| s.cluster.as_ref() == Some(&id));
+    if in_log || has_wal(opened, &id)? {
+        Ok(wanted)
+    } else {
+        Err(unknown(
+            format!("the repository holds nothing of cluster {cluster} with system identifier {wanted}"),
+            "check --cluster and --system-identifier; `pgcairn list` shows which clusters there are",
+        ))
+    }
+}
+
+/// Is there any file of it in the archive?
+fn has_wal(opened: &Opened, cluster: &ClusterId) -> Result<bool, Failure> {
+    let root = WalAddress::root(&opened.sealing.cluster_key(&cluster.name), cluster.system_identifier)?;
+    Ok(!opened.backend.list_sorted(Some(&root))?.is_empty())
+}

@@ -1,0 +1,50 @@
+//! `archive-push`: for `archive_command`.
+
+use std::path::{Path, PathBuf};
+
+use super::context::Context;
+use super::contract::Exit;
+use super::failure::Failure;
+use super::tail::OpenedTail;
+use crate::archive::{self, PushContext};
+use crate::codec;
+use crate::host::access::Need;
+use crate::host::config::ClusterKeys;
+use crate::units::{ByteSize, Progress};
+
+/// Arguments of `archive-push`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The file: %p in archive_command
+    path: PathBuf,
+    /// Data directory [default: the working folder, in which the server runs archive_command]
+    #[arg(long, value_name = "DIR")]
+    pgdata: Option<PathBuf>,
+    /// Run as root all the same
+    #[arg(long)]
+    allow_root: bool,
+}
+
+impl Args {
+    pub(super) fn cluster_keys(&self) -> ClusterKeys {
+        ClusterKeys { pgdata: self.pgdata.clone(), ..ClusterKeys::default() }
+    }
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    context.refuse_root("archive-push", args.allow_root)?;
+    let cluster = context.settings.cluster_to_write(None)?;
+    let here = context.here(Some(&cluster), Need::Write)?;
+    let opened = context.open(&here, Need::Write)?;
+    let tail = OpenedTail::new(&opened, &cluster.name);
+    let pgdata = cluster.pgdata.as_deref().unwrap_or(Path::new("."));
+    let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata, level: codec::DENSE };
+    let pushed = archive::push(&push, &args.path)?;
+    opened.settle(&here.place(&context.reporter));
+    for warning in &pushed.warnings {
+        context.reporter.warn(warning);
+    }
+    let how = if pushed.already_there { "was there already".into() } else { format!("stored in {}", ByteSize(pushed.stored)) };
+    context.reporter.detail(&format!("{}: {how}", pushed.name));
+    Ok(Exit::DONE)
+}

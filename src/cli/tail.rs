@@ -1,0 +1,39 @@
+//! The log, as the archive asks for it.
+
+use crate::archive::{LogTail, Rights, Site, TailFailure};
+use crate::host::access::Opened;
+
+/// The log of an open repository, with an eye on one cluster.
+pub(super) struct OpenedTail<'a> {
+    opened: &'a Opened,
+    cluster: &'a str,
+}
+
+impl<'a> OpenedTail<'a> {
+    /// Of this cluster.
+    pub fn new(opened: &'a Opened, cluster: &'a str) -> Self {
+        OpenedTail { opened, cluster }
+    }
+
+    /// The cluster's archive.
+    pub fn site(&'a self) -> Site<'a> {
+        Site {
+            backend: self.opened.backend.as_ref(),
+            repository: self.opened.format.repository,
+            sealing: &self.opened.sealing,
+            cluster: self.cluster,
+            tail: self,
+        }
+    }
+}
+
+impl LogTail for OpenedTail<'_> {
+    fn known(&self) -> Rights {
+        Rights::of(&self.opened.view(), self.cluster)
+    }
+
+    fn read_on(&self) -> Result<Rights, TailFailure> {
+        self.opened.refresh().map_err(|e| TailFailure(Box::new(e)))?;
+        Ok(self.known())
+    }
+}
