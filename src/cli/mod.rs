@@ -29,6 +29,7 @@ pub mod output;
 mod own_command;
 mod postgresql_conf;
 mod process;
+mod restore;
 mod show;
 mod tail;
 
@@ -115,6 +116,7 @@ impl Command {
             Command::ArchiveGet(args) => archive_get::run(context, args),
             Command::List => list::run(context),
             Command::Show(args) => show::run(context, args),
+            Command::Restore(args) => restore::run(context, args),
         }
     }
 }

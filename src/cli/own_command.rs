@@ -75,6 +75,15 @@ impl OwnCommand {
         Ok(OwnCommand { words })
     }
 
+    /// The same with the key of another state folder, and without a key file or passphrase.
+    pub fn with_state(mut self, folder: &Path) -> Self {
+        if let Some(at) = self.words.iter().position(|w| w == "--state-dir") {
+            self.words.drain(at..(at + 2).min(self.words.len()));
+        }
+        self.words.extend([OsString::from("--state-dir"), folder.as_os_str().to_owned()]);
+        self
+    }
+
     /// As a line for a shell in a setting of the server: `%` doubled in our own words, `more` as it is.
     pub fn line(&self, more: &[&str]) -> OsString {
         let mut line = Vec::new();

@@ -56,7 +56,8 @@ pub struct TestFolder {
     pub files: Vec<TestFile>,
 }
 
-pub fn folder(path: &str, files: Vec<TestFile>) -> TestFolder {
+pub fn folder(path: &str, mut files: Vec<TestFile>) -> TestFolder {
+    files.sort_by(|a, b| a.name.cmp(&b.name));
     TestFolder { path: path.into(), mode: 0o700, files }
 }
 

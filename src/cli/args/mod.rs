@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive_get, archive_push, backup, init, show};
+use super::{archive_get, archive_push, backup, init, restore, show};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -43,6 +43,8 @@ pub(super) enum Command {
     List,
     /// Show one snapshot in full
     Show(show::Args),
+    /// Make a data directory out of a snapshot, up to any point in time
+    Restore(restore::Args),
 }
 
 impl Command {
@@ -51,7 +53,7 @@ impl Command {
         match self {
             Command::Backup(args) => args.cluster_keys(),
             Command::ArchivePush(args) => args.cluster_keys(),
-            Command::Init(_) | Command::ArchiveGet(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
+            Command::Init(_) | Command::ArchiveGet(_) | Command::List | Command::Show(_) | Command::Restore(_) => ClusterKeys::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::enrol;
 use super::log_store::{BackendLog, TableSealer};
 use crate::crypt::sign::{PublicKey, SigningKey};
 use crate::crypt::slot::{self, Slot, SlotKind, Unlock};
-use crate::crypt::{ContentSecret, Opening, Root, Sealing, Secret};
+use crate::crypt::{ContentSecret, Opening, Root, Sealing, Secret, secret};
 use crate::host::HostError;
 use crate::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
 use crate::host::paths::StateDir;
@@ -59,6 +59,8 @@ pub struct Opened {
     pub opening: Option<Opening>,
     /// This host's own key, if it is enrolled.
     pub signer: Option<SigningKey>,
+    /// What another state folder would need to open it as this one does.
+    pub keys: HostKeys,
     /// What this host remembers of it.
     pub state: Option<RepositoryState>,
     /// The folder of this host's caches, if there is one.
@@ -116,7 +118,18 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
         return Err(HostError::Another { place: shown });
     }
     let owner = root.owner_public().clone();
-    let mut opened = assemble(backend, shown, format, owner, root.sealing(), Some(root.opening()), None, state, cache)?;
+    let mut opened = assemble(
+        backend,
+        shown,
+        format,
+        owner,
+        root.sealing(),
+        Some(root.opening()),
+        None,
+        enrol::host_keys(&root, &secret::random()?),
+        state,
+        cache,
+    )?;
     opened.remember(place)?;
     if need == Need::Write {
         enrol::enrol(&mut opened, &root)?;
@@ -148,7 +161,7 @@ fn with_host_keys(
     };
     let opening = Opening::new(format.domain, content, &id_key, &table_key);
     let sealing = opening.sealing.clone();
-    assemble(backend, shown, format, owner, sealing, Some(opening), Some(signer), state, cache)
+    assemble(backend, shown, format, owner, sealing, Some(opening), Some(signer), keys.clone(), state, cache)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -160,12 +173,13 @@ fn assemble(
     sealing: Sealing,
     opening: Option<Opening>,
     signer: Option<SigningKey>,
+    keys: HostKeys,
     state: Option<RepositoryState>,
     cache: Option<PathBuf>,
 ) -> Result<Opened, HostError> {
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
     let view = load(&parts.log(), &shown, state.as_ref(), kept_log(cache.as_deref(), format.repository).as_deref())?;
-    Ok(Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder: cache }))
+    Ok(Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder: cache }))
 }
 
 /// What it takes to read and write the log.
@@ -197,6 +211,7 @@ pub(super) struct Role {
     pub sealing: Sealing,
     pub opening: Option<Opening>,
     pub signer: Option<SigningKey>,
+    pub keys: HostKeys,
     pub state: Option<RepositoryState>,
     pub cache_folder: Option<PathBuf>,
 }
@@ -288,9 +303,9 @@ fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str
 
 impl Opened {
     pub(super) fn of(parts: LogParts, view: LogView, role: Role) -> Self {
-        let Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder } = role;
+        let Role { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder } = role;
         let view = Mutex::new(view);
-        Opened { backend, shown, format, owner, sealing, opening, signer, state, cache_folder, parts, view }
+        Opened { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder, parts, view }
     }
 
     /// The log.

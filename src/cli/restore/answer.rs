@@ -1,0 +1,171 @@
+//! What `restore` says in the end.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::reach::Reached;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output::{answered, json};
+use crate::pg::recovery::TargetAction;
+use crate::repo::log::LiveCommit;
+use crate::restore::target::{Target, Wanted};
+use crate::restore::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, Restored};
+use crate::units::{ByteSize, TimelineId};
+
+/// A restore that is done.
+pub(super) struct Done<'a> {
+    pub commit: &'a LiveCommit,
+    pub plan: &'a RestorePlan,
+    pub restored: Restored,
+    pub wanted: &'a Wanted,
+    pub reached: &'a Reached,
+    pub options: &'a RestoreOptions,
+    pub key: Option<&'a Path>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: u32,
+    snapshot: &'a str,
+    to: String,
+    bytes: u64,
+    written_bytes: u64,
+    files: u64,
+    seconds: f64,
+    target: Option<TargetJson>,
+    archive_mode: &'static str,
+    start_command: String,
+    key_folder: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TargetJson {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    value: Option<String>,
+    inclusive: bool,
+    timeline: Option<TimelineId>,
+    action: &'static str,
+}
+
+fn target(done: &Done<'_>) -> Option<TargetJson> {
+    done.reached.settings()?;
+    let (kind, value) = match &done.wanted.target {
+        Target::End => ("end", None),
+        Target::Immediate => ("immediate", None),
+        Target::Time(time) => ("time", Some(time.to_string())),
+        Target::Lsn(lsn) => ("lsn", Some(lsn.to_string())),
+        Target::Xid(xid) => ("xid", Some(xid.to_string())),
+        Target::Name(name) => ("name", Some(name.clone())),
+    };
+    let action = match done.wanted.action {
+        TargetAction::Pause => "pause",
+        TargetAction::Promote => "promote",
+        TargetAction::Shutdown => "shutdown",
+    };
+    Some(TargetJson { kind, value, inclusive: done.wanted.inclusive, timeline: done.reached.timeline(), action })
+}
+
+/// How the server is started.
+fn start_command(plan: &RestorePlan) -> String {
+    let text = plan.target.display().to_string();
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+=:,@".contains(&b));
+    if plain { format!("pg_ctl -D {text} start") } else { format!("pg_ctl -D '{}' start", text.replace('\'', r"'\''")) }
+}
+
+/// Says what was done.
+pub(super) fn say(context: &Context, done: &Done<'_>) -> Result<(), Failure> {
+    let out = &mut io::stdout().lock();
+    answered(if context.settings.json { write_json(out, done) } else { write_text(out, done) })?;
+    Ok(())
+}
+
+fn write_json(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
+    let Restored { bytes, written_bytes, files, seconds } = done.restored;
+    json::write(
+        out,
+        &Answer {
+            version: 1,
+            snapshot: &done.commit.summary.id,
+            to: done.plan.target.display().to_string(),
+            bytes,
+            written_bytes,
+            files,
+            seconds,
+            target: target(done),
+            archive_mode: if done.options.archive_mode == ArchiveMode::Off { "off" } else { "preserve" },
+            start_command: start_command(done.plan),
+            key_folder: done.key.map(|k| k.display().to_string()),
+        },
+    )
+}
+
+fn write_text(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
+    let to = done.plan.target.display();
+    let r = &done.restored;
+    writeln!(out, "restored {} to {to}: {} in {} files, in {:.1} s", done.commit.summary.id, ByteSize(r.bytes), r.files, r.seconds)?;
+    for space in &done.plan.tablespaces {
+        let name = space.name.clone().unwrap_or_else(|| space.oid.to_string());
+        writeln!(out, "tablespace {name}: {}", space.place.display())?;
+    }
+    writeln!(out, "start it:  {}", start_command(done.plan))?;
+    match &done.options.recovery {
+        Recovery::Target { .. } if done.wanted.target == Target::End => {
+            writeln!(out, "it will replay WAL to the last complete record of the archive, and then be open for writing")?;
+        }
+        Recovery::Target { .. } => writeln!(out, "it will replay WAL to {}, and then {}", done.wanted.target, then(done.wanted.action))?,
+        Recovery::Standby { .. } => writeln!(out, "it will be a standby, fed by the archive; set primary_conninfo to stream")?,
+        Recovery::AsItself => writeln!(out, "it will replay the WAL that the snapshot holds, and then be open for writing")?,
+        Recovery::None => writeln!(out, "no recovery settings were written: set restore_command and recovery.signal before you start it")?,
+    }
+    match done.options.archive_mode {
+        ArchiveMode::Off => writeln!(
+            out,
+            "archiving is off in it (archive_mode = off at the end of postgresql.auto.conf); remove that line to turn it on, once no other server archives this cluster"
+        ),
+        ArchiveMode::Preserve => writeln!(out, "archiving is as in the cluster's own configuration: on, if it was on there"),
+    }
+}
+
+fn then(action: TargetAction) -> &'static str {
+    match action {
+        TargetAction::Pause => {
+            "pause, open for reading: look at it, then say SELECT pg_wal_replay_resume() to open it for writing, or restore again to another target"
+        }
+        TargetAction::Promote => "be open for writing on a new timeline",
+        TargetAction::Shutdown => "shut down",
+    }
+}
+
+/// Says what would be done.
+pub(super) fn show_plan(context: &Context, plan: &RestorePlan, commit: &LiveCommit, lines: &[String]) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Planned<'a> {
+        version: u32,
+        dry_run: bool,
+        snapshot: &'a str,
+        to: String,
+        bytes: u64,
+        files: u64,
+        explanation: &'a [String],
+        warnings: &'a [String],
+    }
+    let out = &mut io::stdout().lock();
+    let (snapshot, to) = (commit.summary.id.as_str(), plan.target.display().to_string());
+    let (bytes, files, warnings) = (plan.bytes, plan.files, plan.warnings.as_slice());
+    if context.settings.json {
+        answered(json::write(out, &Planned { version: 1, dry_run: true, snapshot, to, bytes, files, explanation: lines, warnings }))?;
+        return Ok(());
+    }
+    let write = |out: &mut dyn Write| {
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+        writeln!(out, "{plan}")
+    };
+    answered(write(out))?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! `restore`: a data directory out of the repository, and what its server is told.
+//!
+//! - `args.rs`: the arguments, and what is wanted by them
+//! - `reach.rs`: snapshots and archive of the cluster, and the choice among them
+//! - `command.rs`: the restore_command, and the key that it will find
+//! - `answer.rs`: what is said in the end
+
+mod answer;
+mod args;
+mod command;
+mod reach;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) use args::Args;
+
+use super::context::{Context, Here};
+use super::contract::Exit;
+use super::failure::Failure;
+use crate::host::access::{Need, OpenSession, Opened};
+use crate::host::lock::FileLock;
+use crate::host::machine::MachineId;
+use crate::repo::log::{Begin, LiveCommit};
+use crate::repo::pack::Place;
+use crate::repo::structure::Snapshot;
+use crate::restore::{self, ArchiveMode, Recovery, RestoreOptions, RestorePlan};
+use crate::units::ids::hex;
+use crate::units::{Progress, Timestamp};
+use answer::Done;
+use command::GetCommand;
+use reach::Reached;
+
+/// How long the trial of the restore_command may take.
+const TRIAL: Duration = Duration::from_secs(120);
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    let wanted = args.wanted()?;
+    let cluster = context.cluster_if_one()?;
+    let here = context.here(cluster.as_ref(), Need::Read)?;
+    let opened = Arc::new(context.open(&here, Need::Read)?);
+    say_age(context, &opened, args)?;
+    let reached = reach::reach(context, &opened, args, &wanted)?;
+    let commit = reached.commit.clone();
+    // The session is held as long as anything is read: nothing of the snapshot can be swept meanwhile.
+    let session = begin(context, &opened, &here, &reached)?;
+    let opening = opened.reader()?;
+    let place = Place {
+        pack: commit.root.place.pack,
+        blob: commit.root.place.blob,
+        position: u16::try_from(commit.root.place.position).unwrap_or(u16::MAX),
+    };
+    let packs = {
+        let view = opened.view();
+        opened.packs_of(&view.fold, &commit)
+    };
+    let snapshot = Snapshot::open(&packs, opening, commit.root.chunk.short(), place, commit.root.digest)?;
+    let own = cluster.as_ref().and_then(|c| c.pgdata.as_deref());
+    let mut get = GetCommand::find(context, &here, &opened, args, &commit)?;
+    let options = options(args, &reached, &get, own)?;
+    let plan = restore::prepare(&snapshot, &options)?;
+    let lines = reached.lines();
+    if args.dry_run {
+        answer::show_plan(context, &plan, &commit, &lines)?;
+        return Ok(Exit::DONE);
+    }
+    lines.iter().for_each(|line| context.reporter.info(line));
+    reached.warnings().iter().chain(&plan.warnings).for_each(|line| context.reporter.warn(line));
+    let lock = FileLock::for_target(&args.to)?;
+    let restored = restore::execute(&plan, &snapshot, &packs, opening, context.settings.jobs.get(), &context.reporter, &context.cancel)?;
+    get.place_key(context, &opened, &plan.target)?;
+    drop(lock);
+    let trial = try_command(context, &plan, &options, &commit);
+    if let Some(session) = session.and_then(Arc::into_inner) {
+        // A session that can't be ended now is ended when its lock is found free.
+        let _ = session.abort();
+    }
+    opened.settle(&here.place(&context.reporter));
+    context.reporter.phase("", None);
+    let done =
+        Done { commit: &commit, plan: &plan, restored, wanted: &wanted, reached: &reached, options: &options, key: get.key_folder() };
+    answer::say(context, &done)?;
+    trial.map(|()| Exit::DONE)
+}
+
+/// How old what the repository says is; with `--expect`, that it is not older than what is known.
+fn say_age(context: &Context, opened: &Opened, args: &Args) -> Result<(), Failure> {
+    let view = opened.view();
+    if let Some(head) = &args.expect {
+        opened.log().check_remembered(&view, head)?;
+    }
+    let age = Timestamp::now().seconds_since(view.fold.newest_time).max(0.0) as u64;
+    let (newest, time) = (view.newest.number, view.fold.newest_time.for_people());
+    context
+        .reporter
+        .info(&format!("the repository's newest entry is log/{newest} of {time}, {} ago", super::output::progress::for_people(age)));
+    Ok(())
+}
+
+/// A session that reads, if this host can write one.
+fn begin(context: &Context, opened: &Arc<Opened>, here: &Here, reached: &Reached) -> Result<Option<Arc<OpenSession>>, Failure> {
+    let (Some(_), Some(state)) = (&opened.signer, &here.state) else { return Ok(None) };
+    let machine = MachineId::of_this_machine(state)?;
+    let begin = Begin { purpose: "restore".into(), machine: hex(machine.as_bytes()), reads: Some(reached.number), ..Begin::default() };
+    match OpenSession::begin(opened, &state.locks(), begin) {
+        Ok(session) => Ok(Some(Arc::new(session))),
+        Err(e) => {
+            context
+                .reporter
+                .warn(&format!("nothing can be written to the repository, so this restore is not announced there ({e}); it goes on"));
+            Ok(None)
+        }
+    }
+}
+
+fn options(args: &Args, reached: &Reached, get: &GetCommand, own: Option<&Path>) -> Result<RestoreOptions, Failure> {
+    let recovery = if args.no_recovery {
+        Recovery::None
+    } else if args.standby {
+        Recovery::Standby { restore_command: get.line()? }
+    } else {
+        match reached.settings() {
+            Some(settings) => Recovery::Target { restore_command: get.line()?, settings: settings.clone() },
+            None => Recovery::AsItself,
+        }
+    };
+    let to_own_place =
+        own.is_some_and(|own| restore::resolve(own).ok().is_some_and(|own| restore::resolve(&args.to).is_ok_and(|to| to == own)));
+    let archive_mode = match args.archive_mode {
+        Some(mode) => mode.into(),
+        None if args.standby || to_own_place => ArchiveMode::Preserve,
+        None => ArchiveMode::Off,
+    };
+    Ok(RestoreOptions {
+        to: args.to.clone(),
+        tablespaces: args.tablespace.clone(),
+        tablespace_root: args.tablespace_root.clone(),
+        recovery,
+        archive_mode,
+        settings: args.recovery_option.clone(),
+        wal_ranges: reached.commit.summary.wal.as_ref().map(|w| w.ranges.clone()).unwrap_or_default().iter().map(args::range).collect(),
+    })
+}
+
+/// Runs the restore_command once, as the server's user will.
+fn try_command(context: &Context, plan: &RestorePlan, options: &RestoreOptions, commit: &LiveCommit) -> Result<(), Failure> {
+    use restore::check::Tried;
+    let command = match &options.recovery {
+        Recovery::Target { restore_command, .. } | Recovery::Standby { restore_command } => restore_command,
+        Recovery::AsItself | Recovery::None => return Ok(()),
+    };
+    let Some(wal) = &commit.summary.wal else { return Ok(()) };
+    let first = crate::units::SegmentName::new(wal.timeline, wal.segment_size.segment_of(wal.start_lsn), wal.segment_size);
+    context.reporter.phase("trying restore_command", None);
+    match restore::check::try_restore_command(command, &plan.target, &first.to_string(), TRIAL)? {
+        Tried::Brought(_) | Tried::Absent { .. } => Ok(()),
+        Tried::Failed { how, said } => Err(Failure::refused(
+            format!(
+                "all files are restored, but restore_command does not work for the owner of {} ({how}: {})",
+                plan.target.display(),
+                said.trim()
+            ),
+            format!(
+                "give that user what it needs (the repository readable, a key: `pgcairn key` file or state folder), or another --restore-command; it is: {command}"
+            ),
+        )),
+    }
+}
