@@ -29,6 +29,7 @@ pub mod output;
 mod own_command;
 mod postgresql_conf;
 mod process;
+mod restore;
 mod show;
 mod tail;
 
@@ -113,6 +114,7 @@ impl Command {
             Command::Backup(args) => backup::run(context, args),
             Command::ArchivePush(args) => archive_push::run(context, args),
             Command::ArchiveGet(args) => archive_get::run(context, args),
+            Command::Restore(args) => restore::run(context, args),
             Command::List => list::run(context),
             Command::Show(args) => show::run(context, args),
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::{Context, Here};
 use super::failure::Failure;
-use crate::host::config::{ConfigError, FlagOverrides, RepositoryUrl};
+use crate::host::config::{ConfigError, FlagOverrides, RepositoryUrl, SecretSource};
 use crate::host::{Env, ProcessEnv, Settings, StateDir};
 
 /// This user, without any variable.
@@ -73,6 +73,28 @@ impl OwnCommand {
             add("--cache-dir", cache.as_os_str());
         }
         Ok(OwnCommand { words })
+    }
+
+    /// With another state folder.
+    pub fn with_state(mut self, folder: &Path) -> Self {
+        match self.words.iter().position(|word| word == "--state-dir").and_then(|at| self.words.get_mut(at + 1)) {
+            Some(value) => *value = folder.into(),
+            None => self.words.extend(["--state-dir".into(), folder.into()]),
+        }
+        self
+    }
+
+    /// With the way to the repository's key, where this host has none of its own. A passphrase in the environment can't
+    /// be handed on.
+    pub fn with_secret(mut self, here: &Here) -> Self {
+        let (name, value): (&str, &OsStr) = match &here.repository.secret {
+            Some(SecretSource::PassphraseFile(path)) => ("--passphrase-file", path.as_os_str()),
+            Some(SecretSource::PassphraseCommand(command)) => ("--passphrase-command", command.as_ref()),
+            Some(SecretSource::KeyFile(path)) => ("--key-file", path.as_os_str()),
+            Some(SecretSource::Passphrase(_)) | None => return self,
+        };
+        self.words.extend([name.into(), value.into()]);
+        self
     }
 
     /// As a line for a shell in a setting of the server: `%` doubled in our own words, `more` as it is.

@@ -85,12 +85,23 @@ pub fn full(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<Full, L
 }
 
 /// What a snapshot says of its cluster.
-fn facts(opened: &Opened, listed: &Listed<'_>) -> Result<ClusterFacts, LookError> {
+///
+/// # Errors
+/// As [`full`].
+pub fn facts(opened: &Opened, listed: &Listed<'_>) -> Result<ClusterFacts, LookError> {
+    let snapshot = open(opened, listed)?;
+    serde_json::from_value(snapshot.meta().extra.clone()).map_err(|source| LookError::Facts { snapshot: listed.id().to_owned(), source })
+}
+
+/// A snapshot, opened.
+///
+/// # Errors
+/// As [`full`].
+pub fn open<'a>(opened: &'a Opened, listed: &Listed<'_>) -> Result<Snapshot<'a>, LookError> {
     let root = &listed.commit.root;
     let what =
         || LookError::from(RepoError::Corrupt { object: format!("log/{}", listed.number), why: "its root's position is too large".into() });
     let position = u16::try_from(root.place.position).map_err(|_| what())?;
     let place = Place { pack: root.place.pack, blob: root.place.blob, position };
-    let snapshot = Snapshot::open(&opened.packs, opened.reader()?, root.chunk.short(), place, root.digest)?;
-    serde_json::from_value(snapshot.meta().extra.clone()).map_err(|source| LookError::Facts { snapshot: listed.id().to_owned(), source })
+    Ok(Snapshot::open(&opened.packs, opened.reader()?, root.chunk, place, root.digest)?)
 }

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive_get, archive_push, backup, init, show};
+use super::{archive_get, archive_push, backup, init, restore, show};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -39,6 +39,8 @@ pub(super) enum Command {
     ArchivePush(archive_push::Args),
     /// Fetch a WAL file: restore_command = 'pgcairn archive-get %f "%p"'
     ArchiveGet(archive_get::Args),
+    /// Restore a snapshot, to any point in time behind it
+    Restore(Box<restore::Args>),
     /// List the snapshots, newest last
     List,
     /// Show one snapshot in full
@@ -51,7 +53,7 @@ impl Command {
         match self {
             Command::Backup(args) => args.cluster_keys(),
             Command::ArchivePush(args) => args.cluster_keys(),
-            Command::Init(_) | Command::ArchiveGet(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
+            Command::Init(_) | Command::ArchiveGet(_) | Command::Restore(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
         }
     }
 }
