@@ -14,9 +14,8 @@ use std::collections::BTreeMap;
 
 use super::facts::{FileFacts, HistoryFacts};
 use super::failure::GetError;
-use super::get::GetContext;
 use super::names::{ArchivedName, parse_listed};
-use super::site::Rights;
+use super::site::{GetContext, Rights};
 use super::standing::Standing;
 use crate::pg::wal::WalFileName;
 use crate::store::ObjectName;

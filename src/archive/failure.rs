@@ -11,7 +11,7 @@ use crate::pg::wal::{SegmentError, WalFileName, WalNameError};
 use crate::repo::RepoError;
 use crate::repo::log::Head;
 use crate::store::StoreError;
-use crate::units::{Class, Explain, class_of_io};
+use crate::units::{Cancelled, Class, Explain, class_of_io};
 
 /// Why the caller could not read the log on.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub enum SiteError {
     #[error(transparent)]
     Tail(#[from] TailFailure),
     /// The log ends before, or differs from, what this host has seen.
-    #[error("the log's newest entry is {found}, and this host has seen {remembered}: the repository was set back")]
+    #[error("log/{} is gone or another one than this host has seen, and the log ends at {}: the repository was set back", remembered.number, found.number)]
     SetBack {
         /// What was seen.
         remembered: Head,
@@ -71,6 +71,9 @@ pub enum SiteError {
     /// The log grew all the time.
     #[error("the log was appended to again and again meanwhile")]
     Busy,
+    /// It was asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 impl Explain for SiteError {
@@ -80,6 +83,7 @@ impl Explain for SiteError {
             SiteError::Tail(e) => e.class(),
             SiteError::SetBack { .. } | SiteError::UnknownHead { .. } => Class::Corrupt,
             SiteError::Busy => Class::Conflict,
+            SiteError::Cancelled(_) => Class::Failed,
         }
     }
 
@@ -93,7 +97,7 @@ impl Explain for SiteError {
             SiteError::UnknownHead { object, .. } => {
                 Some(format!("find out whether the repository was set back; if {object} is rubbish, move it out of the repository"))
             }
-            SiteError::Busy => None,
+            SiteError::Busy | SiteError::Cancelled(_) => None,
         }
     }
 }

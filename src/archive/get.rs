@@ -9,9 +9,8 @@ use super::absence::{Proof, prove};
 use super::deliver::deliver;
 use super::failure::{GetError, SiteError};
 use super::names::parse_listed;
-use super::site::{Rights, Site};
+use super::site::{GetContext, Rights};
 use super::standing::{Standing, words};
-use crate::crypt::Opening;
 use crate::pg::timeline::History;
 use crate::pg::wal::{WalFileName, check_segment};
 use crate::repo::RepoError;
@@ -21,18 +20,6 @@ use crate::units::Hash32;
 
 /// How often a file that is pushed just now is looked for.
 const LOOKS: u32 = 3;
-
-/// What a get works with.
-#[derive(Clone, Copy)]
-pub struct GetContext<'a> {
-    /// The archive. The caller knows from the log that there is such a cluster: an archive without a single file is
-    /// simply empty.
-    pub site: Site<'a>,
-    /// What opens content.
-    pub opening: &'a Opening,
-    /// Whose WAL is wanted.
-    pub system_identifier: u64,
-}
 
 /// What came of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +35,15 @@ pub enum Got {
     Absent,
 }
 
+/// A file out of the archive, every byte of it checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fetched {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// What a person should hear.
+    pub warnings: Vec<String>,
+}
+
 /// Puts the archived file `name` at `dest`.
 ///
 /// # Errors
@@ -56,22 +52,22 @@ pub fn get(ctx: &GetContext<'_>, name: &str, dest: &Path) -> Result<Got, GetErro
     let file: WalFileName = name.parse()?;
     match fetch(ctx, &file)? {
         None => Ok(Got::Absent),
-        Some((bytes, warnings)) => {
+        Some(Fetched { bytes, warnings }) => {
             deliver(dest, &bytes).map_err(|source| GetError::Write { path: dest.to_path_buf(), source })?;
             Ok(Got::Delivered { plain: bytes.len() as u64, warnings })
         }
     }
 }
 
-/// The archived file's bytes and warnings; `None`: it is proven absent.
+/// The archived file, into memory; `None`: it is proven absent.
 ///
 /// # Errors
 /// See [`GetError`].
-pub fn fetch(ctx: &GetContext<'_>, file: &WalFileName) -> Result<Option<(Vec<u8>, Vec<String>)>, GetError> {
+pub fn fetch(ctx: &GetContext<'_>, file: &WalFileName) -> Result<Option<Fetched>, GetError> {
     for _ in 0..LOOKS {
         let mut search = Search::new(ctx, *file)?;
         if let Some(bytes) = search.find()? {
-            return Ok(Some((bytes, search.warnings)));
+            return Ok(Some(Fetched { bytes, warnings: search.warnings }));
         }
         if let Some((object, why)) = search.unusable {
             return Err(GetError::Unusable { object, why });

@@ -19,10 +19,12 @@ mod deliver;
 mod facts;
 mod failure;
 mod get;
+mod list;
 mod names;
 mod push;
 mod site;
 mod standing;
+pub mod status;
 mod take;
 #[cfg(test)]
 mod testing;
@@ -31,7 +33,8 @@ mod tests;
 
 pub use facts::{BackupFacts, FileFacts, FileKind, HistoryFacts, HistoryLine, RestorePointFact, SegmentRecord, Transactions};
 pub use failure::{GetError, PushError, SiteError, TailFailure};
-pub use get::{GetContext, Got, get};
+pub use get::{Fetched, Got, fetch, get};
+pub use list::{Archive, DamagedFile, Entry, FrontCache, NoCache};
 pub use names::{ArchivedName, parse_listed};
 pub use push::{PushContext, Pushed, push};
-pub use site::{LogTail, Rights, Site};
+pub use site::{GetContext, LogTail, Rights, Site};

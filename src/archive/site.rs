@@ -2,8 +2,8 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 use super::failure::{SiteError, TailFailure};
-use crate::crypt::Sealing;
 use crate::crypt::sign::PublicKey;
+use crate::crypt::{Opening, Sealing};
 use crate::pg::wal::WalFileName;
 use crate::repo::log::{ClusterId, ENTRY_LIMIT, Head, KeyTable, LogView, Role, entry_name};
 use crate::repo::wal::WalAddress;
@@ -60,10 +60,10 @@ pub trait LogTail: Sync {
     /// What is known without reading: as of the newest entry that this host remembers or has just read.
     fn known(&self) -> Rights;
 
-    /// Reads to the tail, and remembers it.
+    /// Reads to the tail.
     ///
     /// # Errors
-    /// Also if an entry that this host remembers is gone or another one: the store was set back, or isn't the right one.
+    /// If the log can't be read, or can't be trusted.
     fn read_on(&self) -> Result<Rights, TailFailure>;
 }
 
@@ -80,6 +80,18 @@ pub struct Site<'a> {
     pub cluster: &'a str,
     /// The log.
     pub tail: &'a dyn LogTail,
+}
+
+/// What a get works with.
+#[derive(Clone, Copy)]
+pub struct GetContext<'a> {
+    /// The archive. The caller knows from the log that there is such a cluster: an archive without a single file is
+    /// simply empty.
+    pub site: Site<'a>,
+    /// What opens content.
+    pub opening: &'a Opening,
+    /// Whose WAL is wanted.
+    pub system_identifier: u64,
 }
 
 impl Site<'_> {
@@ -112,7 +124,8 @@ impl Site<'_> {
             let newer = self.tail.read_on()?;
             let back =
                 newer.head.number < rights.head.number || (newer.head.number == rights.head.number && newer.head.hash != rights.head.hash);
-            if back || (!same && newer.head == rights.head) {
+            // Later entries don't excuse it.
+            if back || (!same && self.hash_of_entry(rights.head.number)? != Some(rights.head.hash)) {
                 return Err(SiteError::SetBack { remembered: rights.head, found: newer.head });
             }
             rights = newer;

@@ -1,5 +1,5 @@
 use crate::archive::testing::{SYSTEM, World, control_file, entry, fixture, segment, segment_of};
-use crate::archive::{FileFacts, FileKind, PushError, SiteError};
+use crate::archive::{FileFacts, FileKind, GetError, PushError, SiteError};
 use crate::crypt::sign::SigningKey;
 use crate::pg::wal::SegmentError;
 use crate::store::Backend;
@@ -236,10 +236,19 @@ fn a_store_that_was_set_back_or_is_another_one_is_noticed() {
     world.refresh();
     world.store.delete(&entry(1)).unwrap();
     let error = world.push(THIRD, &segment(1, 3, 1)).unwrap_err();
-    assert!(matches!(error, PushError::Site(SiteError::Tail(_))) && error.class() == Class::Corrupt, "{error}");
+    assert!(matches!(error, PushError::Site(SiteError::SetBack { .. })) && error.class() == Class::Corrupt, "{error}");
     assert!(world.got(THIRD).is_err());
     world.plant(&entry(1), b"another history");
-    assert!(world.push("000000010000000000000004", &segment(1, 4, 1)).is_err());
+    for _ in 0..2 {
+        let kept = crate::archive::LogTail::known(&world);
+        let error = world.push("000000010000000000000004", &segment(1, 4, 1)).unwrap_err();
+        assert!(matches!(error, PushError::Site(SiteError::SetBack { .. })), "{error}");
+        world.set_known(kept.clone());
+        assert!(matches!(world.got(THIRD), Err(GetError::Site(SiteError::SetBack { .. }))));
+        // Nor do later entries make up for it.
+        world.append();
+        world.set_known(kept);
+    }
     world.store.set_unreachable(true);
     let error = world.push(THIRD, &segment(1, 3, 1)).unwrap_err();
     assert_eq!(error.class(), Class::Unreachable, "{error}");
