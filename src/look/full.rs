@@ -103,5 +103,5 @@ pub fn open<'a>(opened: &'a Opened, listed: &Listed<'_>) -> Result<Snapshot<'a>,
         || LookError::from(RepoError::Corrupt { object: format!("log/{}", listed.number), why: "its root's position is too large".into() });
     let position = u16::try_from(root.place.position).map_err(|_| what())?;
     let place = Place { pack: root.place.pack, blob: root.place.blob, position };
-    Ok(Snapshot::open(&opened.packs, opened.reader()?, root.chunk, place, root.digest)?)
+    Ok(Snapshot::open(&opened.packs, opened.reader()?, root.chunk.short(), place, root.digest)?)
 }

@@ -12,7 +12,7 @@ use crate::pg::recovery::TargetTimeline;
 use crate::pg::wal::{self, Found, RestorePoint, Sought, TransactionEnds, WalFileName};
 use crate::repo::log::{Fold, SnapshotWal, Summary, WalMode};
 use crate::restore::target::{self, ArchivedSegment, Candidate, SearchError, TargetSettings};
-use crate::units::{Cancel, Progress, SegmentName, TimelineId};
+use crate::units::{Cancel, Progress, SegmentName, SegmentSize, TimelineId};
 
 /// What the wishes come to.
 pub(super) struct Chosen<'a> {
@@ -51,7 +51,7 @@ pub(super) fn choose<'a>(context: &Context, args: &Args, opened: &Opened, fold: 
     let tail = OpenedTail::new(opened, &cluster);
     let archive = Archive::read(&tail.site(), summary.system_identifier, &NoCache, &context.cancel)?;
     let candidates = listed.iter().filter_map(|s| candidate(context, opened, s)).collect::<Vec<_>>();
-    let size = archive.segment_size.or(summary.wal.as_ref().map(|w| w.segment_size)).unwrap_or_default();
+    let size = archive.segment_size.or(summary.wal.as_ref().map(|w| w.segment_size)).unwrap_or(SegmentSize::DEFAULT);
     let known =
         target::Archive { segment_size: size, segments: archive.segments.values().map(archived).collect(), timelines: archive.tree() };
     let get = GetContext { site: tail.site(), opening: opened.reader()?, system_identifier: summary.system_identifier };
