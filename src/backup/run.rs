@@ -25,7 +25,7 @@ use crate::repo::log::{
     Begin, ClusterId, Commit, CommitLists, DamagedBlobs, Head, Held, LiveCommit, PackSet, Place as LogPlace, Root, SnapshotWal, Summary,
     WalMode, WalPosition, WalRange,
 };
-use crate::repo::pack::Place;
+use crate::repo::pack::{Packs, Place};
 use crate::repo::structure::{ChunkRef, Instance, Meta, Needs, Snapshot, put_snapshot};
 use crate::repo::write::{ChunkWriter, NewChunk, WriterSetup};
 use crate::repo::{PackRef, RepoError};
@@ -140,11 +140,16 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
         reads: None,
     };
     let session = Arc::new(OpenSession::begin(setting.opened, &setting.state.locks(), begin)?);
-    let adopted = session.adopted(&options.trust_writers);
-    let writer = start_writer(setting, &session, &adopted)?;
+    let adopted = session.adopted(&options.trust_writers, parent.as_ref().map(|(_, c)| &c.set));
+    let packs = Arc::new(Packs::new(Arc::clone(&setting.opened.backend), setting.opened.sealing.clone()));
+    packs.add(adopted.packs.values().copied());
+    let damaged_places = Arc::new(DamagedPlaces::of(setting.opened));
+    let writer = start_writer(setting, &session, &adopted, &packs, &damaged_places)?;
     let parent_id = parent.as_ref().map(|(_, c)| c.summary.id.clone());
     let damage = Damage::default();
-    let taken = take(setting, options, &mut found, &id, parent.map(|(_, c)| c), &writer, &damage)?;
+    let parent = parent.map(|(_, c)| c);
+    let basis = Basis { packs: &packs, damaged: &damaged_places, parent: parent.as_ref() };
+    let taken = take(setting, options, &mut found, &id, &basis, &writer, &damage)?;
     let damaged = damage.finish(setting.server.is_some().then_some(taken.stop));
     finish(setting, options, Ending { began, id, cluster, parent_id, found, taken, damaged, writer, session, adopted })
 }
@@ -213,13 +218,19 @@ fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers: &[KeyId]) 
     view.fold.commits.iter().rev().find(|(_, c)| fits(c)).map(|(n, c)| (*n, c.clone()))
 }
 
-fn start_writer(setting: &Setting<'_>, session: &Arc<OpenSession>, adopted: &Adopted) -> Result<ChunkWriter, BackupError> {
+fn start_writer(
+    setting: &Setting<'_>,
+    session: &Arc<OpenSession>,
+    adopted: &Adopted,
+    packs: &Arc<Packs>,
+    damaged: &Arc<DamagedPlaces>,
+) -> Result<ChunkWriter, BackupError> {
     let opened = setting.opened;
     let cache = opened.cache_folder.as_ref().and_then(|c| Cache::of(c, opened.format.repository));
-    let known = KnownChunks::over(cache.as_ref(), &opened.packs, adopted, setting.progress)?;
+    let known = KnownChunks::over(cache.as_ref(), packs, adopted, setting.progress)?;
     let setup = WriterSetup {
         backend: Arc::clone(&opened.backend),
-        packs: Arc::clone(&opened.packs),
+        packs: Arc::clone(packs),
         sealing: opened.sealing.clone(),
         opening: opened.opening.clone(),
         session: session.id(),
@@ -227,6 +238,10 @@ fn start_writer(setting: &Setting<'_>, session: &Arc<OpenSession>, adopted: &Ado
         nameable: adopted.packs.keys().copied().collect(),
         trusted: adopted.trusted.clone(),
         known: Box::new(known),
+        is_damaged: {
+            let damaged = Arc::clone(damaged);
+            Box::new(move |place| damaged.contains(place))
+        },
     };
     let theirs = Arc::clone(session);
     Ok(ChunkWriter::start(setup, Box::new(move |what| theirs.told(what).map_err(|e| RepoError::Told(Box::new(e)))))?)
@@ -236,11 +251,11 @@ fn start_writer(setting: &Setting<'_>, session: &Arc<OpenSession>, adopted: &Ado
 fn open_parent<'a>(
     setting: &'a Setting<'_>,
     options: &Options,
+    packs: &'a Packs,
     parent: Option<&LiveCommit>,
     found: &Found,
 ) -> Result<Option<Parent<'a>>, BackupError> {
     let (Some(commit), Ok(opening)) = (parent, setting.opened.reader()) else { return Ok(None) };
-    let packs: &'a _ = &setting.opened.packs;
     let root = commit.root;
     let open = || -> Result<Parent<'a>, RepoError> {
         let snapshot = Snapshot::open(packs, opening, root.chunk.short(), place_of(root.place), root.digest)?;
@@ -304,12 +319,12 @@ fn take(
     options: &Options,
     found: &mut Found,
     id: &str,
-    parent: Option<LiveCommit>,
+    basis: &Basis<'_>,
     writer: &ChunkWriter,
     damage: &Damage,
 ) -> Result<Taken, BackupError> {
-    let parent_bytes = parent.as_ref().map(|c| c.summary.cluster_bytes);
-    let parent = open_parent(setting, options, parent.as_ref(), found)?;
+    let parent_bytes = basis.parent.map(|c| c.summary.cluster_bytes);
+    let parent = open_parent(setting, options, basis.packs, basis.parent, found)?;
     let mut layout = DataDirectory::new(found.major, found.control.catalog_version);
     let mut mode = None;
     if let Some((mut connection, _)) = found.server.take() {
@@ -331,16 +346,13 @@ fn take(
     let start = mode.as_ref().map_or(found.control.redo, BackupSession::start_lsn);
     let started_at = mode.as_ref().map_or(found.control.written_at, BackupSession::start_time);
     let joint_secret = setting.opened.joint_secret()?;
-    let damaged = DamagedPlaces::of(setting.opened);
-    let is_damaged = |place: Place| damaged.contains(place);
     let copy = Copy {
         source: setting.source,
         writer,
-        packs: &setting.opened.packs,
+        packs: basis.packs,
         opening: setting.opened.opening.as_ref(),
         parent: parent.as_ref(),
-        is_damaged: &is_damaged,
-        damaged_packs: &damaged.packs,
+        damaged_packs: &basis.damaged.packs,
         joint_secret: &joint_secret,
         instance: found.instance,
         page_size: found.control.blcksz,
@@ -464,6 +476,13 @@ fn name_tablespaces(connection: &mut Connection, tablespaces: &mut [TablespaceFa
             tablespace.name = Some(name);
         }
     }
+}
+
+/// What the copy builds on.
+struct Basis<'a> {
+    packs: &'a Packs,
+    damaged: &'a DamagedPlaces,
+    parent: Option<&'a LiveCommit>,
 }
 
 /// All that the end of a backup needs.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::{Context, Here};
 use super::failure::Failure;
-use crate::host::config::{ConfigError, FlagOverrides, RepositoryUrl, SecretSource};
+use crate::host::config::{ConfigError, FlagOverrides, RepositoryUrl};
 use crate::host::{Env, ProcessEnv, Settings, StateDir};
 
 /// This user, without any variable.
@@ -75,25 +75,12 @@ impl OwnCommand {
         Ok(OwnCommand { words })
     }
 
-    /// With another state folder.
+    /// The same with the key of another state folder, and without a key file or passphrase.
     pub fn with_state(mut self, folder: &Path) -> Self {
-        match self.words.iter().position(|word| word == "--state-dir").and_then(|at| self.words.get_mut(at + 1)) {
-            Some(value) => *value = folder.into(),
-            None => self.words.extend(["--state-dir".into(), folder.into()]),
+        if let Some(at) = self.words.iter().position(|w| w == "--state-dir") {
+            self.words.drain(at..(at + 2).min(self.words.len()));
         }
-        self
-    }
-
-    /// With the way to the repository's key, where this host has none of its own. A passphrase in the environment can't
-    /// be handed on.
-    pub fn with_secret(mut self, here: &Here) -> Self {
-        let (name, value): (&str, &OsStr) = match &here.repository.secret {
-            Some(SecretSource::PassphraseFile(path)) => ("--passphrase-file", path.as_os_str()),
-            Some(SecretSource::PassphraseCommand(command)) => ("--passphrase-command", command.as_ref()),
-            Some(SecretSource::KeyFile(path)) => ("--key-file", path.as_os_str()),
-            Some(SecretSource::Passphrase(_)) | None => return self,
-        };
-        self.words.extend([name.into(), value.into()]);
+        self.words.extend([OsString::from("--state-dir"), folder.as_os_str().to_owned()]);
         self
     }
 

@@ -115,6 +115,12 @@ impl StateDir {
         Ok(StateDir { path, owner: None })
     }
 
+    /// Opens or creates this user's state folder at a given place.
+    pub fn open_at(path: &Path, progress: &dyn Progress) -> Result<Self, PathsError> {
+        open_private(path, nix::unistd::geteuid().as_raw(), None, progress)?;
+        Ok(StateDir { path: path.to_path_buf(), owner: None })
+    }
+
     /// Opens or creates a state folder that root writes for `owner`: all that is created in it is given to them.
     pub fn open_for(path: &Path, owner: Owner, progress: &dyn Progress) -> Result<Self, PathsError> {
         open_private(path, owner.uid, Some(owner), progress)?;

@@ -72,7 +72,7 @@ pub struct Full {
 /// If this host may not read, or the snapshot can't be read.
 pub fn full(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<Full, LookError> {
     let commit = listed.commit;
-    let facts = facts(opened, listed)?;
+    let facts = facts(opened, fold, listed)?;
     Ok(Full {
         number: listed.number,
         key: commit.key,
@@ -87,21 +87,14 @@ pub fn full(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<Full, L
 /// What a snapshot says of its cluster.
 ///
 /// # Errors
-/// As [`full`].
-pub fn facts(opened: &Opened, listed: &Listed<'_>) -> Result<ClusterFacts, LookError> {
-    let snapshot = open(opened, listed)?;
-    serde_json::from_value(snapshot.meta().extra.clone()).map_err(|source| LookError::Facts { snapshot: listed.id().to_owned(), source })
-}
-
-/// A snapshot, opened.
-///
-/// # Errors
-/// As [`full`].
-pub fn open<'a>(opened: &'a Opened, listed: &Listed<'_>) -> Result<Snapshot<'a>, LookError> {
+/// If it can't be read.
+pub fn facts(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<ClusterFacts, LookError> {
     let root = &listed.commit.root;
     let what =
         || LookError::from(RepoError::Corrupt { object: format!("log/{}", listed.number), why: "its root's position is too large".into() });
     let position = u16::try_from(root.place.position).map_err(|_| what())?;
     let place = Place { pack: root.place.pack, blob: root.place.blob, position };
-    Ok(Snapshot::open(&opened.packs, opened.reader()?, root.chunk.short(), place, root.digest)?)
+    let packs = opened.packs_of(fold, listed.commit);
+    let snapshot = Snapshot::open(&packs, opened.reader()?, root.chunk.short(), place, root.digest)?;
+    serde_json::from_value(snapshot.meta().extra.clone()).map_err(|source| LookError::Facts { snapshot: listed.id().to_owned(), source })
 }

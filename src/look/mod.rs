@@ -15,7 +15,7 @@ mod snapshots;
 pub(crate) mod testing;
 mod waiting;
 
-pub use full::{Full, LookError, facts, full, open};
+pub use full::{Full, LookError, facts, full};
 pub use name::{NameError, SnapshotName, resolve};
 pub use snapshots::{Listed, clusters, snapshots};
 pub use waiting::{segments_needed, waits_for};

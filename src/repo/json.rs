@@ -1,7 +1,7 @@
 //! Canonical JSON: one value, one sequence of bytes.
 //!
 //! What is signed and hashed must not be open to interpretation: two readers that parse the same bytes get the same
-//! value, and the bytes are exactly those that this encoder gives for it (spec: log.md, "Canonical JSON").
+//! value, and the bytes are exactly those that this encoder gives for it (spec: format-spec.md, "Canonical JSON").
 //!
 //! - objects: keys in the order of their UTF-8 bytes, each once; no white space anywhere;
 //! - numbers: integers from 0 to 2^53 - 1 in decimal, nothing else;

@@ -200,6 +200,9 @@ pub fn encode(sealing: &Sealing, origin: WalOrigin<'_>, plain: &[u8], level: i32
     let parts_hash = Hash32(*hasher.finalize().as_bytes());
     let meta = WalMeta { content, len: plain.len() as u64, parts, parts_hash, facts: origin.facts };
     let meta = serde_json::to_vec(&meta).map_err(|_| RepoError::internal("metadata that are no JSON"))?;
+    if meta.len() + seal::TAG > MAX_META as usize {
+        return Err(RepoError::internal("the metadata of a WAL file are longer than anyone would read"));
+    }
     let sealed_meta = sealing.seal_table(&meta_aad(sealing, &origin.address.name), meta)?;
     let mut front = Writer::default();
     front.bytes(MAGIC).bytes(&origin.repository.0).bytes(&origin.signer.id().0);

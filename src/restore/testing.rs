@@ -56,7 +56,8 @@ pub struct TestFolder {
     pub files: Vec<TestFile>,
 }
 
-pub fn folder(path: &str, files: Vec<TestFile>) -> TestFolder {
+pub fn folder(path: &str, mut files: Vec<TestFile>) -> TestFolder {
+    files.sort_by(|a, b| a.name.cmp(&b.name));
     TestFolder { path: path.into(), mode: 0o700, files }
 }
 
@@ -87,6 +88,7 @@ impl TestSnapshot {
             nameable: HashSet::new(),
             trusted: HashSet::new(),
             known: Box::new(Nothing),
+            is_damaged: Box::new(|_| false),
         };
         let writer = ChunkWriter::start(setup, Box::new(|_| Ok(()))).unwrap();
         let (mut children, mut metas, mut needs) = (Vec::new(), Vec::new(), Needs::default());

@@ -303,7 +303,7 @@ fn what_deserves_a_look_is_said() {
     let damaged = (0..9).map(|block| DamagedPage { path: "base/1/1259".into(), fork: "main".into(), block, why: "x".into() }).collect();
     let odd = ClusterFacts { damaged, architecture: "vax".into(), ..facts() };
     let mut folders = cluster();
-    folders[0].files.remove(1);
+    folders[0].files.retain(|f| f.name != b"postgresql.conf");
     let stored = store(&odd, &folders);
     let snapshot = stored.open();
     let none = RestoreOptions { recovery: Recovery::None, ..options(scratch.path().join("data")) };

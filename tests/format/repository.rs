@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use pgcairn::chunk::{EXTENT, FilePlace, FolderChunks, is_zero};
 use pgcairn::codec::{self, Patching, Way};
-use pgcairn::crypt::ChunkRole;
 use pgcairn::crypt::slot::{Kdf, Unlock};
+use pgcairn::crypt::{ChunkRole, Opening};
 use pgcairn::host::access::{self, Need, NewRepository, OpenSession, Opened, Place};
 use pgcairn::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
 use pgcairn::host::{ProcessEnv, StateDir};
 use pgcairn::pg::facts::ClusterFacts;
 use pgcairn::repo::log::{Begin, Commit, CommitLists, Held, PackSet, Root, SnapshotWal, Summary, WalMode, WalPosition, WalRange};
-use pgcairn::repo::pack::Reference;
+use pgcairn::repo::pack::{Packs, Reference};
 use pgcairn::repo::structure::{
     Attributes, ChunkRef, Extent, FileData, FileEntry, FolderMeta, Instance, Meta, Needs, Part, Snapshot, encode_attributes,
     file_of_extents, file_of_leaves, put_folder, put_leaf, put_part, put_snapshot,
@@ -70,7 +70,7 @@ pub fn build(repository: &Path, key: &Path, state: &Path) {
 fn write(opened: &Opened, session: &OpenSession) -> Commit {
     let setup = WriterSetup {
         backend: Arc::clone(&opened.backend),
-        packs: Arc::clone(&opened.packs),
+        packs: Arc::new(Packs::new(Arc::clone(&opened.backend), opened.sealing.clone())),
         sealing: opened.sealing.clone(),
         opening: opened.opening.clone(),
         session: session.id(),
@@ -78,6 +78,7 @@ fn write(opened: &Opened, session: &OpenSession) -> Commit {
         nameable: Default::default(),
         trusted: Default::default(),
         known: Box::new(Nothing),
+        is_damaged: Box::new(|_| false),
     };
     let stored = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&stored);
@@ -264,14 +265,15 @@ fn check(repository: &Path, key: &Path, state: &Path, need: Need) {
         assert_eq!((view.fold.commits.len(), &commit.summary), (1, &expected));
         let (chunk, place) = (commit.root.chunk, commit.root.place);
         let place = pgcairn::repo::pack::Place { pack: place.pack, blob: place.blob, position: place.position.try_into().unwrap() };
-        let snapshot = Snapshot::open(&opened.packs, opened.reader().unwrap(), chunk.short(), place, commit.root.digest).unwrap();
+        let packs = opened.packs_of(&view.fold, commit);
+        let snapshot = Snapshot::open(&packs, opened.reader().unwrap(), chunk.short(), place, commit.root.digest).unwrap();
         assert_eq!(serde_json::from_value::<ClusterFacts>(snapshot.meta().extra.clone()).unwrap(), facts());
         let mut found: BTreeMap<String, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
         for (folder, child) in snapshot.folders().unwrap() {
             let found = found.entry(String::from_utf8(folder.path.clone()).unwrap()).or_default();
             for part in snapshot.parts(&child).unwrap() {
                 for file in snapshot.files(&part).unwrap() {
-                    let bytes = read_file(&opened, &snapshot, &file.entry, &file.joint);
+                    let bytes = read_file(&packs, opened.reader().unwrap(), &snapshot, &file.entry, &file.joint);
                     found.insert(String::from_utf8(file.attributes.name).unwrap(), bytes);
                 }
             }
@@ -285,8 +287,8 @@ fn check(repository: &Path, key: &Path, state: &Path, need: Need) {
     });
 }
 
-fn read_file(opened: &Opened, snapshot: &Snapshot<'_>, entry: &FileEntry, joint: &[ChunkRef]) -> Vec<u8> {
-    let chunk = |id, place| opened.packs.content(opened.reader().unwrap(), id, place).unwrap().bytes().to_vec();
+fn read_file(packs: &Packs, opening: &Opening, snapshot: &Snapshot<'_>, entry: &FileEntry, joint: &[ChunkRef]) -> Vec<u8> {
+    let chunk = |id, place| packs.content(opening, id, place).unwrap().bytes().to_vec();
     let bytes = match &entry.data {
         FileData::Empty | FileData::Folder => Vec::new(),
         FileData::Zeros => vec![0; entry.len as usize],

@@ -33,8 +33,8 @@ pub(super) fn inherit(part: &PartWork, copy: &Copy<'_>) -> Result<bool, BackupEr
     let mut needs = Needs::default();
     for chunk in first.joint.iter() {
         match copy.writer.stored_at(chunk.place)? {
-            Some(stored) if !(copy.is_damaged)(chunk.place) => stored.add_to(&mut needs),
-            _ => return Ok(false),
+            Some(stored) => stored.add_to(&mut needs),
+            None => return Ok(false),
         }
     }
     *part.joint.lock().unwrap_or_else(PoisonError::into_inner) = first.joint.to_vec();

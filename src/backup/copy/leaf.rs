@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::work::{FileWork, LeafResult};
+use super::work::{FileWork, LeafResult, unless_damaged};
 use super::{Pages, Shared};
 use crate::backup::BackupError;
 use crate::backup::damage::DamagedPage;
@@ -79,7 +79,7 @@ fn before(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<Vec<Exten
         }
         FileData::Tree { .. } => match work.before_leaves(shared.copy)?.get(leaf) {
             // A tree that was cut by content has other boundaries: its extents are no help.
-            Some((_, tree)) => Ok(read_leaf(shared.copy.packs, *tree)?),
+            Some((_, tree)) => Ok(unless_damaged(read_leaf(shared.copy.packs, *tree))?),
             None => Ok(Vec::new()),
         },
         _ => Ok(Vec::new()),
@@ -140,7 +140,7 @@ impl LeafCopy<'_, '_> {
     fn store(&mut self, id: &ChunkId, bytes: &[u8], before: Option<&Extent>) -> Result<Stored, BackupError> {
         let copy = self.shared.copy;
         let before = match before {
-            Some(Extent::Chunk(chunk)) if !(copy.is_damaged)(chunk.place) => Some(*chunk),
+            Some(Extent::Chunk(chunk)) => Some(*chunk),
             _ => None,
         };
         if let Some(chunk) = before.filter(|c| c.id == id.short() && c.len as usize == bytes.len())
@@ -174,9 +174,6 @@ impl LeafCopy<'_, '_> {
             Some((reference, len)) => (reference.place, len),
             None => (before, parent.bytes),
         };
-        if (copy.is_damaged)(place) {
-            return Ok(None);
-        }
         let table = copy.packs.table(place.pack)?;
         let Some((row, whole, _)) = table.find(place).filter(|(row, _, _)| row.references.is_empty()) else { return Ok(None) };
         debug_assert_eq!(row.role, ChunkRole::Content);

@@ -25,7 +25,7 @@ use super::damage::Damage;
 use super::parent::{Parent, ParentFolder};
 use super::source::FileSource;
 use crate::crypt::Opening;
-use crate::repo::pack::{Packs, Place};
+use crate::repo::pack::Packs;
 use crate::repo::structure::{Attributes, Child, Instance, Needs, put_folder, split};
 use crate::repo::write::ChunkWriter;
 use crate::units::{Cancel, Lsn, PackId, Progress};
@@ -68,8 +68,6 @@ pub struct Copy<'a> {
     pub opening: Option<&'a Opening>,
     /// The snapshot before.
     pub parent: Option<&'a Parent<'a>>,
-    /// Is the place listed as damaged?
-    pub is_damaged: &'a (dyn Fn(Place) -> bool + Sync),
     /// Packs in which a damaged place lies.
     pub damaged_packs: &'a HashSet<PackId>,
     /// Keys the ids of joint chunks.

@@ -10,11 +10,12 @@ use crate::backup::source::SourceFile;
 use crate::chunk::EXTENT;
 use crate::codec;
 use crate::crypt::ChunkRole;
+use crate::repo::RepoError;
 use crate::repo::structure::{
     Attributes, Child, ChunkRef, Extent, FileData, FileEntry, LEAF, Leaf, Needs, Part, StoredFile, TreeRef, encode_attributes,
     file_of_extents, file_of_leaves, put_part,
 };
-use crate::repo::write::NewChunk;
+use crate::repo::write::{NewChunk, is_of_one_pack};
 
 /// Files smaller than this that are no relation forks lie in joint chunks.
 const SMALL: u64 = 64 << 10;
@@ -132,7 +133,9 @@ impl FileWork {
             return Ok(leaves);
         }
         let leaves = match self.before.as_ref().map(|b| &b.entry) {
-            Some(FileEntry { len, data: FileData::Tree { root, .. } }) => crate::repo::structure::leaves_below(copy.packs, *root, *len)?,
+            Some(FileEntry { len, data: FileData::Tree { root, .. } }) => {
+                unless_damaged(crate::repo::structure::leaves_below(copy.packs, *root, *len))?
+            }
             _ => Vec::new(),
         };
         Ok(self.before_leaves.get_or_init(|| leaves))
@@ -140,6 +143,14 @@ impl FileWork {
 
     pub fn leaf_count(&self) -> usize {
         self.job.attributes.size.div_ceil(LEAF as u64 * EXTENT as u64) as usize
+    }
+}
+
+/// Without what can't be read of the parent, all is read and found by id.
+pub(super) fn unless_damaged<T: Default>(read: Result<T, RepoError>) -> Result<T, RepoError> {
+    match read {
+        Err(e) if is_of_one_pack(&e) => Ok(T::default()),
+        other => other,
     }
 }
 
@@ -170,8 +181,9 @@ fn way_of(job: &FileJob, before: Option<&StoredFile>, copy: &Copy<'_>) -> Way {
 /// their part.
 fn can_inherit(entry: &FileEntry, copy: &Copy<'_>) -> bool {
     match &entry.data {
-        FileData::Single { needs, place, .. } => needs.0.keys().all(|p| copy.writer.may_name(*p)) && !(copy.is_damaged)(*place),
-        FileData::Tree { needs, .. } => needs.0.keys().all(|p| copy.writer.may_name(*p) && !copy.damaged_packs.contains(p)),
+        FileData::Single { needs, .. } | FileData::Tree { needs, .. } => {
+            needs.0.keys().all(|p| copy.writer.may_name(*p) && !copy.damaged_packs.contains(p))
+        }
         FileData::Empty | FileData::Zeros | FileData::Joint { .. } => true,
         FileData::Folder => false,
     }

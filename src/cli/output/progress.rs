@@ -201,7 +201,7 @@ fn figures(done: u64, total: Option<u64>, elapsed: Duration) -> String {
 }
 
 /// `8 s`, `4 min`, `3 h 20 min`.
-pub(in crate::cli) fn for_people(seconds: u64) -> String {
+pub fn for_people(seconds: u64) -> String {
     match seconds {
         0..100 => format!("{} s", seconds.max(1)),
         100..6000 => format!("{} min", seconds.div_ceil(60)),

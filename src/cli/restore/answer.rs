@@ -1,161 +1,171 @@
-//! What a restore says at its end.
+//! What `restore` says in the end.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::args::Args;
-use super::choice::{Chosen, timeline_words};
-use crate::cli::output::{one_line, progress};
+use super::reach::Reached;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output::{answered, json};
 use crate::pg::recovery::TargetAction;
-use crate::restore::target::Target;
+use crate::repo::log::LiveCommit;
+use crate::restore::target::{Target, Wanted};
 use crate::restore::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, Restored};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, TimelineId};
 
-/// All that the answer is made of.
-pub(super) struct Answer<'a> {
-    pub args: &'a Args,
-    pub chosen: &'a Chosen<'a>,
+/// A restore that is done.
+pub(super) struct Done<'a> {
+    pub commit: &'a LiveCommit,
     pub plan: &'a RestorePlan,
+    pub restored: Restored,
+    pub wanted: &'a Wanted,
+    pub reached: &'a Reached,
     pub options: &'a RestoreOptions,
+    pub key: Option<&'a Path>,
 }
 
 #[derive(Serialize)]
-pub(super) struct Json<'a> {
+struct Answer<'a> {
     version: u32,
     snapshot: &'a str,
     to: String,
     bytes: u64,
     written_bytes: u64,
+    files: u64,
     seconds: f64,
     target: Option<TargetJson>,
-    start_command: String,
-    dry_run: bool,
-    files: u64,
-    timeline: Option<u32>,
     archive_mode: &'static str,
-    explanation: &'a [String],
-    warnings: Vec<&'a String>,
+    start_command: String,
+    key_folder: Option<String>,
 }
 
 #[derive(Serialize)]
 struct TargetJson {
+    #[serde(rename = "type")]
     kind: &'static str,
     value: Option<String>,
     inclusive: bool,
-    timeline: String,
+    timeline: Option<TimelineId>,
     action: &'static str,
 }
 
-impl<'a> Answer<'a> {
-    /// For scripts; nothing was done yet where `restored` is none.
-    pub fn json(&self, restored: Option<&Restored>) -> Json<'a> {
-        Json {
+fn target(done: &Done<'_>) -> Option<TargetJson> {
+    done.reached.settings()?;
+    let (kind, value) = match &done.wanted.target {
+        Target::End => ("end", None),
+        Target::Immediate => ("immediate", None),
+        Target::Time(time) => ("time", Some(time.to_string())),
+        Target::Lsn(lsn) => ("lsn", Some(lsn.to_string())),
+        Target::Xid(xid) => ("xid", Some(xid.to_string())),
+        Target::Name(name) => ("name", Some(name.clone())),
+    };
+    let action = match done.wanted.action {
+        TargetAction::Pause => "pause",
+        TargetAction::Promote => "promote",
+        TargetAction::Shutdown => "shutdown",
+    };
+    Some(TargetJson { kind, value, inclusive: done.wanted.inclusive, timeline: done.reached.timeline(), action })
+}
+
+/// How the server is started.
+fn start_command(plan: &RestorePlan) -> String {
+    let text = plan.target.display().to_string();
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+=:,@".contains(&b));
+    if plain { format!("pg_ctl -D {text} start") } else { format!("pg_ctl -D '{}' start", text.replace('\'', r"'\''")) }
+}
+
+/// Says what was done.
+pub(super) fn say(context: &Context, done: &Done<'_>) -> Result<(), Failure> {
+    let out = &mut io::stdout().lock();
+    answered(if context.settings.json { write_json(out, done) } else { write_text(out, done) })?;
+    Ok(())
+}
+
+fn write_json(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
+    let Restored { bytes, written_bytes, files, seconds } = done.restored;
+    json::write(
+        out,
+        &Answer {
             version: 1,
-            snapshot: self.chosen.listed.commit.summary.id.as_str(),
-            to: self.plan.target.display().to_string(),
-            bytes: self.plan.bytes,
-            written_bytes: restored.map_or(0, |r| r.written_bytes),
-            seconds: restored.map_or(0.0, |r| r.seconds),
-            target: self.target(),
-            start_command: start_command(&self.plan.target),
-            dry_run: restored.is_none(),
-            files: restored.map_or(self.plan.files, |r| r.files),
-            timeline: self.chosen.timeline.map(|t| t.0),
-            archive_mode: if self.options.archive_mode == ArchiveMode::Off { "off" } else { "preserve" },
-            explanation: &self.chosen.explanation,
-            warnings: self.chosen.warnings.iter().chain(&self.plan.warnings).collect(),
+            snapshot: &done.commit.summary.id,
+            to: done.plan.target.display().to_string(),
+            bytes,
+            written_bytes,
+            files,
+            seconds,
+            target: target(done),
+            archive_mode: if done.options.archive_mode == ArchiveMode::Off { "off" } else { "preserve" },
+            start_command: start_command(done.plan),
+            key_folder: done.key.map(|k| k.display().to_string()),
+        },
+    )
+}
+
+fn write_text(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
+    let to = done.plan.target.display();
+    let r = &done.restored;
+    writeln!(out, "restored {} to {to}: {} in {} files, in {:.1} s", done.commit.summary.id, ByteSize(r.bytes), r.files, r.seconds)?;
+    for space in &done.plan.tablespaces {
+        let name = space.name.clone().unwrap_or_else(|| space.oid.to_string());
+        writeln!(out, "tablespace {name}: {}", space.place.display())?;
+    }
+    writeln!(out, "start it:  {}", start_command(done.plan))?;
+    match &done.options.recovery {
+        Recovery::Target { .. } if done.wanted.target == Target::End => {
+            writeln!(out, "it will replay WAL to the last complete record of the archive, and then be open for writing")?;
         }
+        Recovery::Target { .. } => writeln!(out, "it will replay WAL to {}, and then {}", done.wanted.target, then(done.wanted.action))?,
+        Recovery::Standby { .. } => writeln!(out, "it will be a standby, fed by the archive; set primary_conninfo to stream")?,
+        Recovery::AsItself => writeln!(out, "it will replay the WAL that the snapshot holds, and then be open for writing")?,
+        Recovery::None => writeln!(out, "no recovery settings were written: set restore_command and recovery.signal before you start it")?,
     }
-
-    fn target(&self) -> Option<TargetJson> {
-        let wanted = self.args.wanted();
-        let (kind, value) = match &wanted.target {
-            Target::End => return None,
-            Target::Immediate => ("immediate", None),
-            Target::Time(time) => ("time", Some(time.to_string())),
-            Target::Lsn(lsn) => ("lsn", Some(lsn.to_string())),
-            Target::Xid(xid) => ("xid", Some(xid.to_string())),
-            Target::Name(name) => ("name", Some(name.clone())),
-        };
-        let action = match wanted.action {
-            TargetAction::Pause => "pause",
-            TargetAction::Promote => "promote",
-            TargetAction::Shutdown => "shutdown",
-        };
-        Some(TargetJson { kind, value, inclusive: wanted.inclusive, timeline: timeline_words(wanted.timeline), action })
-    }
-
-    /// The plan, for `--dry-run`.
-    pub fn write_plan(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "This would be done; nothing was written.")?;
-        self.write_explanation(out)?;
-        write!(out, "{}", self.plan)?;
-        self.write_archiving(out)
-    }
-
-    /// For people.
-    pub fn write_text(&self, out: &mut dyn Write, restored: &Restored) -> io::Result<()> {
-        let plan = self.plan;
-        writeln!(
+    match done.options.archive_mode {
+        ArchiveMode::Off => writeln!(
             out,
-            "restored {} to {}: {} files, {}, in {}",
-            self.chosen.listed.commit.summary.id,
-            plan.target.display(),
-            restored.files,
-            ByteSize(restored.bytes),
-            progress::for_people(restored.seconds.round() as u64)
-        )?;
-        self.write_explanation(out)?;
-        for space in &plan.tablespaces {
-            writeln!(out, "  tablespace {} is at {}", space.name.as_deref().unwrap_or("?"), space.place.display())?;
-        }
-        writeln!(out, "start the server: {}", start_command(&plan.target))?;
-        self.write_how_to_go_on(out)?;
-        self.write_archiving(out)
-    }
-
-    fn write_explanation(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.chosen.explanation.iter().try_for_each(|line| writeln!(out, "  {}", one_line(line)))
-    }
-
-    fn write_how_to_go_on(&self, out: &mut dyn Write) -> io::Result<()> {
-        match &self.options.recovery {
-            Recovery::Target { settings, .. } => match settings.action {
-                TargetAction::Pause => writeln!(
-                    out,
-                    "at the target the server pauses and can be read: `SELECT pg_wal_replay_resume();` opens it for good; for another target, restore again"
-                ),
-                TargetAction::Promote => writeln!(out, "at the target the server opens by itself, on a new timeline"),
-                TargetAction::Shutdown => {
-                    writeln!(out, "at the target the server shuts down; recovery.signal stays, and starting it again goes on from there")
-                }
-            },
-            Recovery::Standby { .. } => writeln!(out, "it stays a standby until it is promoted; primary_conninfo is yours to set"),
-            Recovery::AsItself => writeln!(out, "the server opens by itself"),
-            Recovery::None => writeln!(out, "no recovery settings were written"),
-        }
-    }
-
-    fn write_archiving(&self, out: &mut dyn Write) -> io::Result<()> {
-        match self.options.archive_mode {
-            ArchiveMode::Off => writeln!(
-                out,
-                "archiving is off in what was restored (archive_mode = off in postgresql.auto.conf): to turn it on, `ALTER SYSTEM RESET archive_mode` and restart"
-            ),
-            ArchiveMode::Preserve => writeln!(
-                out,
-                "archiving is as it was configured in the cluster, into its own archive: to turn it off, `ALTER SYSTEM SET archive_mode = off` before it is started elsewhere"
-            ),
-        }?;
-        out.flush()
+            "archiving is off in it (archive_mode = off at the end of postgresql.auto.conf); remove that line to turn it on, once no other server archives this cluster"
+        ),
+        ArchiveMode::Preserve => writeln!(out, "archiving is as in the cluster's own configuration: on, if it was on there"),
     }
 }
 
-fn start_command(target: &Path) -> String {
-    let path = target.display().to_string();
-    let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-    let path = if plain { path } else { format!("'{}'", path.replace('\'', r"'\''")) };
-    format!("pg_ctl -D {path} start")
+fn then(action: TargetAction) -> &'static str {
+    match action {
+        TargetAction::Pause => {
+            "pause, open for reading: look at it, then say SELECT pg_wal_replay_resume() to open it for writing, or restore again to another target"
+        }
+        TargetAction::Promote => "be open for writing on a new timeline",
+        TargetAction::Shutdown => "shut down",
+    }
+}
+
+/// Says what would be done.
+pub(super) fn show_plan(context: &Context, plan: &RestorePlan, commit: &LiveCommit, lines: &[String]) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Planned<'a> {
+        version: u32,
+        dry_run: bool,
+        snapshot: &'a str,
+        to: String,
+        bytes: u64,
+        files: u64,
+        explanation: &'a [String],
+        warnings: &'a [String],
+    }
+    let out = &mut io::stdout().lock();
+    let (snapshot, to) = (commit.summary.id.as_str(), plan.target.display().to_string());
+    let (bytes, files, warnings) = (plan.bytes, plan.files, plan.warnings.as_slice());
+    if context.settings.json {
+        answered(json::write(out, &Planned { version: 1, dry_run: true, snapshot, to, bytes, files, explanation: lines, warnings }))?;
+        return Ok(());
+    }
+    let write = |out: &mut dyn Write| {
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+        writeln!(out, "{plan}")
+    };
+    answered(write(out))?;
+    Ok(())
 }

@@ -2,106 +2,135 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
+
+use crate::cli::failure::Failure;
 use crate::look::SnapshotName;
+use crate::pg::backup_manifest;
 use crate::pg::recovery::{TargetAction, TargetTimeline};
-use crate::repo::log::Head;
+use crate::repo::log;
 use crate::restore::ArchiveMode;
 use crate::restore::target::{Target, Wanted};
 use crate::units::{Lsn, TimelineId, Timestamp};
 
 /// Arguments of `restore`.
 #[derive(clap::Args, Debug)]
-#[command(group(clap::ArgGroup::new("target").multiple(false)))]
+#[command(group = clap::ArgGroup::new("target").args(["target_time", "target_lsn", "target_xid", "target_name", "target_immediate"]))]
 pub(in crate::cli) struct Args {
-    /// An id, the beginning of one, latest, latest~N [default: the newest that reaches the target]
+    /// An id, the beginning of one, latest, or latest~N (default: the newest that reaches the target)
     pub snapshot: Option<SnapshotName>,
-    /// The data directory to make: an empty folder, or none yet
+    /// The data directory to make
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Recover to this time, with its zone: 2026-11-24T13:30:00Z, "2026-11-24 13:30:00+01"
-    #[arg(long, value_name = "TIME", group = "target")]
+    /// Up to this time, with a zone: "2026-11-24 13:30:00+01"
+    #[arg(long, value_name = "TIME")]
     pub target_time: Option<Timestamp>,
-    /// Recover to this position of WAL
-    #[arg(long, value_name = "LSN", group = "target")]
+    /// Up to this position in WAL
+    #[arg(long, value_name = "LSN")]
     pub target_lsn: Option<Lsn>,
-    /// Recover to the end of this transaction
-    #[arg(long, value_name = "XID", group = "target")]
+    /// Up to the commit of this transaction
+    #[arg(long, value_name = "XID")]
     pub target_xid: Option<u64>,
-    /// Recover to this restore point
-    #[arg(long, value_name = "NAME", group = "target")]
+    /// Up to this restore point
+    #[arg(long, value_name = "NAME")]
     pub target_name: Option<String>,
-    /// Recover to the end of the backup, and no further
-    #[arg(long, group = "target")]
+    /// As soon as the cluster is consistent
+    #[arg(long)]
     pub target_immediate: bool,
-    /// Along which timeline: latest, current, or its number [default: latest]
+    /// Along which timeline: latest, current (the snapshot's), or a number
     #[arg(long, value_name = "TIMELINE", value_parser = timeline)]
     pub target_timeline: Option<TargetTimeline>,
-    /// Without what lies at the target
+    /// Stop just before the target
     #[arg(long, requires = "target")]
     pub target_exclusive: bool,
-    /// What the server does at the target: pause, promote, shutdown [default: pause]
-    #[arg(long, value_name = "ACTION", value_parser = action, requires = "target")]
-    pub target_action: Option<TargetAction>,
-    /// Put a tablespace elsewhere; may be given several times
-    #[arg(long = "tablespace", value_name = "OID_OR_NAME=DIR", value_parser = mapping)]
-    pub tablespaces: Vec<(String, PathBuf)>,
-    /// Put all other tablespaces below this folder, each to its oid
+    /// What the server does at the target
+    #[arg(long, value_enum, requires = "target")]
+    pub target_action: Option<Action>,
+    /// Put a tablespace elsewhere; may be repeated
+    #[arg(long, value_name = "OID_OR_NAME=DIR", value_parser = tablespace)]
+    pub tablespace: Vec<(String, PathBuf)>,
+    /// Put all other tablespaces below this folder, each in one named by its oid
     #[arg(long, value_name = "DIR")]
     pub tablespace_root: Option<PathBuf>,
-    /// Leave the recovery settings out: you write them
-    #[arg(long, conflicts_with_all = ["standby", "target_action", "target_exclusive"])]
+    /// Write no recovery settings
+    #[arg(long, conflicts_with_all = ["target", "standby", "target_timeline", "restore_command"])]
     pub no_recovery: bool,
     /// Make a standby
-    #[arg(long, conflicts_with_all = ["target", "target_timeline"])]
+    #[arg(long, conflicts_with = "target")]
     pub standby: bool,
-    /// Does what is restored archive: off, preserve (as it did) [default: off, but for a standby and in the cluster's own pgdata]
-    #[arg(long, value_name = "MODE", value_parser = archive_mode)]
-    pub archive_mode: Option<ArchiveMode>,
-    /// The restore_command to write, where the server runs elsewhere
-    #[arg(long, value_name = "COMMAND")]
+    /// Is archiving on in what is restored? (default: off; preserve for a standby and in the cluster's own place)
+    #[arg(long, value_enum)]
+    pub archive_mode: Option<Archiving>,
+    /// Fetch WAL by this command, where the server runs elsewhere
+    #[arg(long, value_name = "CMD")]
     pub restore_command: Option<String>,
-    /// A further setting for the restored server; may be given several times
-    #[arg(long = "recovery-option", value_name = "NAME=VALUE", value_parser = setting)]
-    pub recovery_options: Vec<(String, String)>,
-    /// Refuse a repository whose log has not this entry, which `backup` has printed
-    #[arg(long, value_name = "NUMBER:HASH", value_parser = head)]
-    pub expect: Option<Head>,
-    /// Check everything, print what would be done, write nothing
+    /// A further setting for postgresql.auto.conf; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub recovery_option: Vec<(String, String)>,
+    /// Refuse a repository that is older than this entry of its log
+    #[arg(long, value_name = "NUMBER:HASH")]
+    pub expect: Option<log::Head>,
+    /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
 }
 
-impl Args {
-    /// Did the user name a target?
-    pub fn has_target(&self) -> bool {
-        self.target_time.is_some()
-            || self.target_lsn.is_some()
-            || self.target_xid.is_some()
-            || self.target_name.is_some()
-            || self.target_immediate
-    }
+/// What the server does at the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(in crate::cli) enum Action {
+    /// Stay read-only until pg_wal_replay_resume()
+    Pause,
+    /// Open for writing on a new timeline
+    Promote,
+    /// Shut down
+    Shutdown,
+}
 
-    /// Did the user write restore_command?
-    pub fn has_own_command(&self) -> bool {
-        self.restore_command.is_some()
-    }
+/// Is archiving on?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(in crate::cli) enum Archiving {
+    /// archive_mode = off
+    Off,
+    /// As in the cluster's configuration
+    Preserve,
+}
 
-    /// What is wanted of recovery.
-    pub fn wanted(&self) -> Wanted {
-        let target = match (self.target_time, self.target_lsn, self.target_xid, &self.target_name) {
-            (Some(time), ..) => Target::Time(time),
-            (_, Some(lsn), ..) => Target::Lsn(lsn),
-            (_, _, Some(xid), _) => Target::Xid(xid),
-            (_, _, _, Some(name)) => Target::Name(name.clone()),
-            _ if self.target_immediate => Target::Immediate,
-            _ => Target::End,
-        };
-        Wanted {
-            target,
-            inclusive: !self.target_exclusive,
-            timeline: self.target_timeline.unwrap_or(TargetTimeline::Latest),
-            action: self.target_action.unwrap_or(TargetAction::Pause),
+impl From<Archiving> for ArchiveMode {
+    fn from(archiving: Archiving) -> Self {
+        match archiving {
+            Archiving::Off => ArchiveMode::Off,
+            Archiving::Preserve => ArchiveMode::Preserve,
         }
+    }
+}
+
+impl Args {
+    /// The point that is wanted.
+    pub fn wanted(&self) -> Result<Wanted, Failure> {
+        let target = if let Some(time) = self.target_time {
+            Target::Time(time)
+        } else if let Some(lsn) = self.target_lsn {
+            Target::Lsn(lsn)
+        } else if let Some(xid) = self.target_xid {
+            Target::Xid(xid)
+        } else if let Some(name) = &self.target_name {
+            Target::Name(name.clone())
+        } else if self.target_immediate {
+            Target::Immediate
+        } else {
+            Target::End
+        };
+        let action = match self.target_action {
+            Some(Action::Promote) => TargetAction::Promote,
+            Some(Action::Shutdown) => TargetAction::Shutdown,
+            Some(Action::Pause) => TargetAction::Pause,
+            None if target == Target::End => TargetAction::Promote,
+            None => TargetAction::Pause,
+        };
+        if self.target_exclusive && matches!(target, Target::Name(_) | Target::Immediate) {
+            return Err(Failure::usage("--target-exclusive has no meaning for this target", "leave it out"));
+        }
+        Ok(Wanted { target, inclusive: !self.target_exclusive, timeline: self.target_timeline.unwrap_or(TargetTimeline::Latest), action })
     }
 }
 
@@ -109,42 +138,29 @@ fn timeline(text: &str) -> Result<TargetTimeline, String> {
     match text {
         "latest" => Ok(TargetTimeline::Latest),
         "current" => Ok(TargetTimeline::Current),
-        number => match number.parse::<u32>() {
+        number => match number.parse() {
             Ok(number) if number > 0 => Ok(TargetTimeline::Number(TimelineId(number))),
             _ => Err("latest, current or a timeline's number is expected".into()),
         },
     }
 }
 
-fn action(text: &str) -> Result<TargetAction, String> {
-    match text {
-        "pause" => Ok(TargetAction::Pause),
-        "promote" => Ok(TargetAction::Promote),
-        "shutdown" => Ok(TargetAction::Shutdown),
-        _ => Err("pause, promote or shutdown is expected".into()),
+fn tablespace(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((which, folder)) if !which.is_empty() && !folder.is_empty() => Ok((which.to_owned(), folder.into())),
+        _ => Err("a tablespace such as 16400=/srv/fast or fast=/srv/fast is expected".into()),
     }
-}
-
-fn archive_mode(text: &str) -> Result<ArchiveMode, String> {
-    match text {
-        "off" => Ok(ArchiveMode::Off),
-        "preserve" => Ok(ArchiveMode::Preserve),
-        _ => Err("off or preserve is expected".into()),
-    }
-}
-
-fn head(text: &str) -> Result<Head, String> {
-    text.parse::<Head>().map_err(str::to_owned)
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is expected")?;
-    Ok((name.trim().to_owned(), value.to_owned()))
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+    match text.split_once('=') {
+        Some((name, value)) if is_name(name.trim()) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("a setting such as recovery_prefetch=off is expected".into()),
+    }
 }
 
-fn mapping(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, folder)) if !name.is_empty() && !folder.is_empty() => Ok((name.to_owned(), PathBuf::from(folder))),
-        _ => Err("OID_OR_NAME=DIR is expected".into()),
-    }
+/// A COMMIT's range as the manifest takes it.
+pub(super) fn range(range: &log::WalRange) -> backup_manifest::WalRange {
+    backup_manifest::WalRange { timeline: range.timeline, start: range.first, end: range.last }
 }

@@ -1,5 +1,12 @@
-//! The restore_command, and the key that its user needs.
+//! The restore_command, and the key that it will find.
+//!
+//! The server runs it later, as its own user, with next to nothing in its environment. If the key that this run used
+//! lies where that user will look (the state folder of an enrolled host), nothing more is needed; else a state folder is
+//! written beside the target, for the target's owner alone, and named in the command.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::args::Args;
@@ -9,102 +16,82 @@ use crate::cli::own_command::OwnCommand;
 use crate::host::StateDir;
 use crate::host::access::Opened;
 use crate::host::paths::Owner;
-use crate::repo::log::Summary;
-use crate::repo::structure::Snapshot;
-use crate::restore::{self, Recovery};
+use crate::host::state::Pin;
+use crate::repo::log::LiveCommit;
 use crate::units::Progress;
 
-/// Who will run the restored server.
-pub(super) struct Reader {
-    /// Another user than this one: root restores for them.
-    pub other: Option<Owner>,
-    /// The folder for their state.
-    pub state: PathBuf,
+/// How WAL is fetched.
+pub(super) struct GetCommand {
+    line: OsString,
+    /// Where a key is put, and for which repository.
+    key: Option<PathBuf>,
+    url: crate::host::config::RepositoryUrl,
 }
 
-impl Reader {
-    /// The owner of the data directory in the snapshot, where root restores and so keeps owners.
-    pub fn of(to: &Path, snapshot: &Snapshot<'_>) -> Result<Self, Failure> {
-        let mut state = restore::resolve(to)?.into_os_string();
-        state.push(".pgcairn");
-        let top = snapshot.meta().folders.iter().find(|f| f.path.is_empty());
-        let owner = top.map(|t| Owner { uid: t.uid, gid: t.gid });
-        let other = owner.filter(|o| nix::unistd::geteuid().is_root() && o.uid != 0);
-        Ok(Reader { other, state: state.into() })
-    }
-}
-
-/// What is written into restore_command.
-pub(super) struct FetchCommand {
-    line: String,
-    /// The folder to which this host's keys are copied for another user.
-    state: Option<PathBuf>,
-    cure: String,
-}
-
-impl FetchCommand {
-    /// The user's own, or this program with all that it needs where nothing is set.
-    pub fn find(context: &Context, args: &Args, here: &Here, opened: &Opened, summary: &Summary, reader: &Reader) -> Result<Self, Failure> {
+impl GetCommand {
+    /// Finds out what the server will run, before anything is written.
+    pub fn find(context: &Context, here: &Here, opened: &Opened, args: &Args, commit: &LiveCommit) -> Result<Self, Failure> {
+        let url = here.repository.url.clone();
         if let Some(line) = &args.restore_command {
-            return Ok(FetchCommand { line: line.clone(), state: None, cure: String::new() });
+            return Ok(GetCommand { line: line.into(), key: None, url });
         }
-        // Keys can be handed on where this host has its own.
-        let state = reader.other.and(opened.signer.as_ref()).map(|_| reader.state.clone());
-        let own = OwnCommand::find(context, here, &summary.cluster)?;
-        let own = match &state {
-            Some(folder) => own.with_state(folder),
-            None => own,
+        let target = crate::restore::resolve(&args.to)?;
+        let own = opened.signer.is_some() && here.state.is_some() && !is_for_another(commit, opened);
+        let key = (!own).then(|| beside(&target));
+        let command = match &key {
+            Some(folder) => OwnCommand::find(context, here, &commit.summary.cluster)?.with_state(folder),
+            None => OwnCommand::find(context, here, &commit.summary.cluster)?,
         };
-        let own = if opened.signer.is_none() { own.with_secret(here) } else { own };
-        let identifier = summary.system_identifier.to_string();
-        let line = own.line(&["archive-get", "--system-identifier", &identifier, "%f", "\"%p\""]);
-        let line = line.into_string().map_err(|odd| {
-            Failure::refused(
-                format!("restore_command would not be UTF-8: {}", odd.to_string_lossy()),
-                "use paths in UTF-8, or give --restore-command",
+        let identifier = commit.summary.system_identifier.to_string();
+        let line = command.line(&["archive-get", "--system-identifier", &identifier, "%f", "\"%p\""]);
+        Ok(GetCommand { line, key, url })
+    }
+
+    /// As a setting's value.
+    pub fn line(&self) -> Result<String, Failure> {
+        self.line.clone().into_string().map_err(|line| {
+            let line = String::from_utf8_lossy(&line.into_vec()).into_owned();
+            Failure::usage(
+                format!("restore_command would hold a path that is no UTF-8: {line}"),
+                "name the repository by another path, or give --restore-command",
             )
-        })?;
-        Ok(FetchCommand { line, state, cure: cure(here) })
+        })
     }
 
-    /// As it is written.
-    pub fn line(&self) -> String {
-        self.line.clone()
+    /// Where the key is put, if it is.
+    pub fn key_folder(&self) -> Option<&Path> {
+        self.key.as_deref()
     }
 
-    /// Does the server run it?
-    pub fn is_used_by(&self, recovery: &Recovery) -> bool {
-        matches!(recovery, Recovery::Target { .. } | Recovery::Standby { .. })
-    }
-
-    /// What to do if it doesn't work.
-    pub fn cure(&self) -> &str {
-        &self.cure
-    }
-
-    /// Copies this host's keys to where the server's user finds them.
-    pub fn give_key(&self, context: &Context, opened: &Opened, reader: &Reader) -> Result<(), Failure> {
-        let (Some(folder), Some(owner), Some(own)) = (&self.state, reader.other, &opened.state) else { return Ok(()) };
-        let Some(keys) = own.host_keys()? else { return Ok(()) };
-        let theirs = StateDir::open_for(folder, owner, &context.reporter)?.repository(own.id());
-        match theirs.host_keys()? {
-            Some(known) if known == keys => {}
-            Some(_) => theirs.replace_host_keys(&keys)?,
-            None => theirs.create_host_keys(&keys)?,
+    /// Writes the state folder beside the target, for whoever owns the target.
+    pub fn place_key(&mut self, context: &Context, opened: &Opened, target: &Path) -> Result<(), Failure> {
+        let Some(folder) = &self.key else { return Ok(()) };
+        let m = std::fs::metadata(target).map_err(|e| Failure::io(format!("looking at {}", target.display()), e))?;
+        let here = nix::unistd::geteuid().as_raw();
+        let state = if m.uid() == here {
+            StateDir::open_at(folder, &context.reporter)?
+        } else {
+            StateDir::open_for(folder, Owner { uid: m.uid(), gid: m.gid() }, &context.reporter)?
+        };
+        let repository = state.repository(opened.format.repository);
+        if repository.host_keys()?.is_none() {
+            repository.create_host_keys(&opened.keys)?;
         }
-        context.reporter.info(&format!(
-            "user {} reads the archive with this host's key, which was copied to {}: remove it once the server is up",
-            owner.uid,
-            folder.display()
-        ));
+        state.remember_pin(&self.url, &Pin { repository: opened.format.repository, owner_key: *opened.owner.as_bytes() })?;
+        context.reporter.info(&format!("a key for restore_command lies in {}: remove it when recovery has ended", folder.display()));
         Ok(())
     }
 }
 
-fn cure(here: &Here) -> String {
-    format!(
-        "the server's user needs to read the repository {} and a key to it: a passphrase or key file that it can read, named by \
-         --passphrase-file or --key-file in restore_command (postgresql.auto.conf), or one command of its own that writes",
-        here.repository.url
-    )
+/// Will another user run the server than the one who restores?
+fn is_for_another(_commit: &LiveCommit, _opened: &Opened) -> bool {
+    // Only root gives files to others; everybody else owns what he restores.
+    nix::unistd::geteuid().is_root()
+}
+
+/// `DIR.pgcairn`.
+fn beside(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(".pgcairn");
+    PathBuf::from(name)
 }

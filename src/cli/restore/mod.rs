@@ -1,16 +1,15 @@
-//! `restore`: a snapshot into a data directory, told where recovery has to stop.
+//! `restore`: a data directory out of the repository, and what its server is told.
 //!
-//! - `args.rs`: what can be asked · `choice.rs`: which snapshot, timeline and target that comes to
-//! - `command.rs`: the restore_command, and the key that its user needs · `alive.rs`: a session that lasts as long as the
-//!   restore · `answer.rs`: what is said at the end
+//! - `args.rs`: the arguments, and what is wanted by them
+//! - `reach.rs`: snapshots and archive of the cluster, and the choice among them
+//! - `command.rs`: the restore_command, and the key that it will find
+//! - `answer.rs`: what is said in the end
 
-mod alive;
 mod answer;
 mod args;
-mod choice;
 mod command;
+mod reach;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,153 +19,151 @@ pub(super) use args::Args;
 use super::context::{Context, Here};
 use super::contract::Exit;
 use super::failure::Failure;
-use super::output::{answered, json};
-use alive::Reading;
-use answer::Answer;
-use choice::Chosen;
-use command::{FetchCommand, Reader};
-
-use crate::host::access::{Need, Opened};
-use crate::host::config::ClusterSettings;
+use crate::host::access::{Need, OpenSession, Opened};
 use crate::host::lock::FileLock;
-use crate::look;
-use crate::pg::backup_manifest::WalRange;
-use crate::repo::log::Summary;
+use crate::host::machine::MachineId;
+use crate::repo::log::{Begin, LiveCommit};
+use crate::repo::pack::Place;
 use crate::repo::structure::Snapshot;
-use crate::restore::check::{Tried, try_restore_command};
-use crate::restore::{self, ArchiveMode, Recovery, RestoreOptions, RestorePlan, Restored};
+use crate::restore::{self, ArchiveMode, Recovery, RestoreOptions, RestorePlan};
+use crate::units::ids::hex;
 use crate::units::{Progress, Timestamp};
+use answer::Done;
+use command::GetCommand;
+use reach::Reached;
 
-/// How long the restore_command may take for one file when it is tried.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long the trial of the restore_command may take.
+const TRIAL: Duration = Duration::from_secs(120);
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
-    let configured = context.cluster_if_one()?;
-    let here = context.here(configured.as_ref(), Need::Read)?;
+    let wanted = args.wanted()?;
+    let cluster = context.cluster_if_one()?;
+    let here = context.here(cluster.as_ref(), Need::Read)?;
     let opened = Arc::new(context.open(&here, Need::Read)?);
-    say_how_new(context, args, &opened)?;
-    // Held for moments only: the restore reads the log on.
-    let fold = opened.view().fold.clone();
-    let chosen = choice::choose(context, args, &opened, &fold)?;
-    let summary = &chosen.listed.commit.summary;
-    let snapshot = look::open(&opened, &chosen.listed)?;
-    let reader = Reader::of(&args.to, &snapshot)?;
-    let fetch = FetchCommand::find(context, args, &here, &opened, summary, &reader)?;
-    let options = options(args, &chosen, &fetch, configured.as_ref(), summary)?;
+    say_age(context, &opened, args)?;
+    let reached = reach::reach(context, &opened, args, &wanted)?;
+    let commit = reached.commit.clone();
+    // The session is held as long as anything is read: nothing of the snapshot can be swept meanwhile.
+    let session = begin(context, &opened, &here, &reached)?;
+    let opening = opened.reader()?;
+    let place = Place {
+        pack: commit.root.place.pack,
+        blob: commit.root.place.blob,
+        position: u16::try_from(commit.root.place.position).unwrap_or(u16::MAX),
+    };
+    let packs = {
+        let view = opened.view();
+        opened.packs_of(&view.fold, &commit)
+    };
+    let snapshot = Snapshot::open(&packs, opening, commit.root.chunk.short(), place, commit.root.digest)?;
+    let own = cluster.as_ref().and_then(|c| c.pgdata.as_deref());
+    let mut get = GetCommand::find(context, &here, &opened, args, &commit)?;
+    let options = options(args, &reached, &get, own)?;
     let plan = restore::prepare(&snapshot, &options)?;
-    let answer = Answer { args, chosen: &chosen, plan: &plan, options: &options };
-    for line in chosen.warnings.iter().chain(&plan.warnings) {
-        context.reporter.warn(line);
-    }
-    let out = &mut io::stdout().lock();
+    let lines = reached.lines();
     if args.dry_run {
-        answered(if context.settings.json { json::write(out, &answer.json(None)) } else { answer.write_plan(out) })?;
+        answer::show_plan(context, &plan, &commit, &lines)?;
         return Ok(Exit::DONE);
     }
-    let restored = carry_out(context, &here, &opened, &chosen, &plan, &snapshot)?;
-    fetch.give_key(context, &opened, &reader)?;
-    let works = fetch.is_used_by(&options.recovery) && !args.has_own_command();
-    let works = !works || try_command(context, &fetch, &chosen, &plan)?;
-    answered(if context.settings.json { json::write(out, &answer.json(Some(&restored))) } else { answer.write_text(out, &restored) })?;
-    Ok(if works { Exit::DONE } else { Exit::LOOK })
+    lines.iter().for_each(|line| context.reporter.info(line));
+    reached.warnings().iter().chain(&plan.warnings).for_each(|line| context.reporter.warn(line));
+    let lock = FileLock::for_target(&args.to)?;
+    let restored = restore::execute(&plan, &snapshot, &packs, opening, context.settings.jobs.get(), &context.reporter, &context.cancel)?;
+    get.place_key(context, &opened, &plan.target)?;
+    drop(lock);
+    let trial = try_command(context, &plan, &options, &commit);
+    if let Some(session) = session.and_then(Arc::into_inner) {
+        // A session that can't be ended now is ended when its lock is found free.
+        let _ = session.abort();
+    }
+    opened.settle(&here.place(&context.reporter));
+    context.reporter.phase("", None);
+    let done =
+        Done { commit: &commit, plan: &plan, restored, wanted: &wanted, reached: &reached, options: &options, key: get.key_folder() };
+    answer::say(context, &done)?;
+    trial.map(|()| Exit::DONE)
 }
 
-/// A store that is set back is noticed by who remembers, or by who is told: the age is said, and `--expect` refuses.
-fn say_how_new(context: &Context, args: &Args, opened: &Opened) -> Result<(), Failure> {
+/// How old what the repository says is; with `--expect`, that it is not older than what is known.
+fn say_age(context: &Context, opened: &Opened, args: &Args) -> Result<(), Failure> {
     let view = opened.view();
-    if let Some(expected) = &args.expect {
-        opened.log().check_remembered(&view, expected)?;
+    if let Some(head) = &args.expect {
+        opened.log().check_remembered(&view, head)?;
     }
     let age = Timestamp::now().seconds_since(view.fold.newest_time).max(0.0) as u64;
-    context.reporter.info(&format!(
-        "newest entry of the log: {} of {}, {} ago",
-        view.newest.number,
-        view.fold.newest_time.for_people(),
-        super::output::progress::for_people(age)
-    ));
+    let (newest, time) = (view.newest.number, view.fold.newest_time.for_people());
+    context
+        .reporter
+        .info(&format!("the repository's newest entry is log/{newest} of {time}, {} ago", super::output::progress::for_people(age)));
     Ok(())
 }
 
-fn options(
-    args: &Args,
-    chosen: &Chosen<'_>,
-    fetch: &FetchCommand,
-    configured: Option<&ClusterSettings>,
-    summary: &Summary,
-) -> Result<RestoreOptions, Failure> {
-    let recovery = match &chosen.settings {
-        _ if args.no_recovery => Recovery::None,
-        _ if args.standby => Recovery::Standby { restore_command: fetch.line() },
-        Some(settings) => Recovery::Target { restore_command: fetch.line(), settings: settings.clone() },
-        None => Recovery::AsItself,
+/// A session that reads, if this host can write one.
+fn begin(context: &Context, opened: &Arc<Opened>, here: &Here, reached: &Reached) -> Result<Option<Arc<OpenSession>>, Failure> {
+    let (Some(_), Some(state)) = (&opened.signer, &here.state) else { return Ok(None) };
+    let machine = MachineId::of_this_machine(state)?;
+    let begin = Begin { purpose: "restore".into(), machine: hex(machine.as_bytes()), reads: Some(reached.number), ..Begin::default() };
+    match OpenSession::begin(opened, &state.locks(), begin) {
+        Ok(session) => Ok(Some(Arc::new(session))),
+        Err(e) => {
+            context
+                .reporter
+                .warn(&format!("nothing can be written to the repository, so this restore is not announced there ({e}); it goes on"));
+            Ok(None)
+        }
+    }
+}
+
+fn options(args: &Args, reached: &Reached, get: &GetCommand, own: Option<&Path>) -> Result<RestoreOptions, Failure> {
+    let recovery = if args.no_recovery {
+        Recovery::None
+    } else if args.standby {
+        Recovery::Standby { restore_command: get.line()? }
+    } else {
+        match reached.settings() {
+            Some(settings) => Recovery::Target { restore_command: get.line()?, settings: settings.clone() },
+            None => Recovery::AsItself,
+        }
     };
-    let ranges = summary.wal.iter().flat_map(|w| &w.ranges);
+    let to_own_place =
+        own.is_some_and(|own| restore::resolve(own).ok().is_some_and(|own| restore::resolve(&args.to).is_ok_and(|to| to == own)));
+    let archive_mode = match args.archive_mode {
+        Some(mode) => mode.into(),
+        None if args.standby || to_own_place => ArchiveMode::Preserve,
+        None => ArchiveMode::Off,
+    };
     Ok(RestoreOptions {
-        archive_mode: archive_mode(args, configured)?,
         to: args.to.clone(),
-        tablespaces: args.tablespaces.clone(),
+        tablespaces: args.tablespace.clone(),
         tablespace_root: args.tablespace_root.clone(),
         recovery,
-        settings: args.recovery_options.clone(),
-        wal_ranges: ranges.map(|r| WalRange { timeline: r.timeline, start: r.first, end: r.last }).collect(),
+        archive_mode,
+        settings: args.recovery_option.clone(),
+        wal_ranges: reached.commit.summary.wal.as_ref().map(|w| w.ranges.clone()).unwrap_or_default().iter().map(args::range).collect(),
     })
 }
 
-/// A copy elsewhere must not push into the archive of its original; the cluster itself, or its standby, goes on.
-fn archive_mode(args: &Args, configured: Option<&ClusterSettings>) -> Result<ArchiveMode, Failure> {
-    if let Some(mode) = args.archive_mode {
-        return Ok(mode);
-    }
-    let own = match configured.and_then(|c| c.pgdata.as_deref()) {
-        Some(pgdata) => restore::resolve(pgdata).ok() == Some(restore::resolve(&args.to)?),
-        None => false,
+/// Runs the restore_command once, as the server's user will.
+fn try_command(context: &Context, plan: &RestorePlan, options: &RestoreOptions, commit: &LiveCommit) -> Result<(), Failure> {
+    use restore::check::Tried;
+    let command = match &options.recovery {
+        Recovery::Target { restore_command, .. } | Recovery::Standby { restore_command } => restore_command,
+        Recovery::AsItself | Recovery::None => return Ok(()),
     };
-    Ok(if own || args.standby { ArchiveMode::Preserve } else { ArchiveMode::Off })
-}
-
-/// Writes, under a lock beside the target and with a session that says which snapshot is read.
-fn carry_out(
-    context: &Context,
-    here: &Here,
-    opened: &Arc<Opened>,
-    chosen: &Chosen<'_>,
-    plan: &RestorePlan,
-    snapshot: &Snapshot<'_>,
-) -> Result<Restored, Failure> {
-    let lock = lock_target(context, &plan.target)?;
-    let reading = Reading::begin(context, here, opened, chosen.listed.number)?;
-    let jobs = context.settings.jobs.get();
-    let restored = reading.during(context, || {
-        restore::execute(plan, snapshot, &opened.packs, opened.reader()?, jobs, &context.reporter, &context.cancel).map_err(Failure::from)
-    });
-    opened.settle(&here.place(&context.reporter));
-    drop(lock);
-    restored
-}
-
-fn lock_target(context: &Context, target: &Path) -> Result<FileLock, Failure> {
-    if let Some(parent) = target.parent() {
-        // As the restore would make it; where it can't, the lock says so.
-        drop(std::fs::create_dir_all(parent));
-    }
-    let lock = FileLock::for_target(target)?;
-    if lock.was_orphan() {
-        context.reporter.warn(&format!("{} was left behind by a restore that was killed", lock.path().display()));
-    }
-    Ok(lock)
-}
-
-/// Tries the restore_command as the server will call it. What it can't do is said; the data directory is whole.
-fn try_command(context: &Context, fetch: &FetchCommand, chosen: &Chosen<'_>, plan: &RestorePlan) -> Result<bool, Failure> {
+    let Some(wal) = &commit.summary.wal else { return Ok(()) };
+    let first = crate::units::SegmentName::new(wal.timeline, wal.segment_size.segment_of(wal.start_lsn), wal.segment_size);
     context.reporter.phase("trying restore_command", None);
-    match try_restore_command(&fetch.line(), &plan.target, &chosen.probe, PATIENCE)? {
-        Tried::Brought(_) => Ok(true),
-        Tried::Absent { .. } => Ok(true),
-        Tried::Failed { how, said } => {
-            context.reporter.warn(&format!("restore_command does not work for the owner of {}: {how}", plan.target.display()));
-            said.lines().for_each(|line| context.reporter.warn(&format!("  {line}")));
-            context.reporter.warn(fetch.cure());
-            Ok(false)
-        }
+    match restore::check::try_restore_command(command, &plan.target, &first.to_string(), TRIAL)? {
+        Tried::Brought(_) | Tried::Absent { .. } => Ok(()),
+        Tried::Failed { how, said } => Err(Failure::refused(
+            format!(
+                "all files are restored, but restore_command does not work for the owner of {} ({how}: {})",
+                plan.target.display(),
+                said.trim()
+            ),
+            format!(
+                "give that user what it needs (the repository readable, a key: `pgcairn key` file or state folder), or another --restore-command; it is: {command}"
+            ),
+        )),
     }
 }

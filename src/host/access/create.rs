@@ -68,7 +68,8 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
     let seed = secret::random()?;
     let key = SigningKey::from_seed(&seed);
     let repository = state.repository(root.repository);
-    repository.create_host_keys(&enrol::host_keys(&root, &seed))?;
+    let keys = enrol::host_keys(&root, &seed);
+    repository.create_host_keys(&keys)?;
     let cache_folder = place.cache.clone();
     let (sealing, opening, owner) = (root.sealing(), root.opening(), root.owner_public().clone());
     let mut roles = vec![log::Role::Writer, log::Role::Reader];
@@ -79,7 +80,7 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
     let view = parts.log().create(&root.owner, vec![KeyOp::Owner { public: owner.clone() }, seal, enrol::host_op(&key, &roles)])?;
     let (opening, signer, state) = (Some(opening), Some(key), Some(repository));
-    let opened = Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder });
+    let opened = Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder });
     opened.remember(place)?;
     opened.pin(place)?;
     Ok(Created { opened, slot: id })

@@ -9,7 +9,7 @@ use super::enrol;
 use super::log_store::{BackendLog, TableSealer};
 use crate::crypt::sign::{PublicKey, SigningKey};
 use crate::crypt::slot::{self, Slot, SlotKind, Unlock};
-use crate::crypt::{ContentSecret, Opening, Root, Sealing, Secret};
+use crate::crypt::{ContentSecret, Opening, Root, Sealing, Secret, secret};
 use crate::host::HostError;
 use crate::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
 use crate::host::paths::StateDir;
@@ -19,7 +19,8 @@ use crate::repo::format::{self, Format};
 use crate::repo::log::{self, Log, LogView};
 use crate::repo::pack::Packs;
 use crate::store::{Backend, LocalStore, ObjectName, SessionTag};
-use crate::units::{Progress, RepositoryId, SessionId};
+use crate::units::ids::hex;
+use crate::units::{PackId, Progress, RepositoryId, SessionId};
 
 /// Where a repository lies and what this host has to do with it.
 pub struct Place<'a> {
@@ -58,12 +59,12 @@ pub struct Opened {
     pub opening: Option<Opening>,
     /// This host's own key, if it is enrolled.
     pub signer: Option<SigningKey>,
+    /// What another state folder would need to open it as this one does.
+    pub keys: HostKeys,
     /// What this host remembers of it.
     pub state: Option<RepositoryState>,
     /// The folder of this host's caches, if there is one.
     pub cache_folder: Option<PathBuf>,
-    /// All packs that the log lists.
-    pub packs: Arc<Packs>,
     parts: LogParts,
     view: Mutex<LogView>,
 }
@@ -117,7 +118,18 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
         return Err(HostError::Another { place: shown });
     }
     let owner = root.owner_public().clone();
-    let mut opened = assemble(backend, shown, format, owner, root.sealing(), Some(root.opening()), None, state, cache)?;
+    let mut opened = assemble(
+        backend,
+        shown,
+        format,
+        owner,
+        root.sealing(),
+        Some(root.opening()),
+        None,
+        enrol::host_keys(&root, &secret::random()?),
+        state,
+        cache,
+    )?;
     opened.remember(place)?;
     if need == Need::Write {
         enrol::enrol(&mut opened, &root)?;
@@ -149,7 +161,7 @@ fn with_host_keys(
     };
     let opening = Opening::new(format.domain, content, &id_key, &table_key);
     let sealing = opening.sealing.clone();
-    assemble(backend, shown, format, owner, sealing, Some(opening), Some(signer), state, cache)
+    assemble(backend, shown, format, owner, sealing, Some(opening), Some(signer), keys.clone(), state, cache)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -161,12 +173,13 @@ fn assemble(
     sealing: Sealing,
     opening: Option<Opening>,
     signer: Option<SigningKey>,
+    keys: HostKeys,
     state: Option<RepositoryState>,
     cache: Option<PathBuf>,
 ) -> Result<Opened, HostError> {
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
     let view = load(&parts.log(), &shown, state.as_ref(), kept_log(cache.as_deref(), format.repository).as_deref())?;
-    Ok(Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder: cache }))
+    Ok(Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder: cache }))
 }
 
 /// What it takes to read and write the log.
@@ -198,6 +211,7 @@ pub(super) struct Role {
     pub sealing: Sealing,
     pub opening: Option<Opening>,
     pub signer: Option<SigningKey>,
+    pub keys: HostKeys,
     pub state: Option<RepositoryState>,
     pub cache_folder: Option<PathBuf>,
 }
@@ -249,12 +263,15 @@ pub fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
     }
 }
 
+/// Slots that are tried: each may cost a key derivation.
+const MOST_SLOTS: usize = 32;
+
 /// Opens a slot. One in clear only where nothing is known of the repository and no secret is given: else a store could
 /// pass off another repository.
 fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str, known: bool) -> Result<Root, HostError> {
     let folder = ObjectName::new("key").map_err(crate::store::StoreError::from)?;
     let mut slots = Vec::new();
-    for object in backend.list_sorted(Some(&folder))?.into_iter().take(1000) {
+    for object in backend.list_sorted(Some(&folder))?.into_iter().take(MOST_SLOTS) {
         let bytes = backend.read(&object.name, 65536)?;
         match Slot::parse(&bytes) {
             Ok(slot) if slot.repository() == format.repository => slots.push(slot),
@@ -286,12 +303,9 @@ fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str
 
 impl Opened {
     pub(super) fn of(parts: LogParts, view: LogView, role: Role) -> Self {
-        let Role { backend, shown, format, owner, sealing, opening, signer, state, cache_folder } = role;
-        let packs = Arc::new(Packs::new(Arc::clone(&backend), sealing.clone()));
+        let Role { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder } = role;
         let view = Mutex::new(view);
-        let opened = Opened { backend, shown, format, owner, sealing, opening, signer, state, cache_folder, packs, parts, view };
-        opened.know_packs(&opened.view());
-        opened
+        Opened { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder, parts, view }
     }
 
     /// The log.
@@ -304,9 +318,23 @@ impl Opened {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn know_packs(&self, view: &LogView) {
-        for (session, s) in &view.fold.sessions {
-            self.packs.add(pack_refs(*session, s));
+    /// The packs that a snapshot relies on: whose pack an id means is what its COMMIT says.
+    pub fn packs_of(&self, fold: &log::Fold, commit: &log::LiveCommit) -> Packs {
+        let packs = Packs::new(Arc::clone(&self.backend), self.sealing.clone());
+        packs.add(refs_in(fold, &commit.set));
+        packs
+    }
+
+    /// What is written now must be sealed to the key that the log names last: one that this program can't use is a newer
+    /// program's.
+    fn check_sealing_key(&self) -> Result<(), HostError> {
+        let ours = hex(&self.sealing.public.0);
+        match self.view().fold.keys.sealing_key() {
+            Some(key) if key.algorithm == 1 && key.public == ours => Ok(()),
+            _ => Err(HostError::Refused {
+                what: "what is written to this repository is sealed to a key that this host does not have".into(),
+                cure: "use a newer pgcairn, or enrol this host again".into(),
+            }),
         }
     }
 
@@ -316,10 +344,7 @@ impl Opened {
     /// If it can't be read.
     pub fn refresh(&self) -> Result<(), HostError> {
         let mut view = self.view();
-        let news = self.log().advance(&mut view)?;
-        if news > 0 {
-            self.know_packs(&view);
-        }
+        self.log().advance(&mut view)?;
         Ok(())
     }
 
@@ -373,6 +398,9 @@ impl Opened {
         if need == Need::Write && !active {
             return Err(HostError::NoRight { what: "write here: it was revoked, or never enrolled" });
         }
+        if need == Need::Write {
+            self.check_sealing_key()?;
+        }
         Ok(self)
     }
 
@@ -407,6 +435,15 @@ impl Opened {
             place.progress.warn(&format!("what was seen of the repository can't be kept: {e}"));
         }
     }
+}
+
+/// The packs of a set as references; one that the log has struck is missing.
+pub(super) fn refs_in(fold: &log::Fold, set: &log::PackSet) -> Vec<PackRef> {
+    let one = |session: &SessionId, pack: &PackId| {
+        let f = fold.pack(session, pack)?;
+        Some(PackRef { session: *session, id: *pack, hash: f.hash, size: f.size, tail: f.tail })
+    };
+    set.iter().filter_map(|(session, pack)| one(session, pack)).collect()
 }
 
 /// A session's packs as references.

@@ -9,7 +9,7 @@ use crate::crypt::secret;
 use crate::host::HostError;
 use crate::host::lock::{FileLock, LockState, SessionLocks};
 use crate::repo::PackRef;
-use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, NewPacks, PackFacts, Progressed};
+use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, NewPacks, PackFacts, PackSet, Progressed};
 use crate::repo::write::Uploaded;
 use crate::store::{LocalStore, SessionTag};
 use crate::units::ids::{hex, unhex};
@@ -87,18 +87,32 @@ impl OpenSession {
 
     /// What a COMMIT of this session may name (R5): packs in the lists of ended sessions that are not condemned, or were
     /// condemned after this session's BEGIN.
-    pub fn adopted(&self, trust_writers: &[KeyId]) -> Adopted {
+    ///
+    /// A place holds a pack's id alone, so each id must mean one pack: the parent's, else one by a trusted key, and if
+    /// several sessions list the same id otherwise (nobody does so but to shadow another's pack), none.
+    pub fn adopted(&self, trust_writers: &[KeyId], parent: Option<&PackSet>) -> Adopted {
         let view = self.opened.view();
         let own = self.opened.signer.as_ref().map(|s| s.id());
-        let mut adopted = Adopted::default();
+        let mut all: HashMap<PackId, Vec<(PackRef, bool)>> = HashMap::new();
         for (id, session) in view.fold.sessions.iter().filter(|(_, s)| !s.open) {
             let trusted = Some(session.key) == own || trust_writers.contains(&session.key);
             for pack in pack_refs(*id, session) {
                 if view.fold.may_name(&self.id, id, &pack.id) {
-                    adopted.packs.insert(pack.id, pack);
-                    if trusted {
-                        adopted.trusted.insert(pack.id);
-                    }
+                    all.entry(pack.id).or_default().push((pack, trusted));
+                }
+            }
+        }
+        let mut adopted = Adopted::default();
+        for (id, mut packs) in all {
+            if let Some((session, _)) = parent.and_then(|set| set.iter().find(|(_, p)| **p == id)).filter(|_| packs.len() > 1) {
+                packs.retain(|(pack, _)| pack.session == *session);
+            } else if packs.len() > 1 {
+                packs.retain(|(_, trusted)| *trusted);
+            }
+            if let [(pack, trusted)] = packs.as_slice() {
+                adopted.packs.insert(id, *pack);
+                if *trusted {
+                    adopted.trusted.insert(id);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Building a pack: blobs are sealed as they come, the table at the end.
 
-use super::{END, HEADER, MAGIC, MAX_BLOB, PackTable, Place, Reference, Row, TRAILER, blob_aad, padme, table_aad};
+use super::{END, HEADER, MAGIC, MAX_BLOB, MAX_PLAIN, PackTable, Place, Reference, Row, TRAILER, blob_aad, padme, table_aad};
 use crate::crypt::envelope::{self, Envelope};
 use crate::crypt::{ChunkRole, CryptError, Sealing, Secret, seal, secret};
 use crate::units::{ChunkId, Hash32, PackId};
@@ -96,7 +96,12 @@ impl PackBuilder {
     /// If the frame is too large, or the operating system has no random numbers.
     pub fn add(&mut self, blob: NewBlob) -> Result<Place, CryptError> {
         let NewBlob { role, kind, mut frame, chunks, references } = blob;
-        if frame.len() + seal::TAG > MAX_BLOB as usize || chunks.is_empty() || chunks.len() > usize::from(u16::MAX) {
+        if frame.len() + seal::TAG > MAX_BLOB as usize
+            || chunks.is_empty()
+            || chunks.len() > usize::from(u16::MAX)
+            || references.len() > usize::from(u16::MAX)
+            || chunks.iter().map(|(_, len)| u64::from(*len)).sum::<u64>() > u64::from(MAX_PLAIN)
+        {
             return Err(CryptError::Malformed { what: "a blob", why: "too large" });
         }
         let (key, key_id, envelope) = match role {

@@ -61,7 +61,8 @@ impl LoadedTable {
     }
 }
 
-/// All packs that a reader knows of: by the log, by what a session has just stored.
+/// The packs that a reader knows of: those that one COMMIT names, or that one session may name, each id once. To the log
+/// a pack is (session, id): whose pack an id means is settled by whoever fills this.
 pub struct Packs {
     backend: Arc<dyn Backend>,
     sealing: Sealing,
@@ -105,9 +106,10 @@ impl Packs {
     /// Puts a table that is known already (its pack was just stored, or it comes from elsewhere and was checked).
     fn keep(&self, id: PackId, table: Arc<LoadedTable>) {
         let mut kept = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.rows += table.table.rows.len();
+        let rows = table.table.rows.len();
         if kept.tables.insert(id, table).is_none() {
             kept.order.push_back(id);
+            kept.rows += rows;
         }
         while kept.rows > KEPT_ROWS && kept.order.len() > 1 {
             let Some(oldest) = kept.order.pop_front() else { break };

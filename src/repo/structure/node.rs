@@ -348,6 +348,8 @@ impl Encoder {
     }
 
     fn needs<E>(&mut self, needs: &Needs, outside: &mut PutNeeds<'_, E>) -> Result<(), E> {
+        // Packs of which nothing is needed but that a node of needs lies there are found again when it is read.
+        let needs = &Needs(needs.0.iter().filter(|(_, bytes)| **bytes > 0).map(|(pack, bytes)| (*pack, *bytes)).collect());
         if needs.0.len() > self.inline {
             let (id, place) = outside(needs)?;
             self.body.u16(u16::MAX).bytes(&id.0);
@@ -617,7 +619,7 @@ mod tests {
     }
 
     fn needs() -> impl Strategy<Value = Needs> {
-        prop::collection::btree_map(any::<[u8; 16]>().prop_map(PackId), any::<u64>(), 0..80).prop_map(Needs)
+        prop::collection::btree_map(any::<[u8; 16]>().prop_map(PackId), 1u64.., 0..80).prop_map(Needs)
     }
 
     fn file() -> impl Strategy<Value = FileEntry> {

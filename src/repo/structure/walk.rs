@@ -75,11 +75,9 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// If they aren't there or not what they should be.
     pub fn open(packs: &'a Packs, opening: &'a Opening, id: ShortId, place: Place, digest: Digest16) -> Result<Self, RepoError> {
-        let node = read_node(packs, id, place)?;
-        if node.digest() != digest {
-            return Err(corrupt("a snapshot", "its content digest is not the committed one"));
-        }
-        let Node::Snapshot(root) = node else { return Err(corrupt("a snapshot", "its root is another kind of node")) };
+        let Node::Snapshot(root) = read_node(packs, id, place, digest)? else {
+            return Err(corrupt("a snapshot", "its root is another kind of node"));
+        };
         let chunk = packs.content(opening, root.meta.id, root.meta.place)?;
         let meta = serde_json::from_slice(chunk.bytes()).map_err(|e| corrupt("a snapshot's meta chunk", &e.to_string()))?;
         Ok(Snapshot { packs, opening, root, meta })
@@ -118,7 +116,7 @@ impl<'a> Snapshot<'a> {
     }
 
     fn branch(&self, child: &Child) -> Result<Vec<Child>, RepoError> {
-        match read_node(self.packs, child.id, child.place)? {
+        match read_node(self.packs, child.id, child.place, child.digest)? {
             Node::Branch(children) => Ok(children),
             _ => Err(corrupt("a snapshot", "a branch is another kind of node")),
         }
@@ -142,6 +140,10 @@ impl<'a> Snapshot<'a> {
                     below.extend(self.branch(&child)?);
                 }
             }
+            // Every part holds a file, but the one of an empty folder: a tree that says otherwise is there to exhaust us.
+            if below.len() > folder.files as usize + 1 {
+                return Err(corrupt("a snapshot", "a folder has more parts than files"));
+            }
             row = below;
         }
         Err(corrupt("a snapshot", "a folder is nested too deeply"))
@@ -160,13 +162,16 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// As [`Snapshot::files`].
     pub fn part(&self, part: &Child) -> Result<(ChunkRef, Vec<StoredFile>), RepoError> {
-        let Node::Part(node) = read_node(self.packs, part.id, part.place)? else {
+        let Node::Part(node) = read_node(self.packs, part.id, part.place, part.digest)? else {
             return Err(corrupt("a snapshot", "a part is another kind of node"));
         };
         let chunk = self.packs.content(self.opening, node.attributes.id, node.attributes.place)?;
         let attributes = decode_attributes(chunk.bytes()).map_err(|e| corrupt("the attributes of a part", e.0))?;
         if attributes.len() != node.files.len() {
             return Err(corrupt("a part", "it has not as many files as names"));
+        }
+        if !attributes.is_sorted_by(|a, b| a.name < b.name) {
+            return Err(corrupt("a part", "its names are not in order"));
         }
         let joint: Arc<[ChunkRef]> = node.joint.into();
         let files = attributes
@@ -200,18 +205,23 @@ impl<'a> Snapshot<'a> {
 /// # Errors
 /// If a node can't be read, or the lengths don't add up.
 pub fn leaves_below(packs: &Packs, root: TreeRef, len: u64) -> Result<Vec<(u64, TreeRef)>, RepoError> {
+    let file_len = len;
     let mut row = vec![(len, root)];
     while row.iter().any(|(_, tree)| tree.level > 0) {
         let mut below = Vec::new();
         for (len, tree) in row {
-            let Node::Stream { level, children } = read_node(packs, tree.id, tree.place)? else {
+            let Node::Stream { level, children } = read_node(packs, tree.id, tree.place, tree.digest)? else {
                 return Err(corrupt("a file", "a stream node is another kind of node"));
             };
-            let sum = children.iter().fold(0u64, |sum, (len, _)| sum.saturating_add(*len));
-            if level != tree.level || sum != len {
+            let sum = children.iter().try_fold(0u64, |sum, (len, _)| sum.checked_add(*len));
+            if level != tree.level || sum != Some(len) || children.iter().any(|(len, _)| *len == 0) {
                 return Err(corrupt("a file", "its tree doesn't cover its length"));
             }
             below.extend(children);
+        }
+        // Leaves of a few bytes each: nobody writes such a tree but to exhaust us.
+        if below.len() as u64 > file_len / 4096 + 1024 {
+            return Err(corrupt("a file", "its tree has more leaves than its length has room for"));
         }
         row = below;
     }
@@ -223,21 +233,27 @@ pub fn leaves_below(packs: &Packs, root: TreeRef, len: u64) -> Result<Vec<(u64, 
 /// # Errors
 /// If the node can't be read.
 pub fn read_leaf(packs: &Packs, leaf: TreeRef) -> Result<Vec<Extent>, RepoError> {
-    match read_node(packs, leaf.id, leaf.place)? {
+    match read_node(packs, leaf.id, leaf.place, leaf.digest)? {
         Node::Leaf(extents) => Ok(extents),
         _ => Err(corrupt("a file", "a leaf is another kind of node")),
     }
 }
 
-fn read_node(packs: &Packs, id: ShortId, place: Place) -> Result<Node, RepoError> {
+/// Reads a node, and checks that its content is what its parent says: another COMMIT of the same content (a replacing
+/// one) names other places, never another content.
+fn read_node(packs: &Packs, id: ShortId, place: Place, digest: Digest16) -> Result<Node, RepoError> {
     let chunk = packs.node(id, place)?;
-    Node::decode(chunk.bytes(), &mut |id, place| {
+    let node = Node::decode(chunk.bytes(), &mut |id, place| {
         let chunk = packs.node(id, place)?;
         match Node::decode(chunk.bytes(), &mut |_, _| Err(RepoError::from(Malformed("needs within needs"))))? {
             Node::Needs(needs) => Ok::<Needs, RepoError>(needs),
             _ => Err(corrupt("a part", "needs are another kind of node")),
         }
-    })
+    })?;
+    if node.digest() != digest {
+        return Err(corrupt("a snapshot", "a node has not the content digest that its parent names"));
+    }
+    Ok(node)
 }
 
 fn corrupt(what: &str, why: &str) -> RepoError {

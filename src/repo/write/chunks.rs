@@ -8,10 +8,10 @@ use super::upload::{OnStored, Uploader};
 use crate::codec::{self, FrameKind};
 use crate::crypt::{ChunkRole, Opening, Sealing};
 use crate::repo::pack::{NewBlob, PackBuilder, Packs, Place, Reference};
-use crate::repo::structure::{MAX_NODE, Needs, Node, NodeSink};
+use crate::repo::structure::{MAX_NEEDS_NODE, MAX_NODE, Needs, Node, NodeSink};
 use crate::repo::{PackRef, RepoError};
 use crate::store::{Backend, SessionTag};
-use crate::units::{ChunkId, PackId, SessionId};
+use crate::units::{ChunkId, Class, Explain, PackId, SessionId};
 
 /// A pack is closed when it has grown to this size.
 const PACK_SIZE: usize = 16 << 20;
@@ -88,6 +88,8 @@ pub struct WriterSetup {
     pub trusted: HashSet<PackId>,
     /// Where chunks may lie already.
     pub known: Box<dyn Known>,
+    /// Places that the log lists as damaged: nobody relies on them.
+    pub is_damaged: Box<dyn Fn(Place) -> bool + Send + Sync>,
 }
 
 /// Finds or stores chunks; shared by all threads of a session.
@@ -178,17 +180,28 @@ impl ChunkWriter {
         }
     }
 
-    /// What it takes to read the chunk at a place that the parent names: `None` if a pack may not be named.
+    /// What it takes to read the chunk at a place that the parent names: `None` if it can't be relied on, since a pack may
+    /// not be named, or a place is damaged.
     ///
     /// # Errors
-    /// If a table can't be read.
+    /// If the store can't be read.
     pub fn stored_at(&self, place: Place) -> Result<Option<Stored>, RepoError> {
+        match self.look_at(place) {
+            Err(e) if is_of_one_pack(&e) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn look_at(&self, place: Place) -> Result<Option<Stored>, RepoError> {
+        if !self.may_name(place.pack) || (self.setup.is_damaged)(place) {
+            return Ok(None);
+        }
         let table = self.setup.packs.table(place.pack)?;
         let Some((row, _, _)) = table.find(place) else { return Ok(None) };
         let reference = match row.references.as_slice() {
             [] => None,
             [one] => {
-                if !self.may_name(one.place.pack) {
+                if !self.may_name(one.place.pack) || (self.setup.is_damaged)(one.place) {
                     return Ok(None);
                 }
                 let theirs = self.setup.packs.table(one.place.pack)?;
@@ -199,7 +212,7 @@ impl ChunkWriter {
             }
             _ => return Ok(None),
         };
-        Ok(self.may_name(place.pack).then_some(Stored { place, bytes: row.len, reference }))
+        Ok(Some(Stored { place, bytes: row.len, reference }))
     }
 
     /// Stores a chunk that was not found.
@@ -288,10 +301,10 @@ impl ChunkWriter {
     }
 }
 
-/// Does the error concern one pack alone, so that the chunk can be stored anew instead?
-fn is_of_one_pack(e: &RepoError) -> bool {
+/// Does the error concern one object alone, so that the chunk can be stored anew instead?
+pub fn is_of_one_pack(e: &RepoError) -> bool {
     match e {
-        RepoError::Store(e) => e.is_absent(),
+        RepoError::Store(e) => matches!(e.class(), Class::Absent | Class::Corrupt),
         RepoError::Crypt { .. } | RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => true,
         _ => false,
     }
@@ -299,6 +312,7 @@ fn is_of_one_pack(e: &RepoError) -> bool {
 
 impl NodeSink for ChunkWriter {
     fn put_node(&self, node: &Node) -> Result<(ChunkId, Place, u32), RepoError> {
+        let most = if matches!(node, Node::Needs(_)) { MAX_NEEDS_NODE } else { MAX_NODE };
         let mut bytes = Vec::new();
         for inline in [64, 16, 2] {
             bytes = node.encode(inline, &mut |needs| {
@@ -306,9 +320,12 @@ impl NodeSink for ChunkWriter {
                 self.outside.lock().unwrap_or_else(PoisonError::into_inner).insert(place.pack);
                 Ok::<_, RepoError>((id.short(), place))
             })?;
-            if bytes.len() <= MAX_NODE {
+            if bytes.len() <= most {
                 break;
             }
+        }
+        if bytes.len() > most {
+            return Err(RepoError::internal("a node of the structure is larger than anyone would read"));
         }
         let id = self.setup.sealing.chunk_id(ChunkRole::Structure, &bytes);
         let stored = match self.find(ChunkRole::Structure, &id)? {

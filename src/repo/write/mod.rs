@@ -6,5 +6,5 @@
 mod chunks;
 mod upload;
 
-pub use chunks::{ChunkWriter, Known, NewChunk, Stored, Totals, WriterSetup};
+pub use chunks::{ChunkWriter, Known, NewChunk, Stored, Totals, WriterSetup, is_of_one_pack};
 pub use upload::{OnStored, Uploaded};

@@ -1,0 +1,170 @@
+//! Which snapshot reaches what is wanted, and what the server has to be told.
+
+use super::args::Args;
+use crate::archive::{self, Archive, GetContext, NoCache, SegmentRecord};
+use crate::cli::clusters;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::tail::OpenedTail;
+use crate::host::access::Opened;
+use crate::look::{self, Listed, SnapshotName};
+use crate::pg::wal::{FindError, Found, RestorePoint, Sought, TransactionEnds, WalFileName, find};
+use crate::repo::log::{LiveCommit, WalMode};
+use crate::restore::target::{self, ArchivedSegment, Candidate, RecoveryChoice, SearchError, Target, TargetSettings, Wanted};
+use crate::units::{Class, Explain, SegmentName, SegmentSize, TimelineId};
+
+/// What was chosen.
+pub(super) struct Reached {
+    /// The COMMIT's number.
+    pub number: u64,
+    /// The snapshot.
+    pub commit: LiveCommit,
+    /// The choice; none with `--no-recovery` and `--standby`.
+    choice: Option<RecoveryChoice>,
+}
+
+impl Reached {
+    /// What the server is told.
+    pub fn settings(&self) -> Option<&TargetSettings> {
+        self.choice.as_ref().and_then(|c| c.settings.as_ref())
+    }
+
+    /// The timeline that recovery follows.
+    pub fn timeline(&self) -> Option<TimelineId> {
+        self.choice.as_ref().map(|c| c.timeline)
+    }
+
+    /// Why, in lines.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("snapshot {} of {}", self.commit.summary.id, self.commit.summary.started_at.for_people())];
+        lines.extend(self.choice.iter().flat_map(|c| c.explanation.iter().cloned()));
+        lines
+    }
+
+    /// What deserves a look.
+    pub fn warnings(&self) -> Vec<String> {
+        self.choice.as_ref().map(|c| c.warnings.clone()).unwrap_or_default()
+    }
+}
+
+/// Chooses: the named snapshot, or the newest of the cluster that reaches the target.
+pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wanted) -> Result<Reached, Failure> {
+    let all = candidates(context, opened, args)?;
+    let Some((_, newest)) = all.last() else {
+        return Err(look::NameError::None { cluster: context.settings.chosen_cluster() }.into());
+    };
+    let cluster = newest.summary.cluster_id();
+    // After pg_upgrade or initdb the older snapshots are another history: only by name are they meant.
+    let same: Vec<&(u64, LiveCommit)> = all.iter().filter(|(_, c)| c.summary.cluster_id() == cluster).collect();
+    if args.no_recovery || args.standby {
+        let (number, commit) = same.last().copied().ok_or(look::NameError::None { cluster: None })?.clone();
+        return Ok(Reached { number, commit, choice: None });
+    }
+    let tail = OpenedTail::new(opened, &cluster.name);
+    let site = tail.site();
+    let archive = Archive::read(&site, cluster.system_identifier, &NoCache, &context.cancel)?;
+    let size = archive.segment_size.or_else(|| same.iter().find_map(|(_, c)| c.summary.wal.as_ref().map(|w| w.segment_size)));
+    let known = target::Archive {
+        segment_size: size.unwrap_or(SegmentSize::DEFAULT),
+        segments: archive.segments.values().map(|entry| segment(&entry.facts)).collect(),
+        timelines: archive.tree(),
+    };
+    let by_time = matches!(wanted.target, Target::Time(_));
+    let candidates: Vec<Candidate> = same.iter().filter_map(|(number, commit)| candidate(opened, *number, commit, by_time)).collect();
+    let get = GetContext { site, opening: opened.reader()?, system_identifier: cluster.system_identifier };
+    let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, names, sought);
+    let choice = target::choose(&known, &candidates, wanted, &mut search)?;
+    let chosen = same.iter().find(|(_, c)| c.summary.id == choice.snapshot).copied().cloned();
+    let (number, commit) = chosen.ok_or(look::NameError::None { cluster: Some(cluster.name) })?;
+    Ok(Reached { number, commit, choice: Some(choice) })
+}
+
+/// The snapshots that may be taken, in the order of the log.
+fn candidates(context: &Context, opened: &Opened, args: &Args) -> Result<Vec<(u64, LiveCommit)>, Failure> {
+    let view = opened.view();
+    let named = match &args.snapshot {
+        Some(name) => Some(clusters::find(context, &view.fold, name)?),
+        None => None,
+    };
+    if let Some(listed) = named {
+        return Ok(vec![(listed.number, listed.commit.clone())]);
+    }
+    let cluster = clusters::one(context, &view.fold)?;
+    // The error of an empty list is that of a name.
+    clusters::find(context, &view.fold, &SnapshotName::Latest(0))?;
+    let all = look::snapshots(&view.fold, Some(&cluster));
+    Ok(all.into_iter().map(|listed| (listed.number, listed.commit.clone())).collect())
+}
+
+/// A snapshot as the choice takes it. When it was consistent, by the database's clock, stands in the snapshot itself: it
+/// is read where a time is wanted; the COMMIT's own time is later, and so never wrong.
+fn candidate(opened: &Opened, number: u64, commit: &LiveCommit, by_time: bool) -> Option<Candidate> {
+    let wal = commit.summary.wal.as_ref()?;
+    let facts = || {
+        let view = opened.view();
+        look::facts(opened, &view.fold, &Listed { number, commit }).ok()
+    };
+    let stopped_at = if by_time { facts().map(|f| f.stopped_at) } else { None };
+    Some(Candidate {
+        id: commit.summary.id.clone(),
+        number,
+        start_timeline: wal.timeline,
+        start_lsn: wal.start_lsn,
+        stop_timeline: wal.ranges.last().map_or(wal.timeline, |r| r.timeline),
+        stop_lsn: wal.stop_lsn,
+        stopped_at: stopped_at.unwrap_or(commit.summary.finished_at),
+        wal_inside: wal.mode == WalMode::Copy,
+    })
+}
+
+fn segment(r: &SegmentRecord) -> ArchivedSegment {
+    ArchivedSegment {
+        timeline: r.timeline,
+        no: r.no,
+        last_record: r.last_record,
+        tail_record: r.tail_record,
+        continuation_ends: r.continuation_ends,
+        transactions: r.transactions.map(|t| TransactionEnds {
+            min_time: t.min_time,
+            max_time: t.max_time,
+            first_time: t.first_time,
+            last_time: t.last_time,
+            min_xid: t.min_xid,
+            max_xid: t.max_xid,
+            last_lsn: t.last_lsn,
+        }),
+        open_tail_may_hold_commit: r.open_tail_may_hold_commit,
+        restore_points: r
+            .restore_points
+            .iter()
+            .map(|p| RestorePoint { name: p.name.clone(), lsn: p.lsn, end_lsn: p.end_lsn, time: p.time })
+            .collect(),
+        restore_points_cut: r.restore_points_cut,
+        valid_until: r.valid_until,
+        fault: r.fault.clone(),
+    }
+}
+
+/// WAL that was to be searched is not what it was.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unsearchable(String);
+
+impl Explain for Unsearchable {
+    fn class(&self) -> Class {
+        Class::Corrupt
+    }
+}
+
+/// Reads WAL out of the archive and looks for a transaction's end or a restore point.
+fn search(get: &GetContext<'_>, names: &[SegmentName], sought: Sought<'_>) -> Result<Option<Found>, SearchError> {
+    let segments = names.iter().map(|name| match archive::fetch(get, &WalFileName::Segment(*name)) {
+        Ok(Some(fetched)) => Ok(fetched.bytes),
+        Ok(None) => Err(SearchError::new(Unsearchable(format!("WAL segment {name} is not in the archive")))),
+        Err(e) => Err(SearchError::new(e)),
+    });
+    find(segments, sought).map_err(|e| match e {
+        FindError::Source(e) => e,
+        other => SearchError::new(Unsearchable(other.to_string())),
+    })
+}
