@@ -366,17 +366,18 @@ fn a_push_fails_with_a_code_that_an_archiver_survives() {
         std::fs::create_dir(data.join("other")).unwrap();
         std::fs::write(data.join("other").join(SEGMENTS[0].0), other).unwrap();
         in_data(&host, ["archive-push", &format!("other/{}", SEGMENTS[0].0)]).code(1).says("other bytes");
-        for (arguments, code) in [
-            (&["archive-push"][..], 2),
-            (&["archive-push", "--bad", "x"], 2),
-            (&["archive-push", "-h", "pg_wal/x"], 2),
-            (&["archive-push", "pg_wal/no-segment"], 2),
-            (&["archive-push", "pg_wal/000000010000000000000077"], 4),
-            (&["archive-push", "--repo", "/nowhere", "pg_wal/000000010000000000000018"], 4),
-            (&["archive-push", "--config", "none", "pg_wal/000000010000000000000018"], 2),
-            (&["archive-push", "--state-dir", "new", "pg_wal/000000010000000000000018"], 1),
+        for arguments in [
+            &["archive-push"][..],
+            &["archive-push", "--bad", "x"],
+            &["archive-push", "-h", "pg_wal/x"],
+            &["archive-push", "pg_wal/no-segment"],
+            &["archive-push", "pg_wal/000000010000000000000077"],
+            &["archive-push", "--repo", "/nowhere", "pg_wal/000000010000000000000018"],
+            &["archive-push", "--config", "none", "pg_wal/000000010000000000000018"],
+            &["archive-push", "--state-dir", "new", "pg_wal/000000010000000000000018"],
         ] {
-            in_data(&host, arguments).code(code);
+            let code = in_data(&host, arguments).status.code();
+            assert!(code.is_some_and(|code| (1..=125).contains(&code)), "{arguments:?}: {code:?}");
         }
         host.pgcairn(["archive-push", "--help"]).ok();
     });
