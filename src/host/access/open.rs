@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
 use super::enrol;
-use super::log_store::{BackendLog, TableSealer};
+use super::log_store::{BackendLog, TableSealer, process_tag};
 use crate::crypt::sign::{PublicKey, SigningKey};
 use crate::crypt::slot::{self, Slot, SlotKind, Unlock};
 use crate::crypt::{ContentSecret, Opening, Root, Sealing, Secret, secret};
@@ -18,7 +18,7 @@ use crate::repo::PackRef;
 use crate::repo::format::{self, Format};
 use crate::repo::log::{self, Log, LogView};
 use crate::repo::pack::Packs;
-use crate::store::{Backend, LocalStore, ObjectName, SessionTag};
+use crate::store::{Backend, LocalStore, ObjectName};
 use crate::units::ids::hex;
 use crate::units::{Hash32, PackId, Progress, RepositoryId, SessionId};
 
@@ -199,8 +199,7 @@ pub(super) struct LogParts {
 
 impl LogParts {
     pub(super) fn new(backend: &Arc<dyn Backend>, sealing: &Sealing, format: &Format, owner: &PublicKey) -> Result<Self, HostError> {
-        let tag = SessionTag::new("log").map_err(crate::store::StoreError::from)?;
-        let store = BackendLog { backend: Arc::clone(backend), tag };
+        let store = BackendLog { backend: Arc::clone(backend), tag: process_tag()? };
         Ok(LogParts { store, sealer: TableSealer(sealing.clone()), repository: format.repository, owner: owner.clone() })
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::log_store::is_of_the_dead;
 use super::open::{Opened, pack_refs};
 use crate::crypt::secret;
 use crate::host::HostError;
@@ -266,7 +267,7 @@ pub fn end_dead_sessions(opened: &Opened, locks: &SessionLocks, machine: &str, p
     Ok(())
 }
 
-/// Removes unfinished files of sessions that have ended.
+/// Removes unfinished files of sessions that have ended, and of processes of this machine that are dead.
 ///
 /// # Errors
 /// If the store can't be read.
@@ -276,7 +277,7 @@ pub fn remove_leftovers(opened: &Opened, store: &LocalStore) -> Result<(), HostE
         view.fold.sessions.iter().filter(|(_, s)| !s.open).map(|(id, _)| id.to_string()).collect()
     };
     let tags: HashSet<SessionTag> = store.leftovers()?.into_iter().map(|(tag, _)| tag).collect();
-    for tag in tags.into_iter().filter(|tag| ended.contains(tag.as_str())) {
+    for tag in tags.into_iter().filter(|tag| ended.contains(tag.as_str()) || is_of_the_dead(tag)) {
         store.remove_leftovers(&tag)?;
     }
     Ok(())
