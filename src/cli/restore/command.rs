@@ -63,6 +63,28 @@ impl GetCommand {
         self.key.as_deref()
     }
 
+    /// The server fetches no WAL: no key is put anywhere.
+    pub fn is_not_needed(&mut self) {
+        self.key = None;
+    }
+
+    /// Looks, before anything is written, whether a state folder of an earlier restore stands in the way.
+    pub fn check(&self, context: &Context, opened: &Opened) -> Result<(), Failure> {
+        let Some(folder) = self.key.as_ref().filter(|f| f.exists()) else { return Ok(()) };
+        let other = match StateDir::open_at(folder, &context.reporter) {
+            Ok(state) => state.pin(&self.url)?.is_some_and(|pin| pin.repository != opened.format.repository),
+            // Somebody else's: whoever it is, it is not from a restore by this user.
+            Err(_) => !nix::unistd::geteuid().is_root(),
+        };
+        if other {
+            return Err(Failure::refused(
+                format!("{} is there, with the key of another repository: an earlier restore has left it", folder.display()),
+                format!("remove {} if its server has ended recovery", folder.display()),
+            ));
+        }
+        Ok(())
+    }
+
     /// Writes the state folder beside the target, for whoever owns the target.
     pub fn place_key(&mut self, context: &Context, opened: &Opened, target: &Path) -> Result<(), Failure> {
         let Some(folder) = &self.key else { return Ok(()) };

@@ -59,6 +59,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let own = cluster.as_ref().and_then(|c| c.pgdata.as_deref());
     let mut get = GetCommand::find(context, &here, &opened, args, &commit)?;
     let options = options(args, &reached, &get, own)?;
+    if !matches!(options.recovery, Recovery::Target { .. } | Recovery::Standby { .. }) {
+        get.is_not_needed();
+    }
+    get.check(context, &opened)?;
     let plan = restore::prepare(&snapshot, &options)?;
     let lines = reached.lines();
     if args.dry_run {
