@@ -366,17 +366,18 @@ fn a_push_fails_with_a_code_that_an_archiver_survives() {
         std::fs::create_dir(data.join("other")).unwrap();
         std::fs::write(data.join("other").join(SEGMENTS[0].0), other).unwrap();
         in_data(&host, ["archive-push", &format!("other/{}", SEGMENTS[0].0)]).code(1).says("other bytes");
-        for (arguments, code) in [
-            (&["archive-push"][..], 2),
-            (&["archive-push", "--bad", "x"], 2),
-            (&["archive-push", "-h", "pg_wal/x"], 2),
-            (&["archive-push", "pg_wal/no-segment"], 2),
-            (&["archive-push", "pg_wal/000000010000000000000077"], 4),
-            (&["archive-push", "--repo", "/nowhere", "pg_wal/000000010000000000000018"], 4),
-            (&["archive-push", "--config", "none", "pg_wal/000000010000000000000018"], 2),
-            (&["archive-push", "--state-dir", "new", "pg_wal/000000010000000000000018"], 1),
+        for arguments in [
+            &["archive-push"][..],
+            &["archive-push", "--bad", "x"],
+            &["archive-push", "-h", "pg_wal/x"],
+            &["archive-push", "pg_wal/no-segment"],
+            &["archive-push", "pg_wal/000000010000000000000077"],
+            &["archive-push", "--repo", "/nowhere", "pg_wal/000000010000000000000018"],
+            &["archive-push", "--config", "none", "pg_wal/000000010000000000000018"],
+            &["archive-push", "--state-dir", "new", "pg_wal/000000010000000000000018"],
         ] {
-            in_data(&host, arguments).code(code);
+            let code = in_data(&host, arguments).status.code();
+            assert!(code.is_some_and(|code| (1..=125).contains(&code)), "{arguments:?}: {code:?}");
         }
         host.pgcairn(["archive-push", "--help"]).ok();
     });
@@ -499,5 +500,59 @@ fn a_host_enrols_itself_with_its_first_write() {
         let keys = host.home().join("other");
         let host_file = std::fs::read_dir(&keys).unwrap().map(|e| e.unwrap().path().join("host.json")).find(|p| p.is_file()).unwrap();
         assert_eq!(host_file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    });
+}
+
+#[test]
+fn a_known_gap_stays_visible_and_no_longer_alarms() {
+    ordinary(|| {
+        let host = with_repository();
+        data_directory(&host);
+        let archive = |arguments: &[&str]| in_data(&host, ["archive"].iter().chain(arguments));
+        archive(&["status"]).code(1).says("holds nothing of cluster main");
+        push(&host, 0).ok();
+        archive(&["status"]).ok().prints(SEGMENTS[0].0);
+        push(&host, 1).ok();
+        push(&host, 4).ok();
+        archive(&["status"]).code(3).prints("GAP on timeline 1: 00000001000000000000001A to 00000001000000000000001B");
+        let acknowledge = |timeline: &str, from: usize, to: usize, reason: &str| {
+            let (from, to) = (SEGMENTS[from].0, SEGMENTS[to].0);
+            archive(&["acknowledge", "--timeline", timeline, "--from", from, "--to", to, "--reason", reason])
+        };
+        acknowledge("2", 2, 3, "x").code(2).says("not on timeline 2");
+        acknowledge("1", 3, 2, "x").code(2);
+        acknowledge("1", 2, 3, " ").code(2);
+        acknowledge("1", 1, 3, "x").code(1).says("is not a gap").says("00000001000000000000001A to 00000001000000000000001B");
+        assert_eq!(names(&host.home().join("repo/log")), ["0"], "what is refused is not written");
+        acknowledge("1", 2, 3, "disk full on Monday").ok();
+        archive(&["status"]).ok().prints("known gap on timeline 1").prints("disk full on Monday").prints("take a backup now");
+        let status = archive(&["status", "--json"]).ok().json();
+        assert_eq!((&status["version"], &status["cluster"]), (&1.into(), &"main".into()));
+        let timeline = &status["timelines"][0];
+        assert_eq!((&timeline["segments"], &timeline["live"], &timeline["parent"]), (&3.into(), &true.into(), &serde_json::Value::Null));
+        assert_eq!(timeline["gaps"][0]["acknowledged"], "disk full on Monday");
+        above_125(get(&host, 2));
+        above_125(get(&host, 3));
+        get(&host, 4).ok();
+    });
+}
+
+#[test]
+fn a_restore_needs_its_wishes_to_fit_each_other() {
+    ordinary(|| {
+        let host = with_repository();
+        let restore = |arguments: &[&str]| host.pgcairn(["restore", "--repo", "repo", "--to", "there"].iter().chain(arguments));
+        restore(&["--target-time", "2026-11-24 13:30:00"]).code(2).says("2026-11-24T13:30:00Z").says("time zone");
+        restore(&["--target-xid", "7", "--target-name", "x"]).code(2);
+        restore(&["--target-action", "promote"]).code(2);
+        restore(&["--target-immediate", "--target-action", "dance"]).code(2);
+        restore(&["--standby", "--no-recovery"]).code(2);
+        restore(&["--delta"]).code(2);
+        restore(&["--tablespace", "x"]).code(2);
+        restore(&["--expect", "7"]).code(2);
+        restore(&["--expect", &format!("9:{}", "0".repeat(64))]).code(1).says("the repository");
+        restore(&[]).code(4).says("there is no snapshot");
+        host.pgcairn(["restore", "--repo", "repo"]).code(2).says("--to");
+        assert!(!host.home().join("there").exists());
     });
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::clusters;
 use super::context::Context;
 use super::contract::Exit;
 use super::failure::Failure;
@@ -51,24 +52,21 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     }
 }
 
-/// Whose WAL is wanted. Of a cluster that the repository doesn't know nothing is absent: its name may be misspelt.
+/// Whose WAL is wanted: by the flag, the newest backup, or, before the first, the data directory or the archive itself.
+/// Of a cluster that the repository doesn't know nothing is absent: its name may be misspelt.
 fn identifier(opened: &Opened, cluster: &str, given: Option<u64>, pgdata: Option<&Path>) -> Result<u64, Failure> {
-    let unknown = |what: String, cure: &str| Failure::refused(what, cure);
     let newest = opened.view().fold.clusters.get(cluster).map(|begin| begin.system_identifier);
-    // Before the first backup only the server knows.
     let own = || read_control(&Disk, pgdata.unwrap_or(Path::new("."))).ok().map(|(control, _)| control.system_identifier);
-    let Some(wanted) = given.or(newest).or_else(own) else {
-        return Err(unknown(
-            format!("the repository knows no cluster {cluster}"),
-            "check --cluster; --system-identifier says whose WAL is wanted",
-        ));
+    let wanted = match given.or(newest).or_else(own) {
+        Some(wanted) => wanted,
+        None => clusters::only_identifier(opened, cluster)?.ok_or_else(|| clusters::unknown(cluster))?,
     };
     let id = ClusterId { name: cluster.to_owned(), system_identifier: wanted };
     let in_log = newest == Some(wanted) || opened.view().fold.sessions.values().any(|s| s.cluster.as_ref() == Some(&id));
     if in_log || has_wal(opened, &id)? {
         Ok(wanted)
     } else {
-        Err(unknown(
+        Err(Failure::refused(
             format!("the repository holds nothing of cluster {cluster} with system identifier {wanted}"),
             "check --cluster and --system-identifier; `pgcairn list` shows which clusters there are",
         ))

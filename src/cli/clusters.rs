@@ -1,10 +1,15 @@
 //! Whose snapshots are meant where the user names no cluster.
 
+use std::collections::BTreeSet;
+
 use super::context::Context;
 use super::failure::Failure;
+use crate::host::access::Opened;
 use crate::look::SnapshotName;
 use crate::look::{self, Listed};
-use crate::repo::log::Fold;
+use crate::repo::log::{ClusterId, Fold};
+use crate::store::{ObjectName, StoreError};
+use crate::units::ids::hex;
 
 /// The snapshot that a name means: of the chosen cluster, else of the configured one if the repository has it, else of
 /// the only one that the repository has. An id needs no cluster.
@@ -35,5 +40,45 @@ pub(super) fn one(context: &Context, fold: &Fold) -> Result<String, Failure> {
                 format!("choose with --cluster: {}", names.join(", ")),
             ))
         }
+    }
+}
+
+/// The cluster whose archive is meant, with the system identifier of its newest backup; before the first, the only one
+/// of which there is WAL.
+pub(super) fn one_with_wal(context: &Context, opened: &Opened) -> Result<ClusterId, Failure> {
+    let fold = opened.view().fold.clone();
+    let name = one(context, &fold)?;
+    let newest = fold.clusters.get(&name).map(|begin| begin.system_identifier);
+    let system_identifier = match newest {
+        Some(known) => known,
+        None => only_identifier(opened, &name)?.ok_or_else(|| unknown(&name))?,
+    };
+    Ok(ClusterId { name, system_identifier })
+}
+
+/// Of a cluster that the repository doesn't know nothing is absent: its name may be misspelt.
+pub(super) fn unknown(name: &str) -> Failure {
+    Failure::refused(
+        format!("the repository holds nothing of cluster {name}"),
+        "check --cluster; `pgcairn list` shows which clusters have snapshots",
+    )
+}
+
+/// The system identifier under which a cluster has WAL, where it is only one.
+pub(super) fn only_identifier(opened: &Opened, name: &str) -> Result<Option<u64>, Failure> {
+    let root = ObjectName::new(format!("wal/{}", hex(&opened.sealing.cluster_key(name)))).map_err(StoreError::from)?;
+    let mut found = BTreeSet::new();
+    opened.backend.list(Some(&root), &mut |listed| {
+        let below = listed.name.as_str().strip_prefix(root.as_str()).and_then(|rest| rest.split('/').nth(1));
+        found.extend(below.and_then(|number| number.parse::<u64>().ok()));
+        Ok(())
+    })?;
+    match (found.first(), found.len()) {
+        (Some(only), 1) => Ok(Some(*only)),
+        (None, _) => Ok(None),
+        _ => Err(Failure::refused(
+            format!("there is WAL of several system identifiers under the name {name}"),
+            "take a backup of the right one, or say --system-identifier",
+        )),
     }
 }

@@ -60,7 +60,9 @@ impl Contract {
         match command {
             Command::ArchiveGet(_) => Contract::Get,
             Command::ArchivePush(_) => Contract::Push,
-            Command::Init(_) | Command::Backup(_) | Command::List | Command::Show(_) | Command::Restore(_) => Contract::Own,
+            Command::Init(_) | Command::Archive(_) | Command::Backup(_) | Command::Restore(_) | Command::List | Command::Show(_) => {
+                Contract::Own
+            }
         }
     }
 

@@ -14,6 +14,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod archive;
 mod archive_get;
 mod archive_push;
 mod archived;
@@ -114,9 +115,10 @@ impl Command {
             Command::Backup(args) => backup::run(context, args),
             Command::ArchivePush(args) => archive_push::run(context, args),
             Command::ArchiveGet(args) => archive_get::run(context, args),
+            Command::Archive(command) => archive::run(context, command),
+            Command::Restore(args) => restore::run(context, args),
             Command::List => list::run(context),
             Command::Show(args) => show::run(context, args),
-            Command::Restore(args) => restore::run(context, args),
         }
     }
 }

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive_get, archive_push, backup, init, restore, show};
+use super::{archive, archive_get, archive_push, backup, init, restore, show};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -39,12 +39,15 @@ pub(super) enum Command {
     ArchivePush(archive_push::Args),
     /// Fetch a WAL file: restore_command = 'pgcairn archive-get %f "%p"'
     ArchiveGet(archive_get::Args),
+    /// What the WAL archive holds
+    #[command(subcommand)]
+    Archive(archive::Command),
+    /// Restore a snapshot, to any point in time behind it
+    Restore(Box<restore::Args>),
     /// List the snapshots, newest last
     List,
     /// Show one snapshot in full
     Show(show::Args),
-    /// Make a data directory out of a snapshot, up to any point in time
-    Restore(restore::Args),
 }
 
 impl Command {
@@ -53,7 +56,8 @@ impl Command {
         match self {
             Command::Backup(args) => args.cluster_keys(),
             Command::ArchivePush(args) => args.cluster_keys(),
-            Command::Init(_) | Command::ArchiveGet(_) | Command::List | Command::Show(_) | Command::Restore(_) => ClusterKeys::default(),
+            Command::Archive(command) => command.cluster_keys(),
+            Command::Init(_) | Command::ArchiveGet(_) | Command::Restore(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
         }
     }
 }

@@ -14,6 +14,15 @@ pub fn jobs(text: &str) -> Result<NonZeroUsize, String> {
 /// The most that labels may have together, in bytes: they stand in one entry of the log, with all else.
 pub const MAX_LABELS: usize = 4096;
 
+/// Why something is so: a line that the log takes.
+pub fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > 2048 || text.chars().any(char::is_control) {
+        return Err("a line of 1 to 2048 bytes is expected".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// `key=value`: what the log would refuse is refused before hours of work.
 pub fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

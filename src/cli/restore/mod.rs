@@ -12,6 +12,7 @@ mod reach;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 pub(super) use args::Args;
@@ -25,15 +26,18 @@ use crate::host::machine::MachineId;
 use crate::repo::log::{Begin, LiveCommit};
 use crate::repo::pack::Place;
 use crate::repo::structure::Snapshot;
+use crate::repo::write::Uploaded;
 use crate::restore::{self, ArchiveMode, Recovery, RestoreOptions, RestorePlan};
 use crate::units::ids::hex;
-use crate::units::{Progress, Timestamp};
+use crate::units::{Class, Explain, Progress, Timestamp};
 use answer::Done;
 use command::GetCommand;
 use reach::Reached;
 
 /// How long the trial of the restore_command may take.
 const TRIAL: Duration = Duration::from_secs(120);
+/// Between two occasions for a sign of life.
+const OFTEN: Duration = Duration::from_secs(30);
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let wanted = args.wanted()?;
@@ -67,8 +71,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     }
     lines.iter().for_each(|line| context.reporter.info(line));
     reached.warnings().iter().chain(&plan.warnings).for_each(|line| context.reporter.warn(line));
-    let lock = FileLock::for_target(&args.to)?;
-    let restored = restore::execute(&plan, &snapshot, &packs, opening, context.settings.jobs.get(), &context.reporter, &context.cancel)?;
+    let lock = lock_target(context, &plan.target)?;
+    let jobs = context.settings.jobs.get();
+    let restored = alive(context, session.as_deref(), || {
+        restore::execute(&plan, &snapshot, &packs, opening, jobs, &context.reporter, &context.cancel)
+    })?;
     get.place_key(context, &opened, &plan.target)?;
     drop(lock);
     let trial = try_command(context, &plan, &options, &commit);
@@ -105,13 +112,46 @@ fn begin(context: &Context, opened: &Arc<Opened>, here: &Here, reached: &Reached
     let begin = Begin { purpose: "restore".into(), machine: hex(machine.as_bytes()), reads: Some(reached.number), ..Begin::default() };
     match OpenSession::begin(opened, &state.locks(), begin) {
         Ok(session) => Ok(Some(Arc::new(session))),
-        Err(e) => {
+        // The store can't be written; that the snapshot is gone, or the log damaged, is another thing.
+        Err(e) if matches!(e.class(), Class::Denied | Class::Failed | Class::Unreachable) => {
             context
                 .reporter
                 .warn(&format!("nothing can be written to the repository, so this restore is not announced there ({e}); it goes on"));
             Ok(None)
         }
+        Err(e) => Err(e.into()),
     }
+}
+
+/// Does `work`, and lets the session give signs of life meanwhile: after an hour without any it would be ended by others.
+fn alive<T>(context: &Context, session: Option<&OpenSession>, work: impl FnOnce() -> T) -> T {
+    let Some(session) = session else { return work() };
+    std::thread::scope(|scope| {
+        let (done, ended) = channel::<()>();
+        scope.spawn(move || {
+            while ended.recv_timeout(OFTEN) == Err(RecvTimeoutError::Timeout) {
+                if let Err(e) = session.told(Uploaded::Idle) {
+                    context.reporter.detail(&format!("no sign of life of the restore's session: {e}"));
+                }
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// The lock that keeps a second restore away from the same target.
+fn lock_target(context: &Context, target: &Path) -> Result<FileLock, Failure> {
+    if let Some(parent) = target.parent() {
+        // The restore would make it; where it can't be made, the lock says why.
+        let _ = std::fs::create_dir_all(parent);
+    }
+    let lock = FileLock::for_target(target)?;
+    if lock.was_orphan() {
+        context.reporter.warn(&format!("{} was left behind by a restore that was killed", lock.path().display()));
+    }
+    Ok(lock)
 }
 
 fn options(args: &Args, reached: &Reached, get: &GetCommand, own: Option<&Path>) -> Result<RestoreOptions, Failure> {

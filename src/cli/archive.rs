@@ -1,0 +1,233 @@
+//! `archive status` and `archive acknowledge`.
+
+use std::io::{self, Write};
+
+use super::args::values;
+use super::clusters;
+use super::context::Context;
+use super::contract::Exit;
+use super::failure::Failure;
+use super::output::table::{Align, Table};
+use super::output::{answered, json, one_line};
+use super::tail::OpenedTail;
+use crate::archive::status::{GapStatus, Known, Status, TimelineStatus};
+use crate::archive::{Archive, NoCache};
+use crate::host::access::{Need, Opened};
+use crate::host::config::{ClusterKeys, ClusterSettings};
+use crate::pg::connection::{ConnectOptions, Connection, PgConnError};
+use crate::pg::conninfo::{Conninfo, Surroundings};
+use crate::repo::log::{ClusterId, Kind, Note};
+use crate::units::{ByteSize, Explain, Lsn, Progress, SegmentName, TimelineId};
+
+/// The commands about the WAL archive.
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum Command {
+    /// Segments and gaps of each timeline, and what can be restored
+    Status(StatusArgs),
+    /// Say that a gap is known: it stays visible, and no longer alarms
+    Acknowledge(AcknowledgeArgs),
+}
+
+/// Arguments of `archive status`.
+#[derive(clap::Args, Debug)]
+pub(super) struct StatusArgs {
+    /// The server, to say how far the archive is behind it: libpq's words or URL
+    #[arg(long, value_name = "CONNINFO")]
+    dsn: Option<String>,
+}
+
+/// Arguments of `archive acknowledge`.
+#[derive(clap::Args, Debug)]
+pub(super) struct AcknowledgeArgs {
+    /// The timeline
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    timeline: u32,
+    /// The first missing segment
+    #[arg(long, value_name = "SEGMENT")]
+    from: SegmentName,
+    /// The last
+    #[arg(long, value_name = "SEGMENT")]
+    to: SegmentName,
+    /// Why they are missing
+    #[arg(long, value_name = "TEXT", value_parser = values::reason)]
+    reason: String,
+}
+
+impl Command {
+    pub(super) fn cluster_keys(&self) -> ClusterKeys {
+        match self {
+            Command::Status(args) => ClusterKeys { dsn: args.dsn.clone(), ..ClusterKeys::default() },
+            Command::Acknowledge(_) => ClusterKeys::default(),
+        }
+    }
+}
+
+pub(super) fn run(context: &Context, command: &Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Status(_) => status(context),
+        Command::Acknowledge(args) => acknowledge(context, args),
+    }
+}
+
+fn status(context: &Context) -> Result<Exit, Failure> {
+    let configured = context.cluster_if_one()?;
+    let here = context.here(configured.as_ref(), Need::Read)?;
+    let opened = context.open(&here, Need::Read)?;
+    let cluster = clusters::one_with_wal(context, &opened)?;
+    let status = look(context, &opened, &cluster, configured.as_ref())?;
+    let out = &mut io::stdout().lock();
+    answered(if context.settings.json { json::write(out, &status) } else { write_text(out, &status) })?;
+    Ok(if status.alarms() { Exit::LOOK } else { Exit::DONE })
+}
+
+fn look(context: &Context, opened: &Opened, cluster: &ClusterId, configured: Option<&ClusterSettings>) -> Result<Status, Failure> {
+    let tail = OpenedTail::new(opened, &cluster.name);
+    let archive = Archive::read(&tail.site(), cluster.system_identifier, &NoCache, &context.cancel)?;
+    let known = Known::of(&opened.view().fold, &cluster.name, cluster.system_identifier);
+    Ok(Status::of(&archive, &known, ask_server(context, cluster, configured)))
+}
+
+/// Where the server writes, if it is configured and answers: an archive can be looked at without it.
+fn ask_server(context: &Context, cluster: &ClusterId, configured: Option<&ClusterSettings>) -> Option<(TimelineId, Lsn)> {
+    let dsn = configured.filter(|c| c.name == cluster.name)?.dsn.as_deref()?;
+    let asked = Conninfo::parse(dsn, &Surroundings::of_process()).map_err(|e| described(&e)).and_then(|conninfo| {
+        let connect = ConnectOptions { application_name: "pgcairn archive status".into(), cancel: context.cancel.clone() };
+        position(&conninfo, &connect, cluster).map_err(|e| described(&e))
+    });
+    match asked {
+        Ok(position) => position,
+        Err(why) => {
+            context.reporter.warn(&format!("how far the archive is behind the server is not known: {why}"));
+            None
+        }
+    }
+}
+
+fn described(error: &dyn Explain) -> String {
+    super::output::error::describe(error).what
+}
+
+/// The timeline and position of a primary; none of a standby, or of another cluster's server.
+fn position(conninfo: &Conninfo, connect: &ConnectOptions, cluster: &ClusterId) -> Result<Option<(TimelineId, Lsn)>, PgConnError> {
+    let mut connection = Connection::open(conninfo, connect)?;
+    let facts = connection.facts()?;
+    if facts.system_identifier != cluster.system_identifier || facts.in_recovery {
+        return Ok(None);
+    }
+    let sql = "SELECT pg_catalog.pg_walfile_name(l), l::pg_catalog.text FROM pg_catalog.pg_current_wal_lsn() AS l";
+    let rows = connection.query("asking where the server writes", sql)?;
+    let text = |column| rows.first().and_then(|row| row.try_get::<_, String>(column).ok());
+    let timeline = text(0).and_then(|name| name.parse::<SegmentName>().ok()).map(|name| name.timeline);
+    Ok(timeline.zip(text(1).and_then(|lsn| lsn.parse().ok())))
+}
+
+fn write_text(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    use Align::{Left, Right};
+    writeln!(out, "cluster {}", status.cluster)?;
+    if status.timelines.is_empty() {
+        writeln!(out, "nothing is archived yet")?;
+    }
+    let mut table = Table::new([("timeline", Right), ("from", Left), ("first", Left), ("last", Left), ("segments", Right), ("", Left)]);
+    for t in &status.timelines {
+        let parent = t.parent.as_ref().map(|p| format!("{} at {}", p.timeline, p.switch_lsn)).unwrap_or_default();
+        let name = |segment: Option<SegmentName>| segment.map(|s| s.to_string()).unwrap_or_default();
+        let live = if t.live { "live" } else { "" };
+        table.row([t.timeline.to_string(), parent, name(t.first), name(t.last), t.segments.to_string(), live.into()]);
+    }
+    table.write(out)?;
+    for (timeline, gap) in status.timelines.iter().flat_map(|t| t.gaps.iter().map(move |gap| (t, gap))) {
+        write_gap(out, timeline, gap)?;
+    }
+    for (t, fault) in status.timelines.iter().flat_map(|t| t.faults.iter().map(move |fault| (t, fault))) {
+        writeln!(out, "FAULT on timeline {}: {} is valid up to {}, replay ends there", t.timeline, fault.segment, fault.valid_until)?;
+    }
+    for damaged in &status.damaged {
+        writeln!(out, "DAMAGED: {} ({}): {}", damaged.file, damaged.object, one_line(&damaged.problem))?;
+    }
+    if status.live().count() > 1 {
+        writeln!(out, "TWO LIVE LINES: somebody else archives as this cluster, such as a promoted copy with its archive_command")?;
+    }
+    write_windows(out, status)?;
+    if let Some(lag) = status.lag {
+        writeln!(out, "\nthe archive is {} behind the server: {} whole segments", ByteSize(lag.bytes), lag.segments)?;
+    }
+    out.flush()
+}
+
+fn write_gap(out: &mut dyn Write, timeline: &TimelineStatus, gap: &GapStatus) -> io::Result<()> {
+    let what = if gap.from == gap.to { gap.from.to_string() } else { format!("{} to {}", gap.from, gap.to) };
+    match &gap.acknowledged {
+        Some(reason) => writeln!(out, "known gap on timeline {}: {what}: {}", timeline.timeline, one_line(reason))?,
+        None => writeln!(out, "GAP on timeline {}: {what}", timeline.timeline)?,
+    }
+    match &gap.next_snapshot {
+        Some(snapshot) => writeln!(out, "    behind it restore from snapshot {snapshot}"),
+        None => writeln!(out, "    nothing behind it can be restored: take a backup now"),
+    }
+}
+
+fn write_windows(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    use Align::{Left, Right};
+    let mut table = Table::new([("restorable from", Left), ("timeline", Right), ("LSN", Left), ("to", Left), ("time", Left), ("to", Left)]);
+    for w in &status.restorable {
+        table.row([
+            w.snapshot.clone(),
+            w.timeline.to_string(),
+            w.from_lsn.to_string(),
+            w.to_lsn.to_string(),
+            w.from_time.for_people(),
+            w.to_time.map(|t| t.for_people()).unwrap_or_default(),
+        ]);
+    }
+    if !status.restorable.is_empty() {
+        writeln!(out)?;
+    }
+    table.write(out)?;
+    for waiting in &status.waiting {
+        match waiting.segment {
+            Some(segment) => writeln!(out, "snapshot {} waits for segment {segment}", waiting.snapshot)?,
+            None => writeln!(out, "snapshot {} can't be restored: its WAL has a fault", waiting.snapshot)?,
+        }
+    }
+    Ok(())
+}
+
+/// A gap that isn't there must not be acknowledged: a segment that comes late, or a typing error, would be silenced.
+fn acknowledge(context: &Context, args: &AcknowledgeArgs) -> Result<Exit, Failure> {
+    let timeline = TimelineId(args.timeline);
+    if args.from.timeline != timeline || args.to.timeline != timeline {
+        return Err(Failure::usage(
+            format!("{} to {} is not on timeline {timeline}", args.from, args.to),
+            "the first eight digits of a segment are its timeline, in hex",
+        ));
+    }
+    if args.from > args.to {
+        return Err(Failure::usage("the gap ends before it begins", "give --from and --to in order"));
+    }
+    let configured = context.settings.cluster_to_write(None)?;
+    let here = context.here(Some(&configured), Need::Write)?;
+    let opened = context.open(&here, Need::Write)?;
+    let cluster = clusters::one_with_wal(context, &opened)?;
+    let status = look(context, &opened, &cluster, None)?;
+    let gaps = || status.timelines.iter().filter(|t| t.timeline == timeline).flat_map(|t| &t.gaps);
+    if !gaps().any(|gap| gap.from <= args.from && args.to <= gap.to) {
+        let there: Vec<String> = gaps().map(|gap| format!("{} to {}", gap.from, gap.to)).collect();
+        let cure = if there.is_empty() { "there is no gap on this timeline".into() } else { format!("its gaps: {}", there.join(", ")) };
+        return Err(Failure::refused(format!("{} to {} is not a gap, nor part of one", args.from, args.to), cure));
+    }
+    let ClusterId { name: cluster, system_identifier } = cluster;
+    let note = Note::Gap { cluster, system_identifier, from: args.from, to: args.to, reason: args.reason.clone() };
+    let head = {
+        let mut view = opened.view();
+        opened.log().append(&mut view, opened.key()?, &Kind::Note(note))?
+    };
+    opened.settle(&here.place(&context.reporter));
+    let out = &mut io::stdout().lock();
+    let said = serde_json::json!({"version": 1, "log": head, "from": args.from, "to": args.to});
+    answered(if context.settings.json {
+        json::write(out, &said)
+    } else {
+        writeln!(out, "{} to {} is a known gap now (log/{})", args.from, args.to, head.number)
+    })?;
+    Ok(Exit::DONE)
+}
