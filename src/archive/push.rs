@@ -14,6 +14,7 @@ use super::site::{Rights, Site};
 use super::standing::Standing;
 use super::take::{check, control_path, identifier_of, read_file};
 use crate::crypt::sign::SigningKey;
+use crate::host::access::process_tag;
 use crate::pg::wal::{SegmentHeader, WalFileName};
 use crate::repo::wal::{self, MAX_OBJECT, WalAddress, WalFront, WalOrigin};
 use crate::store::{Create, ObjectName, SessionTag, StoreError};
@@ -141,7 +142,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Creates the object under the first name that no valid object has, or finds the same file there.
     fn store(&self, rights: &mut Rights, facts: FileFacts) -> Result<Pushed, PushError> {
-        let tag = SessionTag::new("push").map_err(StoreError::from)?;
+        let tag = process_tag()?;
         let pushed = |object: &ObjectName, stored: u64, warnings| Pushed {
             name: self.name,
             already_there: stored == 0,

@@ -154,6 +154,12 @@ pub fn check_offline(control: &ControlFile, pgdata: &Path) -> Result<(), BackupE
             "stop it with pg_ctl stop, or leave --offline out",
         ));
     }
+    if control.state == ClusterState::ShutDownInRecovery {
+        return Err(BackupError::refused(
+            format!("{} is a stopped standby", pgdata.display()),
+            "back up the primary: standbys are not supported yet",
+        ));
+    }
     if !control.state.is_shut_down() {
         return Err(BackupError::refused(
             format!("{} was not shut down cleanly: its state is \"{}\"", pgdata.display(), control.state.words()),

@@ -60,6 +60,11 @@ pub enum BackupError {
 }
 
 impl BackupError {
+    /// Does it only say that something else has failed?
+    pub fn is_internal(&self) -> bool {
+        matches!(self, BackupError::Internal(_) | BackupError::Repo(RepoError::Internal(_)))
+    }
+
     /// A refusal with its cure.
     pub fn refused(what: impl Into<String>, cure: impl Into<String>) -> Self {
         BackupError::Refused { what: what.into(), cure: cure.into() }

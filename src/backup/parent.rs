@@ -1,6 +1,6 @@
 //! The snapshot before this one: what of it proves that a file has not changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::repo::RepoError;
 use crate::repo::structure::{Attributes, Child, Snapshot, StoredFile};
@@ -12,6 +12,7 @@ pub struct Parent<'a> {
     folders: HashMap<Vec<u8>, Child>,
     started_at: Timestamp,
     proves_unchanged: bool,
+    damaged: HashSet<String>,
 }
 
 /// Files of one folder of the parent, by name.
@@ -24,12 +25,13 @@ const MARGIN_NS: i64 = 2_000_000_000;
 impl<'a> Parent<'a> {
     /// Over an opened snapshot. `started_at` is when it began, by the clock of the host that read it;
     /// `proves_unchanged` is false where attributes prove nothing (asked to verify, or checksums were switched).
+    /// `damaged` are files in which pages were damaged then: they are read and reported again.
     ///
     /// # Errors
     /// If its folders can't be read.
-    pub fn new(snapshot: Snapshot<'a>, started_at: Timestamp, proves_unchanged: bool) -> Result<Self, RepoError> {
+    pub fn new(snapshot: Snapshot<'a>, started_at: Timestamp, proves_unchanged: bool, damaged: HashSet<String>) -> Result<Self, RepoError> {
         let folders = snapshot.folders()?.into_iter().map(|(meta, child)| (meta.path.clone(), child)).collect();
-        Ok(Parent { snapshot, folders, started_at, proves_unchanged })
+        Ok(Parent { snapshot, folders, started_at, proves_unchanged, damaged })
     }
 
     /// The files of a folder; none if the parent hasn't it.
@@ -50,9 +52,9 @@ impl<'a> Parent<'a> {
 
     /// Does the parent's file prove that this one has not changed since? Size and times are those of `stat`, taken before
     /// either was read.
-    pub fn proves(&self, then: &Attributes, now: &Attributes) -> bool {
+    pub fn proves(&self, shown: &str, then: &Attributes, now: &Attributes) -> bool {
         let began = self.started_at.0.saturating_mul(1000);
-        self.proves_unchanged && is_same(then, now) && now.mtime < began.saturating_sub(MARGIN_NS)
+        self.proves_unchanged && !self.damaged.contains(shown) && is_same(then, now) && now.mtime < began.saturating_sub(MARGIN_NS)
     }
 }
 

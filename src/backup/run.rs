@@ -1,6 +1,6 @@
 //! A backup from its first look to its COMMIT.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +16,21 @@ use crate::host::access::{Adopted, KnownChunks, OpenSession, Opened};
 use crate::host::cache::Cache;
 use crate::host::paths::StateDir;
 use crate::pg::backup_api::{BackupSession, BackupStop, temporary_slot};
+use crate::pg::backup_label::BackupLabel;
 use crate::pg::connection::{ConnectOptions, Connection, Facts};
 use crate::pg::conninfo::Conninfo;
 use crate::pg::control_file::{ControlFile, DataChecksums};
 use crate::pg::facts::{ClusterFacts, TablespaceFact};
 use crate::pg::layout::DataDirectory;
 use crate::repo::log::{
-    Begin, ClusterId, Commit, CommitLists, DamagedBlobs, Head, Held, LiveCommit, PackSet, Place as LogPlace, Root, SnapshotWal, Summary,
-    WalMode, WalPosition, WalRange,
+    Begin, Branch, ClusterId, Commit, CommitLists, DamagedBlobs, Head, Held, LiveCommit, NewPacks, PackSet, Place as LogPlace, Root,
+    SnapshotWal, Summary, WalMode, WalPosition, WalRange,
 };
-use crate::repo::pack::{Packs, Place};
+use crate::repo::pack::{Packs, Place, pack_name};
 use crate::repo::structure::{ChunkRef, Instance, Meta, Needs, Snapshot, put_snapshot};
-use crate::repo::write::{ChunkWriter, NewChunk, WriterSetup};
+use crate::repo::write::{ChunkWriter, NewChunk, WriterSetup, is_of_one_pack};
 use crate::repo::{PackRef, RepoError};
+use crate::store::{ObjectName, StoreError};
 use crate::units::ids::{hex, unhex};
 use crate::units::{Cancel, KeyId, Lsn, PackId, Progress, SegmentName, SessionId, TimelineId, Timestamp};
 
@@ -110,6 +112,8 @@ struct Taken {
     copied: Copied,
     scanned: Scanned,
     control: Vec<u8>,
+    timeline: TimelineId,
+    ancestry: Vec<Branch>,
     start: Lsn,
     stop: Lsn,
     started_at: Timestamp,
@@ -140,7 +144,8 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
         reads: None,
     };
     let session = Arc::new(OpenSession::begin(setting.opened, &setting.state.locks(), begin)?);
-    let adopted = session.adopted(&options.trust_writers, parent.as_ref().map(|(_, c)| &c.set));
+    let mut adopted = session.adopted(&options.trust_writers, parent.as_ref().map(|(_, c)| &c.set));
+    drop_missing(setting, &mut adopted)?;
     let packs = Arc::new(Packs::new(Arc::clone(&setting.opened.backend), setting.opened.sealing.clone()));
     packs.add(adopted.packs.values().copied());
     let damaged_places = Arc::new(DamagedPlaces::of(setting.opened));
@@ -150,8 +155,8 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let parent = parent.map(|(_, c)| c);
     let basis = Basis { packs: &packs, damaged: &damaged_places, parent: parent.as_ref() };
     let taken = take(setting, options, &mut found, &id, &basis, &writer, &damage)?;
-    let damaged = damage.finish(setting.server.is_some().then_some(taken.stop));
-    finish(setting, options, Ending { began, id, cluster, parent_id, found, taken, damaged, writer, session, adopted })
+    let (damaged, damaged_pages) = damage.finish(setting.server.is_some().then_some(taken.stop));
+    finish(setting, options, Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted })
 }
 
 /// Looks at the data directory and the server before anything is written.
@@ -218,6 +223,38 @@ fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers: &[KeyId]) 
     view.fold.commits.iter().rev().find(|(_, c)| fits(c)).map(|(n, c)| (*n, c.clone()))
 }
 
+/// Packs that aren't there any more, or have another length, are relied on by nobody: what was in them is stored anew.
+fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Result<(), BackupError> {
+    let mut there: HashMap<String, u64> = HashMap::new();
+    let folder = ObjectName::new("pack").map_err(|e| RepoError::from(StoreError::from(e)))?;
+    setting
+        .opened
+        .backend
+        .list(Some(&folder), &mut |object| {
+            there.insert(object.name.to_string(), object.size);
+            Ok(())
+        })
+        .map_err(RepoError::from)?;
+    let before = adopted.packs.len();
+    let mut lost = Vec::new();
+    for pack in adopted.packs.values() {
+        if there.get(pack_name(pack.session, pack)?.as_str()) != Some(&pack.size) {
+            lost.push(pack.id);
+        }
+    }
+    for id in &lost {
+        adopted.packs.remove(id);
+        adopted.trusted.remove(id);
+    }
+    if !lost.is_empty() {
+        setting.progress.warn(&format!(
+            "{} of {before} packs are missing in the repository or cut off: this backup stores anew what it needs of them; older snapshots may be damaged",
+            lost.len()
+        ));
+    }
+    Ok(())
+}
+
 fn start_writer(
     setting: &Setting<'_>,
     session: &Arc<OpenSession>,
@@ -259,12 +296,16 @@ fn open_parent<'a>(
     let root = commit.root;
     let open = || -> Result<Parent<'a>, RepoError> {
         let snapshot = Snapshot::open(packs, opening, root.chunk.short(), place_of(root.place), root.digest)?;
-        let same = serde_json::from_value::<ClusterFacts>(snapshot.meta().extra.clone()).is_ok_and(|f| is_comparable(&f, &found.control));
-        Parent::new(snapshot, commit.summary.started_at, same && !options.verify_unchanged)
+        let facts = serde_json::from_value::<ClusterFacts>(snapshot.meta().extra.clone()).ok();
+        let same = facts.as_ref().is_some_and(|f| is_comparable(f, &found.control));
+        // More damaged pages than are named: nothing is known to be whole.
+        let all_named = facts.as_ref().is_some_and(|f| f.damaged.len() as u64 >= commit.summary.damaged_pages);
+        let damaged = facts.map(|f| f.damaged.into_iter().map(|page| page.path).collect()).unwrap_or_default();
+        Parent::new(snapshot, commit.summary.started_at, same && all_named && !options.verify_unchanged, damaged)
     };
     match open() {
         Ok(parent) => Ok(Some(parent)),
-        Err(RepoError::Store(e)) if !e.is_absent() => Err(RepoError::Store(e).into()),
+        Err(e) if !is_of_one_pack(&e) => Err(e.into()),
         Err(e) => {
             setting.progress.warn(&format!("snapshot {} can't be read as parent, all files are read: {e}", commit.summary.id));
             Ok(None)
@@ -330,7 +371,10 @@ fn take(
     if let Some((mut connection, _)) = found.server.take() {
         for (setting, is_log) in [("log_directory", true), ("stats_temp_directory", false)] {
             if let Some(folder) = connection.setting(setting)? {
-                layout = if is_log { layout.without_log(Path::new(&folder)) } else { layout.without_stats(Path::new(&folder)) };
+                // An absolute path may lie inside.
+                let folder = Path::new(&folder);
+                let folder = folder.strip_prefix(&found.pgdata).unwrap_or(folder);
+                layout = if is_log { layout.without_log(folder) } else { layout.without_stats(folder) };
             }
         }
         if options.wal == WalMode::Copy
@@ -370,6 +414,7 @@ fn take(
         layout: &layout,
         instance: found.instance,
         relseg_size: found.control.relseg_size,
+        online: mode.is_some(),
     };
     let total = match parent_bytes {
         Some(bytes) => Some(bytes),
@@ -383,6 +428,12 @@ fn take(
     })?;
     // pg_control last of all files, and before the stop.
     let (control, control_bytes) = checks::read_control(setting.source, &found.pgdata)?;
+    if mode.is_some() && control.redo < start {
+        return Err(BackupError::refused(
+            format!("{} does not show the checkpoint that the server has just made", found.pgdata.join("global/pg_control").display()),
+            "let --dsn and --pgdata name the same server",
+        ));
+    }
     let stopped = match mode {
         Some(mode) => {
             setting.progress.phase("stopping the backup", None);
@@ -406,19 +457,42 @@ fn take(
         None => wal::end_of_stopped(&found.pgdata, found.control.timeline, found.control.checkpoint, found.control.segment_size)?,
     };
     let stopped_at = stopped.as_ref().map_or(found.control.written_at, |(s, _)| s.stop_time);
-    take_wal(&copy, &scan, &mut scanned, &mut copied, options, found, start, stop, stopped.is_none())?;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| BackupError::Internal("a backup_label that is no text"));
+    let timeline = match &stopped {
+        Some((stop, _)) => label_of(stop, &control, start)?,
+        None => control.timeline,
+    };
+    found.control = control;
+    let span = Span { timeline, start, stop, offline: setting.server.is_none() };
+    take_wal(&copy, &scan, &mut scanned, &mut copied, options, found, &span)?;
     let (label, map) = match stopped {
         Some((BackupStop { label, tablespace_map, .. }, _)) => (Some(text(label)?), tablespace_map),
         None => (None, Vec::new()),
     };
     let tablespace_map = if map.is_empty() { None } else { Some(String::from_utf8_lossy(&map).into_owned()) };
-    found.control = control;
-    Ok(Taken { copied, scanned, control: control_bytes, start, stop, started_at, stopped_at, label, tablespace_map })
+    let ancestry = wal::ancestry(&found.pgdata, timeline)?;
+    Ok(Taken { copied, scanned, control: control_bytes, timeline, ancestry, start, stop, started_at, stopped_at, label, tablespace_map })
+}
+
+/// The WAL that the snapshot needs.
+struct Span {
+    timeline: TimelineId,
+    start: Lsn,
+    stop: Lsn,
+    offline: bool,
+}
+
+/// The timeline of the start, by the server's own label, which must be about this backup.
+fn label_of(stop: &BackupStop, control: &ControlFile, start: Lsn) -> Result<TimelineId, BackupError> {
+    let label = BackupLabel::parse(&stop.label, control.segment_size)
+        .map_err(|e| BackupError::Cluster { what: "the server's backup_label".into(), why: e.to_string() })?;
+    if label.start != start {
+        return Err(BackupError::Cluster { what: "the server's backup_label".into(), why: "it is about another backup".into() });
+    }
+    Ok(label.timeline)
 }
 
 /// The WAL of the snapshot itself, if it is kept with it. The folder `pg_wal` comes last in any case.
-#[allow(clippy::too_many_arguments)]
 fn take_wal(
     copy: &Copy<'_>,
     scan: &Scan<'_>,
@@ -426,9 +500,7 @@ fn take_wal(
     copied: &mut Copied,
     options: &Options,
     found: &Found,
-    start: Lsn,
-    stop: Lsn,
-    offline: bool,
+    span: &Span,
 ) -> Result<(), BackupError> {
     let at = scanned.folders.iter().position(|f| f.path == b"pg_wal");
     let Some(at) = at else {
@@ -436,14 +508,21 @@ fn take_wal(
     };
     let folder = scanned.folders.remove(at);
     scanned.folders.push(folder);
-    let names = wal::needed(found.control.timeline, start, stop, found.control.segment_size);
+    let names = wal::needed(span.timeline, span.start, span.stop, found.control.segment_size);
+    let own = span.offline || options.wal == WalMode::Copy;
+    let mut fed = wal::Fed::default();
     let more = copy.run(|feed| {
-        if offline || options.wal == WalMode::Copy {
-            wal::feed(scan, feed, &names, found.control.system_identifier)
+        if own {
+            fed = wal::feed(scan, feed, &names, found.control.system_identifier)?;
+            Ok(())
         } else {
             feed.folder(b"pg_wal", Vec::new())
         }
     })?;
+    if own {
+        let copied = wal::Fed { files: more.files, bytes: more.bytes };
+        wal::check_again(scan, &names, fed, copied, found.control.system_identifier)?;
+    }
     copied.folders.extend(more.folders);
     copied.needs.join(&more.needs);
     copied.bytes += more.bytes;
@@ -494,6 +573,7 @@ struct Ending {
     found: Found,
     taken: Taken,
     damaged: Vec<DamagedPage>,
+    damaged_pages: u64,
     writer: ChunkWriter,
     session: Arc<OpenSession>,
     adopted: Adopted,
@@ -501,7 +581,7 @@ struct Ending {
 
 /// Stores the upper end of the tree, waits for WAL, commits.
 fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -> Result<Outcome, BackupError> {
-    let Ending { began, id, cluster, parent_id, found, taken, damaged, writer, session, adopted } = ending;
+    let Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted } = ending;
     let offline = setting.server.is_none();
     let mode = if offline { WalMode::Copy } else { options.wal };
     let facts = cluster_facts(&found, &taken, &damaged, mode, offline);
@@ -514,7 +594,7 @@ fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -> Result<Ou
     writer.outside().into_iter().for_each(|pack| needs.add(pack, 0));
     setting.progress.phase("storing", None);
     let (own, totals) = writer.finish()?;
-    let timeline = found.control.timeline;
+    let timeline = taken.timeline;
     let names = wal::needed(timeline, taken.start, taken.stop, found.control.segment_size);
     let waits_for = if mode == WalMode::Archive {
         setting.progress.phase("waiting for WAL", None);
@@ -524,8 +604,14 @@ fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -> Result<Ou
     };
     setting.cancel.check()?;
     let set = pack_set(&needs, session.id(), &own, &adopted)?;
-    let mut new = session.unlisted();
-    new.retain(|pack, _| set.contains(&session.id(), pack));
+    let new = session.unlisted();
+    let new = if new.keys().all(|pack| set.contains(&session.id(), pack)) {
+        new
+    } else {
+        // A pack of which nothing is needed in the end still belongs into this session's list.
+        session.list_all()?;
+        NewPacks::new()
+    };
     let summary = Summary {
         id,
         kind: "physical".into(),
@@ -539,7 +625,7 @@ fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -> Result<Ou
             stop_lsn: taken.stop,
             segment_size: found.control.segment_size,
             ranges: vec![WalRange { timeline, first: taken.start, last: taken.stop }],
-            ancestry: wal::ancestry(&found.pgdata, timeline)?,
+            ancestry: taken.ancestry,
             mode,
         }),
         pg_version: facts.pg_version.clone(),
@@ -548,7 +634,7 @@ fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -> Result<Ou
         changed_bytes: totals.plain,
         new_bytes: totals.packs,
         files: taken.copied.files,
-        damaged_pages: damaged.len() as u64,
+        damaged_pages,
         parent: parent_id,
         labels: options.labels.clone(),
     };
@@ -590,7 +676,7 @@ fn pack_set(needs: &Needs, session: SessionId, own: &[PackRef], adopted: &Adopte
 fn cluster_facts(found: &Found, taken: &Taken, damaged: &[DamagedPage], mode: WalMode, offline: bool) -> ClusterFacts {
     let control = &taken.control;
     let end = control.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-    let timeline: TimelineId = found.control.timeline;
+    let timeline = taken.timeline;
     let minimums = [
         ("max_connections", found.control.max_connections),
         ("max_worker_processes", found.control.max_worker_processes),

@@ -24,6 +24,10 @@ pub struct Scanned {
     pub tablespaces: Vec<TablespaceFact>,
     /// What was left out because it can't be stored.
     pub left_out: Vec<String>,
+    /// Oids of tablespaces with a folder of this cluster's version in them.
+    entered: HashSet<u32>,
+    /// Oids of links in `pg_tblspc`.
+    linked: Vec<u32>,
 }
 
 /// What a walk needs to know.
@@ -38,6 +42,9 @@ pub struct Scan<'a> {
     pub instance: Instance,
     /// Pages of a relation's segment.
     pub relseg_size: u32,
+    /// A server runs: recovery will empty unlogged relations. After a clean stop nothing is recovered, and their content
+    /// counts.
+    pub online: bool,
 }
 
 /// Takes the files of a folder; gets its path relative to the data directory.
@@ -53,6 +60,7 @@ impl Scan<'_> {
         walk.note_tablespace_folders()?;
         let (_, stat) = self.source.stat(self.root).map_err(|e| failed(self.root, e))?;
         walk.folder(Path::new(""), self.root, stat)?;
+        walk.check_tablespaces()?;
         Ok(walk.found)
     }
 
@@ -101,6 +109,23 @@ impl Walk<'_, '_> {
         }
     }
 
+    /// A tablespace whose file system isn't mounted must not be missing silently. One that was dropped meanwhile may.
+    fn check_tablespaces(&self) -> Result<(), BackupError> {
+        let missing: Vec<u32> = self.found.linked.iter().filter(|oid| !self.found.entered.contains(oid)).copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let links = self.list(&self.scan.root.join("pg_tblspc"))?.unwrap_or_default();
+        let still = |oid: &&u32| links.iter().any(|f| f.name == oid.to_string().as_bytes());
+        match missing.iter().find(still) {
+            Some(oid) => Err(BackupError::refused(
+                format!("tablespace {oid} can't be found: pg_tblspc/{oid} leads to no folder with this cluster's files"),
+                "is its file system mounted? A backup without it would be worthless",
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn keep_folder(&mut self, relative: &Path, stat: Stat) {
         let path = relative.as_os_str().as_bytes().to_vec();
         self.found.folders.push(FolderMeta { path, mode: stat.mode, uid: stat.uid, gid: stat.gid });
@@ -133,7 +158,10 @@ impl Walk<'_, '_> {
             return Ok(());
         }
         match self.scan.layout.folder(inner) {
-            FolderVerdict::Enter => self.folder(inner, real, stat),
+            FolderVerdict::Enter => {
+                self.found.entered.extend(tablespace_of(inner));
+                self.folder(inner, real, stat)
+            }
             FolderVerdict::Empty(_, folders) => {
                 for relative in std::iter::once(inner.to_owned()).chain(folders.iter().map(|f| inner.join(f))) {
                     self.keep_folder(&relative, stat);
@@ -146,7 +174,7 @@ impl Walk<'_, '_> {
     }
 
     fn file(&mut self, folder: &Path, inner: &Path, real: PathBuf, found: &Found) -> Option<FileJob> {
-        let has_init = |name: &str| self.scan.source.stat(&folder.join(name)).is_ok();
+        let has_init = |name: &str| self.scan.online && self.scan.source.stat(&folder.join(name)).is_ok();
         match self.scan.layout.file(inner, has_init) {
             FileVerdict::Copy(FileKind::Relation(relation)) => {
                 let fork = match relation.fork {
@@ -176,17 +204,32 @@ impl Walk<'_, '_> {
         below: &mut Vec<(PathBuf, PathBuf, Stat)>,
     ) -> Result<(), BackupError> {
         let oid = std::str::from_utf8(&found.name).ok().and_then(|n| n.parse::<u32>().ok());
+        let in_links = folder == Path::new("pg_tblspc");
+        if let Some(oid) = oid.filter(|_| in_links) {
+            self.found.linked.push(oid);
+        }
+        if folder == Path::new("global") || folder.starts_with("base") {
+            return Err(BackupError::refused(
+                format!("{} is a symbolic link, which PostgreSQL does not support there", show(inner.as_os_str().as_bytes())),
+                "put what it leads to in its place: a backup without it would be worthless",
+            ));
+        }
         let leads_to = match self.scan.source.stat(&real) {
             Ok(there) => there,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(nix::libc::ELOOP) => {
                 self.leave_out(&inner, "a link to nothing");
                 return Ok(());
             }
             Err(e) => return Err(failed(&real, e)),
         };
         match (oid, leads_to) {
-            (Some(oid), (FoundKind::Folder, stat)) if folder == Path::new("pg_tblspc") => {
-                let target = self.scan.source.link(&real).map_err(|e| failed(&real, e))?;
+            (Some(oid), (FoundKind::Folder, stat)) if in_links => {
+                let target = match self.scan.source.link(&real) {
+                    Ok(target) => target,
+                    // Dropped just now.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    Err(e) => return Err(failed(&real, e)),
+                };
                 self.found.tablespaces.push(tablespace(oid, target));
                 below.push((inner, real, stat));
             }
@@ -202,6 +245,14 @@ impl Walk<'_, '_> {
     fn leave_out(&mut self, inner: &Path, why: &str) {
         self.found.left_out.push(format!("{} ({why})", show(inner.as_os_str().as_bytes())));
     }
+}
+
+/// The oid of the tablespace of which this is a folder within.
+fn tablespace_of(path: &Path) -> Option<u32> {
+    let mut names = path.iter();
+    let in_links = names.next() == Some(OsStr::new("pg_tblspc"));
+    let oid = names.next().and_then(OsStr::to_str).and_then(|n| n.parse().ok());
+    oid.filter(|_| in_links && names.next().is_some())
 }
 
 fn tablespace(oid: u32, target: PathBuf) -> TablespaceFact {

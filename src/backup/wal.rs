@@ -15,7 +15,7 @@ use crate::pg::wal::{SegmentFacts, SegmentHeader, check_segment};
 use crate::repo::log::{Branch, ClusterId};
 use crate::repo::wal::{FRONT, WalAddress, WalFront, front_len};
 use crate::repo::write::Uploaded;
-use crate::units::{Cancel, Lsn, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
+use crate::units::{Cancel, Class, Explain, Lsn, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
 /// How often the archive is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(250);
@@ -46,8 +46,18 @@ pub fn wait(
     let mut there: HashSet<SegmentName> = HashSet::new();
     loop {
         for name in names {
-            if !there.contains(name) && is_archived(opened, cluster, *name)? {
-                there.insert(*name);
+            if there.contains(name) {
+                continue;
+            }
+            match is_archived(opened, cluster, *name) {
+                Ok(true) => drop(there.insert(*name)),
+                Ok(false) => break,
+                // Hours of work are not thrown away for a store that is away for a moment.
+                Err(e) if e.class() == Class::Unreachable => {
+                    progress.detail(&format!("the archive can't be looked at: {e}"));
+                    break;
+                }
+                Err(e) => return Err(e),
             }
         }
         let Some(missing) = names.iter().find(|n| !there.contains(n)) else { return Ok(None) };
@@ -87,6 +97,9 @@ fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Resul
             front = read(len as u64)?;
         }
         let Ok(front) = WalFront::decode(&opened.sealing, opened.format.repository, &address.name, &object, &front) else { continue };
+        if opened.view().fold.keys.get(&front.signer).is_none() {
+            opened.refresh()?;
+        }
         let valid = {
             let view = opened.view();
             view.fold.keys.get(&front.signer).is_some_and(|k| k.wal_counts(cluster, &name) && front.verify(&k.public, &address))
@@ -102,7 +115,7 @@ fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Resul
 ///
 /// # Errors
 /// If one is missing or not what its name says.
-pub fn feed(scan: &Scan<'_>, feed: &mut Feed<'_, '_>, names: &[SegmentName], system_identifier: u64) -> Result<(), BackupError> {
+pub fn feed(scan: &Scan<'_>, feed: &mut Feed<'_, '_>, names: &[SegmentName], system_identifier: u64) -> Result<Fed, BackupError> {
     let folder = scan.root.join("pg_wal");
     let failed = |source| BackupError::Io { what: format!("reading {}", folder.display()), source };
     let list = scan.source.list(&folder).map_err(failed)?;
@@ -125,7 +138,41 @@ pub fn feed(scan: &Scan<'_>, feed: &mut Feed<'_, '_>, names: &[SegmentName], sys
             "give the role REPLICATION and the server a free slot (max_replication_slots), or archive WAL",
         ));
     }
-    feed.folder(b"pg_wal", jobs)
+    let fed = Fed { files: jobs.len() as u64, bytes: jobs.iter().map(|j| j.attributes.size).sum() };
+    feed.folder(b"pg_wal", jobs)?;
+    Ok(fed)
+}
+
+/// What was fed of `pg_wal`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fed {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Looks again at what was copied: a segment whose name and header still fit was not recycled while it was read, since no
+/// file ever gets an older name again.
+///
+/// # Errors
+/// If one is gone, or is another one now.
+pub fn check_again(scan: &Scan<'_>, names: &[SegmentName], fed: Fed, copied: Fed, system_identifier: u64) -> Result<(), BackupError> {
+    let recycled = |what: String| {
+        BackupError::refused(
+            format!("WAL that the snapshot needs was recycled by the server while it was copied: {what}"),
+            "give the role REPLICATION and the server a free slot (max_replication_slots), or archive WAL",
+        )
+    };
+    if fed != copied {
+        return Err(recycled(format!("{} files of {} are whole", copied.files, fed.files)));
+    }
+    for name in names {
+        let path = scan.root.join("pg_wal").join(name.to_string());
+        let (_, stat) = scan.source.stat(&path).map_err(|e| recycled(format!("{name}: {e}")))?;
+        check(scan, &path, *name, stat.size, system_identifier).map_err(|e| recycled(e.to_string()))?;
+    }
+    Ok(())
 }
 
 fn is_history(name: &str) -> bool {

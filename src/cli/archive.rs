@@ -7,11 +7,12 @@ use super::clusters;
 use super::context::Context;
 use super::contract::Exit;
 use super::failure::Failure;
+use super::fronts::CatalogFronts;
 use super::output::table::{Align, Table};
 use super::output::{answered, json, one_line};
 use super::tail::OpenedTail;
+use crate::archive::Archive;
 use crate::archive::status::{GapStatus, Known, Status, TimelineStatus};
-use crate::archive::{Archive, NoCache};
 use crate::host::access::{Need, Opened};
 use crate::host::config::{ClusterKeys, ClusterSettings};
 use crate::pg::connection::{ConnectOptions, Connection, PgConnError};
@@ -82,7 +83,7 @@ fn status(context: &Context) -> Result<Exit, Failure> {
 
 fn look(context: &Context, opened: &Opened, cluster: &ClusterId, configured: Option<&ClusterSettings>) -> Result<Status, Failure> {
     let tail = OpenedTail::new(opened, &cluster.name);
-    let archive = Archive::read(&tail.site(), cluster.system_identifier, &NoCache, &context.cancel)?;
+    let archive = Archive::read(&tail.site(), cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let known = Known::of(&opened.view().fold, &cluster.name, cluster.system_identifier);
     Ok(Status::of(&archive, &known, ask_server(context, cluster, configured)))
 }

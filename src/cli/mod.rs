@@ -8,6 +8,7 @@
 //! - `context.rs`: settings, state, cache and repository of a command · `clusters.rs`: whose snapshots are meant
 //! - `failure.rs`: any layer's error, on its way to the exit
 //! - `output/`: how things are shown
+//! - `fronts.rs`: fronts of WAL objects, kept in the catalog
 //! - `archived.rs`: which segments the archive holds · `tail.rs`: the log as the archive asks for it
 //! - `own_command.rs`: this program as a command that works anywhere · `postgresql_conf.rs`: values for that file
 //! - one file a command: its arguments, its call, its answer
@@ -24,6 +25,7 @@ mod clusters;
 mod context;
 mod contract;
 mod failure;
+mod fronts;
 mod init;
 mod list;
 pub mod output;

@@ -53,7 +53,8 @@ pub(super) fn copy(shared: &Shared<'_>, part: &PartWork) -> Result<(), BackupErr
     for work in part.files.iter().filter(|w| is_joint(w)) {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
         let Some(file) = work.open(copy)? else { continue };
-        let bytes = read_whole(work, file, copy)?;
+        work.leaf_is_done();
+        let bytes = read_whole(work, file.as_ref(), copy)?;
         let got = bytes.len();
         shared.has_read(got as u64);
         let (place, complete) = chunks.add(&bytes).map_err(|_| BackupError::Internal("a small file that isn't small"))?;
@@ -96,7 +97,7 @@ fn read_whole(work: &FileWork, file: &dyn SourceFile, copy: &Copy<'_>) -> Result
     };
     let mut bytes = read()?;
     let Some(is_whole) = work.job.check else { return Ok(bytes) };
-    for pause in super::leaf::AGAIN {
+    for pause in super::pages::AGAIN {
         if is_whole(&bytes) {
             return Ok(bytes);
         }

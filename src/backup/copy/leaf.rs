@@ -1,51 +1,39 @@
 //! Extents of relation forks.
 
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use super::work::{FileWork, LeafResult, unless_damaged};
-use super::{Pages, Shared};
+use super::{Shared, pages};
 use crate::backup::BackupError;
-use crate::backup::damage::DamagedPage;
-use crate::backup::source::SourceFile;
 use crate::chunk::{EXTENT, is_zero};
 use crate::codec::{self, Patching, Way};
 use crate::crypt::ChunkRole;
-use crate::pg::page::{PageVerdict, check_page};
 use crate::repo::pack::{Place, Reference};
 use crate::repo::structure::{ChunkRef, Extent, FileData, LEAF, Needs, put_leaf, read_leaf};
 use crate::repo::write::{NewChunk, Stored};
 use crate::units::ChunkId;
-
-/// A wrong page is read again this often, at these intervals: the server may be in the middle of writing it.
-pub(super) const AGAIN: [Duration; 5] = [
-    Duration::from_millis(5),
-    Duration::from_millis(20),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-];
 
 /// Copies one leaf of a file.
 pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<(), BackupError> {
     let copy = shared.copy;
     let Some(file) = work.open(copy)? else {
         set(work, leaf, LeafResult::Only(Vec::new(), Needs::default()));
+        work.leaf_is_done();
         return Ok(());
     };
     let start = leaf as u64 * LEAF as u64 * EXTENT as u64;
     let end = (start + LEAF as u64 * EXTENT as u64).min(work.job.attributes.size);
     let before = before(shared, work, leaf)?;
     let mut out = LeafCopy { shared, work, level: None, needs: Needs::default(), extents: Vec::new() };
-    let mut offset = start;
+    let (mut offset, mut wrong) = (start, 0);
     while offset < end {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
         let wanted = (end - offset).min(EXTENT as u64) as usize;
         let mut bytes = vec![0; wanted];
         let got = file.read_at(&mut bytes, offset).map_err(|e| work.error(e))?;
         bytes.truncate(got);
-        if let Some(pages) = &work.job.pages {
-            out.check_pages(file, pages, offset, &mut bytes)?;
+        if let Some(how) = &work.job.pages {
+            pages::check(shared, work, file.as_ref(), how, offset, &mut bytes, &mut wrong)?;
         }
         file.done_with(offset, got as u64);
         shared.has_read(got as u64);
@@ -61,6 +49,7 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<
     let result =
         if work.leaf_count() == 1 { LeafResult::Only(extents, needs) } else { LeafResult::Stored(put_leaf(copy.writer, extents, needs)?) };
     set(work, leaf, result);
+    work.leaf_is_done();
     Ok(())
 }
 
@@ -95,36 +84,6 @@ struct LeafCopy<'s, 'a> {
 }
 
 impl LeafCopy<'_, '_> {
-    /// Judges each page; a wrong one is read again before it counts as damaged.
-    fn check_pages(&self, file: &dyn SourceFile, pages: &Pages, offset: u64, bytes: &mut [u8]) -> Result<(), BackupError> {
-        let copy = self.shared.copy;
-        let size = copy.page_size as usize;
-        for (number, page) in bytes.chunks_exact_mut(size).enumerate() {
-            let in_file = offset / u64::from(copy.page_size) + number as u64;
-            let block = pages.first_block.wrapping_add(in_file as u32);
-            let mut verdict = check_page(page, block, copy.start_lsn, copy.checksums);
-            for pause in AGAIN {
-                if !matches!(verdict, PageVerdict::Bad(_)) {
-                    break;
-                }
-                std::thread::sleep(pause);
-                let mut again = vec![0; size];
-                if file.read_at(&mut again, in_file * u64::from(copy.page_size)).map_err(|e| self.work.error(e))? == size {
-                    page.copy_from_slice(&again);
-                    verdict = check_page(page, block, copy.start_lsn, copy.checksums);
-                }
-            }
-            let damaged = |why: String| DamagedPage { path: self.work.job.shown.clone(), fork: pages.fork.into(), block, why };
-            match verdict {
-                PageVerdict::Bad(fault) => copy.damage.add(damaged(fault.to_string())),
-                PageVerdict::OddNew => copy.damage.add(damaged("it is marked as new, and is not empty".into())),
-                PageVerdict::Newer { lsn } => copy.damage.claims(lsn, || damaged(format!("its LSN {lsn} lies beyond the end of WAL"))),
-                PageVerdict::New | PageVerdict::Fine => {}
-            }
-        }
-        Ok(())
-    }
-
     fn extent(&mut self, bytes: &[u8], before: Option<&Extent>) -> Result<(), BackupError> {
         if is_zero(bytes) {
             self.extents.push(Extent::Zeros(bytes.len() as u32));

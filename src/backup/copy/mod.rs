@@ -6,11 +6,13 @@
 //!
 //! - `work.rs`: parts and files with what is still to be done on them
 //! - `leaf.rs`: extents of relation forks: zeros, pages, hash, parent, index, patch
+//! - `pages.rs`: are pages what they should be?
 //! - `stream.rs`: all else that is large: FastCDC
 //! - `joint.rs`: small files of a part in joint chunks
 
 mod joint;
 mod leaf;
+mod pages;
 mod stream;
 mod work;
 
@@ -23,11 +25,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::BackupError;
 use super::damage::Damage;
 use super::parent::{Parent, ParentFolder};
+use super::scan::show;
 use super::source::FileSource;
 use crate::crypt::Opening;
 use crate::repo::pack::Packs;
 use crate::repo::structure::{Attributes, Child, Instance, Needs, put_folder, split};
-use crate::repo::write::ChunkWriter;
+use crate::repo::write::{ChunkWriter, is_of_one_pack};
 use crate::units::{Cancel, Lsn, PackId, Progress};
 
 use work::{FileWork, PartWork, Task};
@@ -188,7 +191,13 @@ impl Feed<'_, '_> {
     pub fn folder(&mut self, path: &[u8], files: Vec<FileJob>) -> Result<(), BackupError> {
         let copy = self.shared.copy;
         let mut before = match copy.parent {
-            Some(parent) => parent.folder(path)?,
+            Some(parent) => match parent.folder(path) {
+                Err(e) if is_of_one_pack(&e) => {
+                    copy.progress.warn(&format!("the parent's folder {:?} can't be read, all its files are read: {e}", show(path)));
+                    ParentFolder::new()
+                }
+                other => other?,
+            },
             None => ParentFolder::new(),
         };
         let lengths = split(files.iter().map(|f| f.attributes.name.as_slice()));
@@ -239,7 +248,11 @@ impl Shared<'_> {
             let Ok(task) = task else { return };
             if let Err(error) = self.one(task) {
                 let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                failure.get_or_insert(error);
+                // What says that something else has failed is worth less than that.
+                match failure.as_ref() {
+                    Some(before) if !before.is_internal() => {}
+                    _ => *failure = Some(error),
+                }
                 return;
             }
             if self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {

@@ -3,8 +3,8 @@
 use std::io::{self, Read};
 use std::sync::PoisonError;
 
-use super::Shared;
 use super::work::FileWork;
+use super::{Shared, pages};
 use crate::backup::BackupError;
 use crate::backup::source::SourceFile;
 use crate::chunk::{Cdc, CdcSizes, is_zero};
@@ -13,23 +13,52 @@ use crate::crypt::ChunkRole;
 use crate::repo::structure::{ChunkRef, Extent, FileEntry, LEAF, Leaf, Needs, file_of_extents, file_of_leaves, put_leaf};
 use crate::repo::write::NewChunk;
 
-/// Reads a file up to the size that it had when it was found.
-struct UpTo<'f> {
-    file: &'f dyn SourceFile,
+/// Reads a file up to the size that it had when it was found, a stretch of whole pages at a time, judged on the way.
+struct UpTo<'s, 'a> {
+    shared: &'s Shared<'a>,
+    work: &'s FileWork,
+    file: &'s dyn SourceFile,
     offset: u64,
     end: u64,
+    stretch: Vec<u8>,
+    at: usize,
+    wrong: u32,
 }
 
-impl Read for UpTo<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = (self.end - self.offset).min(buffer.len() as u64) as usize;
-        let got = self.file.read_at(buffer.get_mut(..wanted).unwrap_or_default(), self.offset)?;
+/// Bytes that are read at once: whole pages of any size.
+const STRETCH: u64 = 256 << 10;
+
+impl UpTo<'_, '_> {
+    fn next_stretch(&mut self) -> Result<(), BackupError> {
+        let wanted = (self.end - self.offset).min(STRETCH) as usize;
+        self.stretch.resize(wanted, 0);
+        self.at = 0;
+        let got = self.file.read_at(&mut self.stretch, self.offset).map_err(|e| self.work.error(e))?;
+        self.stretch.truncate(got);
+        if let Some(how) = &self.work.job.pages {
+            pages::check(self.shared, self.work, self.file, how, self.offset, &mut self.stretch, &mut self.wrong)?;
+        }
         self.file.done_with(self.offset, got as u64);
         self.offset += got as u64;
         if got < wanted {
             self.end = self.offset;
         }
-        Ok(got)
+        Ok(())
+    }
+}
+
+impl Read for UpTo<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.stretch.len() && self.offset < self.end {
+            self.next_stretch().map_err(io::Error::other)?;
+        }
+        let rest = self.stretch.get(self.at..).unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        self.at += len;
+        Ok(len)
     }
 }
 
@@ -37,7 +66,8 @@ impl Read for UpTo<'_> {
 pub(super) fn copy(shared: &Shared<'_>, work: &FileWork) -> Result<(), BackupError> {
     let copy = shared.copy;
     let Some(file) = work.open(copy)? else { return Ok(()) };
-    let reader = UpTo { file, offset: 0, end: work.job.attributes.size };
+    let (end, stretch) = (work.job.attributes.size, Vec::new());
+    let reader = UpTo { shared, work, file: file.as_ref(), offset: 0, end, stretch, at: 0, wrong: 0 };
     let (mut extents, mut needs, mut leaves) = (Vec::new(), Needs::default(), Vec::<Leaf>::new());
     let (mut len, mut level) = (0, None::<i32>);
     let mut chunks = Cdc::new(reader, CdcSizes::DEFAULT);
@@ -73,6 +103,7 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork) -> Result<(), BackupErr
         leaves.push(put_leaf(copy.writer, extents, needs)?);
         file_of_leaves(copy.writer, leaves)?
     };
+    work.leaf_is_done();
     *work.data.lock().unwrap_or_else(PoisonError::into_inner) = Some(FileEntry { len, data });
     Ok(())
 }

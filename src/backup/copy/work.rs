@@ -55,6 +55,19 @@ pub(super) enum Way {
     Joint,
 }
 
+/// The state of a file's descriptor: files are not kept open until their part is done.
+enum Opened {
+    NotYet,
+    Open(Arc<dyn SourceFile>),
+    Gone,
+    Done,
+}
+
+/// Leaves of a relation fork; 1 of everything else.
+fn job_leaves(job: &FileJob) -> usize {
+    if job.pages.is_some() { (job.attributes.size.div_ceil(LEAF as u64 * EXTENT as u64) as usize).max(1) } else { 1 }
+}
+
 /// What came of a leaf.
 pub(super) enum LeafResult {
     /// The file's only leaf: its extents.
@@ -77,7 +90,8 @@ pub(super) struct FileWork {
     pub job: FileJob,
     pub before: Option<StoredFile>,
     pub way: Way,
-    opened: OnceLock<Option<Box<dyn SourceFile>>>,
+    opened: Mutex<Opened>,
+    leaves_left: AtomicUsize,
     before_leaves: OnceLock<Vec<(u64, TreeRef)>>,
     pub leaves: Mutex<Vec<Option<LeafResult>>>,
     /// Of a stream or small file: length and data, or nothing if it has vanished.
@@ -99,10 +113,11 @@ impl FileWork {
     pub fn new(job: FileJob, before: Option<StoredFile>, copy: &Copy<'_>) -> Self {
         let way = way_of(&job, before.as_ref(), copy);
         FileWork {
+            leaves_left: AtomicUsize::new(job_leaves(&job)),
             job,
             before,
             way,
-            opened: OnceLock::new(),
+            opened: Mutex::new(Opened::NotYet),
             before_leaves: OnceLock::new(),
             leaves: Mutex::default(),
             data: Mutex::default(),
@@ -110,17 +125,39 @@ impl FileWork {
     }
 
     /// The open file; `None` if it has vanished.
-    pub fn open(&self, copy: &Copy<'_>) -> Result<Option<&dyn SourceFile>, BackupError> {
-        if self.opened.get().is_none() {
-            let file = match copy.source.open(&self.job.path) {
-                Ok(file) => Some(file),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-                Err(source) => return Err(self.error(source)),
-            };
-            // Two threads may have opened it: the first stays.
-            let _ = self.opened.set(file);
+    pub fn open(&self, copy: &Copy<'_>) -> Result<Option<Arc<dyn SourceFile>>, BackupError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*opened {
+            Opened::Open(file) => return Ok(Some(Arc::clone(file))),
+            Opened::Gone => return Ok(None),
+            Opened::NotYet | Opened::Done => {}
         }
-        Ok(self.opened.get().and_then(|f| f.as_deref()))
+        match copy.source.open(&self.job.path) {
+            Ok(file) => {
+                let file: Arc<dyn SourceFile> = Arc::from(file);
+                *opened = Opened::Open(Arc::clone(&file));
+                Ok(Some(file))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                *opened = Opened::Gone;
+                Ok(None)
+            }
+            Err(source) => Err(self.error(source)),
+        }
+    }
+
+    /// A leaf, or all there is, was read: after the last one the file is closed.
+    pub fn leaf_is_done(&self) {
+        if self.leaves_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            if matches!(*opened, Opened::Open(_)) {
+                *opened = Opened::Done;
+            }
+        }
+    }
+
+    fn has_vanished(&self) -> bool {
+        matches!(*self.opened.lock().unwrap_or_else(PoisonError::into_inner), Opened::Gone)
     }
 
     pub fn error(&self, source: io::Error) -> BackupError {
@@ -160,7 +197,7 @@ fn way_of(job: &FileJob, before: Option<&StoredFile>, copy: &Copy<'_>) -> Way {
     }
     let small = job.pages.is_none() && job.attributes.size < SMALL;
     if let (Some(parent), Some(before)) = (copy.parent, before)
-        && parent.proves(&before.attributes, &job.attributes)
+        && parent.proves(&job.shown, &before.attributes, &job.attributes)
         && before.entry.len == job.attributes.size
         && can_inherit(&before.entry, copy)
     {
@@ -260,7 +297,7 @@ fn entry_of(shared: &Shared<'_>, work: &FileWork) -> Result<Option<FileEntry>, B
 }
 
 fn extents_entry(shared: &Shared<'_>, work: &FileWork) -> Result<Option<FileEntry>, BackupError> {
-    if work.open(shared.copy)?.is_none() {
+    if work.has_vanished() {
         return Ok(None);
     }
     let leaves = std::mem::take(&mut *work.leaves.lock().unwrap_or_else(PoisonError::into_inner));

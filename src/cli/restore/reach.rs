@@ -1,10 +1,11 @@
 //! Which snapshot reaches what is wanted, and what the server has to be told.
 
 use super::args::Args;
-use crate::archive::{self, Archive, GetContext, NoCache, SegmentRecord};
+use crate::archive::{self, Archive, GetContext, SegmentRecord};
 use crate::cli::clusters;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
+use crate::cli::fronts::CatalogFronts;
 use crate::cli::tail::OpenedTail;
 use crate::host::access::Opened;
 use crate::look::{self, Listed, SnapshotName};
@@ -62,7 +63,7 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
     }
     let tail = OpenedTail::new(opened, &cluster.name);
     let site = tail.site();
-    let archive = Archive::read(&site, cluster.system_identifier, &NoCache, &context.cancel)?;
+    let archive = Archive::read(&site, cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let size = archive.segment_size.or_else(|| same.iter().find_map(|(_, c)| c.summary.wal.as_ref().map(|w| w.segment_size)));
     let known = target::Archive {
         segment_size: size.unwrap_or(SegmentSize::DEFAULT),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::enrol;
+use super::log_store::process_tag;
 use super::open::{LogParts, Opened, Place, Role};
 use crate::crypt::sign::SigningKey;
 use crate::crypt::slot::{Kdf, Slot, Unlock};
@@ -59,7 +60,7 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
     let backend: Arc<dyn Backend> = Arc::new(store);
     let root = Root::random()?;
     let name = |text: &str| ObjectName::new(text).map_err(StoreError::from);
-    let tag = SessionTag::new("init").map_err(StoreError::from)?;
+    let tag = process_tag()?;
     let format = Format { repository: root.repository, domain: root.domain, read_only_features: 0 };
     must_create(backend.as_ref(), &name(format::NAME)?, &format.encode(), &tag)?;
     let (slot, id) = Slot::seal(&root, &new.unlock, new.kdf)?;

@@ -49,6 +49,9 @@ pub(super) fn enrol(opened: &mut Opened, root: &Root) -> Result<(), HostError> {
         Some(keys) => *keys.signing_seed.expose(),
         None => secret::random()?,
     };
+    if state.host_keys()?.is_none() {
+        state.create_host_keys(&host_keys(root, &seed))?;
+    }
     let key = SigningKey::from_seed(&seed);
     {
         let mut view = opened.view();
@@ -57,9 +60,6 @@ pub(super) fn enrol(opened: &mut Opened, root: &Root) -> Result<(), HostError> {
             let keys = Keys { keys: vec![host_op(&key, &[Role::Writer, Role::Reader])] };
             opened.log().append(&mut view, &root.owner, &Kind::Key(keys))?;
         }
-    }
-    if state.host_keys()?.is_none() {
-        state.create_host_keys(&host_keys(root, &seed))?;
     }
     opened.signer = Some(key);
     Ok(())

@@ -7,7 +7,7 @@ use crate::host::cache::Cache;
 use crate::host::cache::index::{ChunkIndex, IndexWriter, Row};
 use crate::repo::RepoError;
 use crate::repo::pack::{Packs, Place};
-use crate::repo::write::Known;
+use crate::repo::write::{Known, is_of_one_pack};
 use crate::units::{ChunkId, PackId, Progress};
 
 /// Rows that are gathered before an index file is written.
@@ -49,7 +49,7 @@ impl KnownChunks {
         for id in missing {
             let table = match packs.table(*id) {
                 Ok(table) => table,
-                Err(RepoError::Store(e)) if !e.is_absent() => return Err(e.into()),
+                Err(e) if !is_of_one_pack(&e) => return Err(e),
                 Err(e) => {
                     progress.warn(&format!("pack {id} is passed over, its chunks are stored anew: {e}"));
                     continue;
@@ -93,7 +93,7 @@ impl KnownChunks {
 
 fn write(writer: IndexWriter, cache: &Cache, progress: &dyn Progress) {
     if let Err(e) = writer.write(&cache.index_folder()) {
-        progress.detail(&format!("the chunk index can't be kept: {e}"));
+        progress.warn(&format!("the chunk index can't be kept, so what was stored before may be stored again: {e}"));
     }
 }
 

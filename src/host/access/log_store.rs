@@ -63,3 +63,59 @@ impl Sealer for TableSealer {
         })
     }
 }
+
+/// Marks what this process leaves unfinished outside of sessions, so that a later run on this machine can tell whether
+/// it is still at work: `proc_<machine>_<boot>_<pid>_<start time>`.
+pub fn process_tag() -> Result<SessionTag, StoreError> {
+    let tag = format!("proc_{}_{}_{}", here(), std::process::id(), started(std::process::id()).unwrap_or(0));
+    Ok(SessionTag::new(tag)?)
+}
+
+/// Is this the mark of a process of this machine that has ended?
+pub(super) fn is_of_the_dead(tag: &SessionTag) -> bool {
+    let words: Vec<&str> = tag.as_str().split('_').collect();
+    let ["proc", machine, boot, pid, start] = words.as_slice() else { return false };
+    let here = here();
+    let Some((this_machine, this_boot)) = here.split_once('_') else { return false };
+    // A machine without an id can't be told from others.
+    if *machine != this_machine || !std::fs::exists("/etc/machine-id").unwrap_or(false) {
+        return false;
+    }
+    let (Ok(pid), Ok(start)) = (pid.parse::<u32>(), start.parse::<u64>()) else { return false };
+    *boot != this_boot || started(pid) != Some(start)
+}
+
+/// This machine and boot, hashed.
+fn here() -> String {
+    let short = |bytes: &[u8]| crate::units::ids::hex(blake3::hash(bytes).as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]));
+    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
+    let boot = crate::host::machine::boot_id().unwrap_or_default();
+    format!("{}_{}", short(&machine), short(boot.as_bytes()))
+}
+
+/// When a process started, in clock ticks since boot (proc(5), `stat`, field 22).
+fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field, in parentheses, may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start() {
+        let own = process_tag().unwrap();
+        assert!(!is_of_the_dead(&own));
+        let words: Vec<&str> = own.as_str().split('_').collect();
+        let tag = |words: [&str; 5]| SessionTag::new(words.join("_")).unwrap();
+        if !std::fs::exists("/etc/machine-id").unwrap() {
+            return;
+        }
+        assert!(is_of_the_dead(&tag([words[0], words[1], words[2], words[3], "1"])), "the number was given to another process");
+        assert!(is_of_the_dead(&tag([words[0], words[1], "0123456789abcdef", words[3], words[4]])), "before a boot");
+        assert!(!is_of_the_dead(&tag([words[0], "0123456789abcdef", words[2], words[3], "1"])), "of another machine nothing is known");
+        assert!(!is_of_the_dead(&SessionTag::new("00112233445566778899aabbccddeeff").unwrap()));
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
 use super::enrol;
-use super::log_store::{BackendLog, TableSealer};
+use super::log_store::{BackendLog, TableSealer, process_tag};
 use crate::crypt::sign::{PublicKey, SigningKey};
 use crate::crypt::slot::{self, Slot, SlotKind, Unlock};
 use crate::crypt::{ContentSecret, Opening, Root, Sealing, Secret, secret};
@@ -18,9 +18,9 @@ use crate::repo::PackRef;
 use crate::repo::format::{self, Format};
 use crate::repo::log::{self, Log, LogView};
 use crate::repo::pack::Packs;
-use crate::store::{Backend, LocalStore, ObjectName, SessionTag};
+use crate::store::{Backend, LocalStore, ObjectName};
 use crate::units::ids::hex;
-use crate::units::{PackId, Progress, RepositoryId, SessionId};
+use crate::units::{Hash32, PackId, Progress, RepositoryId, SessionId};
 
 /// Where a repository lies and what this host has to do with it.
 pub struct Place<'a> {
@@ -109,7 +109,13 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     let kept = state.as_ref().map(RepositoryState::host_keys).transpose()?.flatten();
     let cache = place.cache.clone();
     if let Some(keys) = kept {
-        let opened = with_host_keys(backend, shown, format, &keys, state, cache)?;
+        let mut opened = with_host_keys(Arc::clone(&backend), shown.clone(), format, &keys, state, cache)?;
+        let unknown = opened.signer.as_ref().is_some_and(|s| opened.view().fold.keys.get(&s.id()).is_none());
+        if need == Need::Write && unknown && place.repository.secret.is_some() {
+            // Its key was kept, and then the enrolment was interrupted; or the folder was written for a restore.
+            let root = unlock(place, backend.as_ref(), &format, &shown, true)?;
+            enrol::enrol(&mut opened, &root)?;
+        }
         return opened.ready(place, need);
     }
     let known = pin.is_some() || state.as_ref().is_some_and(RepositoryState::is_known);
@@ -132,6 +138,7 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     )?;
     opened.remember(place)?;
     if need == Need::Write {
+        opened.check_sealing_key()?;
         enrol::enrol(&mut opened, &root)?;
         opened.pin(place)?;
     }
@@ -192,8 +199,7 @@ pub(super) struct LogParts {
 
 impl LogParts {
     pub(super) fn new(backend: &Arc<dyn Backend>, sealing: &Sealing, format: &Format, owner: &PublicKey) -> Result<Self, HostError> {
-        let tag = SessionTag::new("log").map_err(crate::store::StoreError::from)?;
-        let store = BackendLog { backend: Arc::clone(backend), tag };
+        let store = BackendLog { backend: Arc::clone(backend), tag: process_tag()? };
         Ok(LogParts { store, sealer: TableSealer(sealing.clone()), repository: format.repository, owner: owner.clone() })
     }
 
@@ -336,6 +342,13 @@ impl Opened {
                 cure: "use a newer pgcairn, or enrol this host again".into(),
             }),
         }
+    }
+
+    /// The entry with this number, as it lies in the store.
+    pub fn head_of(&self, number: u64) -> Option<log::Head> {
+        let name = ObjectName::new(log::entry_name(number)).ok()?;
+        let bytes = self.backend.read(&name, log::ENTRY_LIMIT as u64).ok()?;
+        Some(log::Head { number, hash: Hash32(*blake3::hash(&bytes).as_bytes()) })
     }
 
     /// Reads the log on to its end.

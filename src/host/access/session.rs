@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::log_store::is_of_the_dead;
 use super::open::{Opened, pack_refs};
 use crate::crypt::secret;
 use crate::host::HostError;
@@ -13,7 +14,7 @@ use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, NewPacks, PackFac
 use crate::repo::write::Uploaded;
 use crate::store::{LocalStore, SessionTag};
 use crate::units::ids::{hex, unhex};
-use crate::units::{KeyId, PackId, Progress, SessionId};
+use crate::units::{Class, Explain, KeyId, PackId, Progress, SessionId};
 
 /// A sign of life is appended at least this often.
 const ALIVE: Duration = Duration::from_secs(9 * 60);
@@ -58,7 +59,14 @@ impl OpenSession {
         let name: [u8; 16] = secret::random()?;
         let lock = locks.hold(&name)?;
         begin.lock = Some(hex(&name));
-        let head = append(opened, &Kind::Begin(begin))?;
+        let head = match append(opened, &Kind::Begin(begin)) {
+            Ok(head) => head,
+            Err(e) => {
+                // It may have been written all the same: then the free lock tells the next run that it is dead.
+                lock.leave();
+                return Err(e);
+            }
+        };
         let told = Told { unlisted: NewPacks::new(), bytes: 0, next: FIRST_UNLISTED, last: Instant::now() };
         Ok(OpenSession {
             opened: Arc::clone(opened),
@@ -104,10 +112,11 @@ impl OpenSession {
         }
         let mut adopted = Adopted::default();
         for (id, mut packs) in all {
-            if let Some((session, _)) = parent.and_then(|set| set.iter().find(|(_, p)| **p == id)).filter(|_| packs.len() > 1) {
-                packs.retain(|(pack, _)| pack.session == *session);
-            } else if packs.len() > 1 {
-                packs.retain(|(_, trusted)| *trusted);
+            if packs.len() > 1 {
+                match parent.and_then(|set| set.iter().find(|(_, p)| **p == id)) {
+                    Some((session, _)) => packs.retain(|(pack, _)| pack.session == *session),
+                    None => packs.retain(|(_, trusted)| *trusted),
+                }
             }
             if let [(pack, trusted)] = packs.as_slice() {
                 adopted.packs.insert(id, *pack);
@@ -132,19 +141,33 @@ impl OpenSession {
             }
             told.bytes >= told.next || told.last.elapsed() >= ALIVE
         };
-        if due { self.progress() } else { Ok(()) }
+        match if due { self.list_all() } else { Ok(()) } {
+            // The store is away: there will be another occasion, and the session is not ended by silence alone.
+            Err(e) if e.class() == Class::Unreachable => Ok(()),
+            other => other,
+        }
     }
 
-    fn progress(&self) -> Result<(), HostError> {
-        let packs = {
+    /// Lists what no PROGRESS has listed yet.
+    ///
+    /// # Errors
+    /// If it can't be appended; what was to be listed is kept for the next time.
+    pub fn list_all(&self) -> Result<(), HostError> {
+        let (packs, bytes) = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             told.last = Instant::now();
             told.next = (told.bytes.saturating_mul(2)).clamp(FIRST_UNLISTED, MOST_UNLISTED);
-            told.bytes = 0;
-            std::mem::take(&mut told.unlisted)
+            (std::mem::take(&mut told.unlisted), std::mem::take(&mut told.bytes))
         };
-        append(&self.opened, &Kind::Progress(Progressed { session: self.id, packs: Held::Inline(packs) }))?;
-        Ok(())
+        match append(&self.opened, &Kind::Progress(Progressed { session: self.id, packs: Held::Inline(packs.clone()) })) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                told.unlisted.extend(packs);
+                told.bytes += bytes;
+                Err(e)
+            }
+        }
     }
 
     /// The packs that no PROGRESS has listed.
@@ -162,8 +185,22 @@ impl OpenSession {
                 self.ended = true;
                 Ok(head)
             }
-            Err(e) => Err(e),
+            Err(e) => match self.committed() {
+                // The answer was lost, the entry is there.
+                Some(head) => {
+                    self.ended = true;
+                    Ok(head)
+                }
+                None => Err(e),
+            },
         }
+    }
+
+    /// The COMMIT of this session, if it is in the log.
+    fn committed(&self) -> Option<Head> {
+        self.opened.refresh().ok()?;
+        let number = self.opened.view().fold.commits.iter().find(|(_, c)| c.session == self.id).map(|(n, _)| *n)?;
+        self.opened.head_of(number)
     }
 
     /// Ends the session without a snapshot.
@@ -176,6 +213,10 @@ impl OpenSession {
 
     fn end(&mut self) -> Result<(), HostError> {
         self.ended = true;
+        if !self.unlisted().is_empty() {
+            // So that the next run can use what is stored, and a prune can free it.
+            let _ = self.list_all();
+        }
         append(&self.opened, &Kind::Abort(Abort { session: self.id })).map(|_| ())
     }
 }
@@ -215,14 +256,18 @@ pub fn end_dead_sessions(opened: &Opened, locks: &SessionLocks, machine: &str, p
         if locks.probe(&lock)? != LockState::Free {
             continue;
         }
-        append(opened, &Kind::Abort(Abort { session }))?;
+        match append(opened, &Kind::Abort(Abort { session })) {
+            // Another run of this machine was faster.
+            Err(_) if !opened.view().fold.is_open(&session) => {}
+            other => drop(other?),
+        }
         locks.clear(&lock)?;
         progress.info(&format!("ended session {session} of this machine, which had died; what it had stored is used again"));
     }
     Ok(())
 }
 
-/// Removes unfinished files of sessions that have ended.
+/// Removes unfinished files of sessions that have ended, and of processes of this machine that are dead.
 ///
 /// # Errors
 /// If the store can't be read.
@@ -232,7 +277,7 @@ pub fn remove_leftovers(opened: &Opened, store: &LocalStore) -> Result<(), HostE
         view.fold.sessions.iter().filter(|(_, s)| !s.open).map(|(id, _)| id.to_string()).collect()
     };
     let tags: HashSet<SessionTag> = store.leftovers()?.into_iter().map(|(tag, _)| tag).collect();
-    for tag in tags.into_iter().filter(|tag| ended.contains(tag.as_str())) {
+    for tag in tags.into_iter().filter(|tag| ended.contains(tag.as_str()) || is_of_the_dead(tag)) {
         store.remove_leftovers(&tag)?;
     }
     Ok(())

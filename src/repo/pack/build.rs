@@ -136,6 +136,14 @@ impl PackBuilder {
         seal::open(key, &row.nonce, &blob_aad(&self.sealing.domain, &key_id, row), sealed.to_vec(), "a blob that was just sealed")
     }
 
+    /// Takes the last blob out again: it proved wrong.
+    pub fn take_back(&mut self) {
+        if let Some(row) = self.rows.pop() {
+            self.bytes.truncate(row.offset as usize);
+            self.table_bytes -= 56 + 36 * row.chunks.len() + 54 * row.references.len();
+        }
+    }
+
     /// Closes the pack: seals the table, pads.
     ///
     /// # Errors

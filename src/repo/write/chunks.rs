@@ -92,6 +92,9 @@ pub struct WriterSetup {
     pub is_damaged: Box<dyn Fn(Place) -> bool + Send + Sync>,
 }
 
+/// Decodes a frame again.
+type Check<'c> = dyn Fn(&[u8]) -> Result<(), RepoError> + 'c;
+
 /// Finds or stores chunks; shared by all threads of a session.
 pub struct ChunkWriter {
     setup: WriterSetup,
@@ -227,10 +230,8 @@ impl ChunkWriter {
             !matches!(kind, FrameKind::Stored | FrameKind::Zstd) || self.sampled.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE);
         let references = reference.iter().map(|(r, _, _)| *r).collect();
         let blob = NewBlob { role, kind: kind.into(), frame: frame.bytes, chunks: vec![(id, plain.len() as u32)], references };
-        let (place, bytes, reopened) = self.add(role, blob, again)?;
-        if let Some(frame) = reopened {
-            self.check(role, &id, kind, &frame, plain, reference.map(|(_, _, plain)| plain))?;
-        }
+        let check = |frame: &[u8]| self.check(role, &id, kind, frame, plain, reference.map(|(_, _, plain)| plain));
+        let (place, bytes) = self.add(role, blob, again.then_some(&check))?;
         if role == ChunkRole::Content {
             self.plain.fetch_add(plain.len() as u64, Ordering::Relaxed);
         }
@@ -261,7 +262,9 @@ impl ChunkWriter {
         Ok(())
     }
 
-    fn add(&self, role: ChunkRole, blob: NewBlob, again: bool) -> Result<(Place, u32, Option<Vec<u8>>), RepoError> {
+    /// Seals a blob into the open pack. It is decoded again, where that is wanted, before anybody can close the pack: what
+    /// is stored has been checked.
+    fn add(&self, role: ChunkRole, blob: NewBlob, check: Option<&Check<'_>>) -> Result<(Place, u32), RepoError> {
         let builder = match role {
             ChunkRole::Content => &self.content,
             ChunkRole::Structure => &self.structure,
@@ -269,13 +272,19 @@ impl ChunkWriter {
         let mut pack = builder.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = (blob.frame.len() + crate::crypt::seal::TAG) as u32;
         let place = pack.add(blob)?;
-        let reopened = if again { Some(pack.reopen(place)?) } else { None };
+        if let Some(check) = check {
+            let checked = pack.reopen(place).map_err(RepoError::from).and_then(|frame| check(&frame));
+            if checked.is_err() {
+                pack.take_back();
+            }
+            checked?;
+        }
         if pack.size() >= PACK_SIZE {
             let full = std::mem::replace(&mut *pack, PackBuilder::new(&self.setup.sealing)?);
             drop(pack);
             self.uploader.send(full.finish()?)?;
         }
-        Ok((place, bytes, reopened))
+        Ok((place, bytes))
     }
 
     /// Packs that hold needs too many for their entries: a snapshot needs these, too.
