@@ -29,7 +29,6 @@ pub mod write;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-pub use crate::units::show;
 pub use failure::RestoreError;
 pub use place::resolve;
 pub use plan::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, TablespacePlan, facts_of, prepare};

@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::RestoreError;
-use super::failure::show;
 use super::place::{check_apart, check_free, check_space, resolve};
 use super::target::TargetSettings;
 use crate::pg::backup_label::BackupLabel;
@@ -18,6 +17,7 @@ use crate::pg::recovery::RecoverySettings;
 use crate::repo::structure::Snapshot;
 use crate::units::ByteSize;
 use crate::units::ids::unhex;
+use crate::units::show;
 
 /// What the server is told of recovery.
 #[derive(Clone, PartialEq, Eq, Debug)]
