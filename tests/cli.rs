@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use support::{Host, Outcome, ordinary};
+use support::{Host, Outcome, Server, ordinary, wait_until};
 
 const REPO: [&str; 2] = ["--repo", "repo"];
 
@@ -235,8 +235,8 @@ fn errors_are_json_on_request() {
         let host = with_repository();
         let error = |arguments: &[&str], code: i32| {
             let failed = host.pgcairn(arguments).code(code);
-            assert_eq!(failed.stderr, "", "{}", failed.report());
             let value = failed.json();
+            assert!(failed.stderr.contains(value["error"]["what"].as_str().unwrap()), "{}", failed.report());
             assert_eq!(value["version"], 1);
             assert_eq!(value["error"]["exit"], code);
             assert!(value["error"]["what"].is_string() && value["error"]["why"].is_array(), "{value}");
@@ -261,7 +261,7 @@ fn a_closed_pipe_ends_quietly() {
             let mut command = host.command(arguments);
             command.stdout(Stdio::from(writer));
             let ended = Outcome::of(command);
-            assert!(matches!(ended.status.code(), Some(0 | 4)) && ended.stderr.is_empty(), "{}", ended.report());
+            assert!(matches!(ended.status.code(), Some(0 | 4)) && !ended.stderr.contains("pipe"), "{}", ended.report());
         }
     });
 }
@@ -554,5 +554,32 @@ fn a_restore_needs_its_wishes_to_fit_each_other() {
         restore(&[]).code(4).says("there is no snapshot");
         host.pgcairn(["restore", "--repo", "repo"]).code(2).says("--to");
         assert!(!host.home().join("there").exists());
+    });
+}
+
+#[test]
+fn a_signal_ends_a_backup() {
+    support::on(18, |pg| {
+        let host = with_repository();
+        let server = Server::build(pg).conf("archive_mode", "on").conf("archive_command", "false").start();
+        let waiting = || {
+            let status = std::fs::read_dir(server.data().join("pg_wal/archive_status")).unwrap();
+            status.flatten().filter(|e| e.file_name().to_string_lossy().contains(".backup")).count()
+        };
+        for (round, signal) in ["TERM", "INT", "HUP"].into_iter().enumerate() {
+            let mut command = host.command(["backup", "--repo", "repo", "--json", "--dsn", &server.dsn("postgres")]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let child = command.spawn().unwrap();
+            // Its WAL never arrives: the history file of its backup says that it is waited for.
+            wait_until("the end of the copy", || waiting() > round);
+            let kill = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+            assert!(kill.success());
+            let ended = child.wait_with_output().unwrap();
+            let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+            assert_eq!(ended.status.code(), Some(1), "{signal}: {out}{err}");
+            assert!(err.contains("interrupted"), "{signal}: {err}");
+        }
+        let listed = host.pgcairn(["list", "--repo", "repo", "--json"]).ok().json();
+        assert_eq!(listed["snapshots"].as_array().unwrap().len(), 0);
     });
 }

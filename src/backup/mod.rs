@@ -10,16 +10,20 @@
 //! - `damage.rs`: pages that are wrong
 //! - `checks.rs`: is this the right server, and a state that can be backed up?
 //! - `wal.rs`: the segments that the snapshot needs: waited for, or copied
-//! - `run.rs`: the whole of it, in order
+//! - `run.rs`: the whole of it, in order · `basis.rs`: what it builds on · `take.rs`: copying, between start and stop ·
+//!   `finish.rs`: the upper tree and the COMMIT
 
+mod basis;
 pub mod checks;
 pub mod copy;
 pub mod damage;
 mod failure;
+mod finish;
 pub mod parent;
 pub mod run;
 pub mod scan;
 pub mod source;
+mod take;
 pub mod wal;
 
 pub use failure::BackupError;

@@ -14,6 +14,7 @@ use crate::pg::filenode_map::check_filenode_map;
 use crate::pg::layout::{DataDirectory, FileKind, FileVerdict, FolderVerdict, Fork};
 use crate::repo::structure::{Attributes, FolderMeta, Instance};
 use crate::units::ids::hex;
+use crate::units::show;
 
 /// What a walk found besides files to copy.
 #[derive(Debug, Default)]
@@ -259,16 +260,4 @@ fn tablespace(oid: u32, target: PathBuf) -> TablespaceFact {
     let path_bytes = target.to_str().is_none().then(|| hex(target.as_os_str().as_bytes()));
     let path = target.to_str().map_or_else(|| show(&target.clone().into_os_string().into_vec()), str::to_owned);
     TablespaceFact { oid, name: None, path, path_bytes }
-}
-
-/// A path for people: bytes that are no UTF-8 as `\xNN`.
-pub fn show(path: &[u8]) -> String {
-    let mut shown = String::with_capacity(path.len());
-    for chunk in path.utf8_chunks() {
-        shown.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            shown.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    shown
 }

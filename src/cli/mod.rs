@@ -97,8 +97,12 @@ fn run(arguments: &[OsString], contract: Contract) -> u8 {
 fn fail(error: &Described, json: bool, contract: Contract, interrupted: bool) -> u8 {
     let exit = if interrupted { contract.interrupted() } else { contract.code(error.exit) };
     let error = Described { exit, ..error.clone() };
-    // Nothing can be said about an error that can't be said.
-    drop(if json { error.write_json(&mut io::stdout()) } else { error.write_text(&mut io::stderr()) });
+    // The answer is on stdout, the log on stderr, where cron and the server's log find it. Nothing can be said about an
+    // error that can't be said.
+    if json {
+        drop(error.write_json(&mut io::stdout()));
+    }
+    drop(error.write_text(&mut io::stderr()));
     exit
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::pg::recovery::RecoveryError;
 use crate::repo::RepoError;
-use crate::units::{ByteSize, Cancelled, Class, Explain, class_of_io};
+use crate::units::{ByteSize, Cancelled, Class, Explain, class_of_io, show};
 
 /// A data directory was not restored.
 #[derive(Debug, thiserror::Error)]
@@ -125,18 +125,6 @@ impl RestoreError {
     pub(super) fn corrupt(path: &[u8], why: impl Into<String>) -> Self {
         RestoreError::Corrupt { path: show(path), why: why.into() }
     }
-}
-
-/// A path for people: bytes that are no UTF-8 as `\xNN`.
-pub fn show(path: &[u8]) -> String {
-    let mut shown = String::with_capacity(path.len());
-    for chunk in path.utf8_chunks() {
-        shown.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            shown.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    shown
 }
 
 impl Explain for RestoreError {

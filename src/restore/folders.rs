@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::symlinkat;
 
 use super::RestoreError;
-use super::failure::show;
+use crate::units::show;
 
 /// Names in a path.
 const MOST_NAMES: usize = 64;

@@ -29,7 +29,7 @@ pub mod write;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-pub use failure::{RestoreError, show};
+pub use failure::RestoreError;
 pub use place::resolve;
 pub use plan::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, TablespacePlan, facts_of, prepare};
 

@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::RestoreError;
-use super::failure::show;
 use super::place::{check_apart, check_free, check_space, resolve};
 use super::target::TargetSettings;
 use crate::pg::backup_label::BackupLabel;
@@ -18,6 +17,7 @@ use crate::pg::recovery::RecoverySettings;
 use crate::repo::structure::Snapshot;
 use crate::units::ByteSize;
 use crate::units::ids::unhex;
+use crate::units::show;
 
 /// What the server is told of recovery.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,7 +129,7 @@ pub fn prepare(snapshot: &Snapshot<'_>, options: &RestoreOptions) -> Result<Rest
     }
     let places = tablespaces.iter().map(|t| (t.place.as_path(), t.bytes));
     check_space(std::iter::once((target.as_path(), sizes.inside(&tablespaces))).chain(places))?;
-    let (signal, settings) = settings_of(options)?;
+    let (signal, settings) = settings_of(options, facts.major)?;
     let mut plan = RestorePlan {
         warnings: Vec::new(),
         wal_ranges: if options.wal_ranges.is_empty() { own_range(&facts) } else { options.wal_ranges.clone() },
@@ -280,10 +280,10 @@ fn own_range(facts: &ClusterFacts) -> Vec<WalRange> {
 /// The signal file, and settings for the end of postgresql.auto.conf.
 type Told = (Option<&'static str>, Vec<(String, Vec<u8>)>);
 
-fn settings_of(options: &RestoreOptions) -> Result<Told, RestoreError> {
+fn settings_of(options: &RestoreOptions, major: u16) -> Result<Told, RestoreError> {
     let text = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     let (signal, mut settings) = match &options.recovery {
-        Recovery::Target { restore_command, settings: TargetSettings { target, inclusive, timeline, action } } => {
+        Recovery::Target { restore_command, settings: TargetSettings { target, inclusive, timeline, action, gap_behind } } => {
             let recovery = RecoverySettings {
                 restore_command: restore_command.clone().into_bytes(),
                 target: target.clone(),
@@ -292,7 +292,11 @@ fn settings_of(options: &RestoreOptions) -> Result<Told, RestoreError> {
                 action: *action,
             };
             let all = recovery.settings().map_err(RestoreError::Recovery)?;
-            (Some("recovery.signal"), all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+            let mut all: Vec<_> = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            if *gap_behind && major >= 15 {
+                all.push(text("recovery_prefetch", "off"));
+            }
+            (Some("recovery.signal"), all)
         }
         Recovery::Standby { restore_command } => {
             (Some("standby.signal"), vec![text("restore_command", restore_command), text("recovery_target_timeline", "latest")])

@@ -98,6 +98,7 @@ fn options(to: PathBuf) -> RestoreOptions {
                 inclusive: true,
                 timeline: TargetTimeline::Current,
                 action: TargetAction::Promote,
+                gap_behind: false,
             },
         },
         archive_mode: ArchiveMode::Off,
@@ -120,6 +121,22 @@ fn of_interest(plan: &RestorePlan) -> Vec<&str> {
 
 fn read(path: PathBuf) -> String {
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn servers_that_read_ahead_must_not_where_a_gap_follows() {
+    let scratch = tempfile::tempdir().unwrap();
+    let stored = store(&facts(), &cluster());
+    let mut options = options(scratch.path().join("data"));
+    let off = |options: &RestoreOptions| {
+        let plan = prepare(&stored.open(), options).unwrap();
+        plan.settings.iter().any(|(name, value)| name == "recovery_prefetch" && value == b"off")
+    };
+    assert!(!off(&options));
+    if let Recovery::Target { settings, .. } = &mut options.recovery {
+        settings.gap_behind = true;
+    }
+    assert!(off(&options));
 }
 
 #[test]

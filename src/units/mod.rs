@@ -8,10 +8,12 @@
 //! - `time.rs`: [`Timestamp`] (an instant), and how users write one
 //! - `size.rs`: [`ByteSize`] for people, `parse_duration`
 //! - `failure.rs`: [`Class`] of a failure and [`Explain`], which every layer's error type implements
+//! - `paths.rs`: [`show`]: paths of any bytes
 //! - `progress.rs`: [`Progress`] (how the library reports) and [`Cancel`] (how it is asked to stop)
 
 mod failure;
 pub mod ids;
+mod paths;
 mod progress;
 mod size;
 mod time;
@@ -19,6 +21,7 @@ mod wal;
 
 pub use failure::{Class, Explain, class_of_io};
 pub use ids::{ChunkId, Digest16, DomainId, Hash32, KeyId, PackId, ParseIdError, RepositoryId, SessionId, ShortId};
+pub use paths::show;
 pub use progress::{Cancel, Cancelled, Event, Level, Progress, Quiet};
 pub use size::{ByteSize, parse_byte_size, parse_duration};
 pub use time::{ParseTimeError, Timestamp};

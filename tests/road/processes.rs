@@ -64,21 +64,17 @@ fn an_interrupted_backup_leaves_backup_mode_and_no_snapshot() {
         let active = |what: &str| {
             server.sql("postgres", &format!("select count(*) from pg_stat_activity where application_name like 'pgcairn%' and {what}"))
         };
-        for (at, name) in [(Signal::SIGINT, "SIGINT"), (Signal::SIGTERM, "SIGTERM"), (Signal::SIGHUP, "SIGHUP")] {
-            // The WAL never arrives: it is waited for until the signal comes.
+        for at in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            // While files are copied, in backup mode.
             let child = spawn(&repository, repository.backup_arguments(&server, &[]));
-            let log = repository.path().join("log");
-            let before = std::fs::read_dir(&log).unwrap().count();
-            wait_until("the end of the copy", || {
-                packs(&repository) > 0
-                    && active("true") == "1"
-                    && std::fs::read_dir(&log).unwrap().count() >= before
-                    && waits_for_wal(&server)
-            });
-            signal(&child, at);
-            let outcome = child.wait_with_output().unwrap();
-            assert_eq!(outcome.status.code(), Some(1), "{name}: {}", String::from_utf8_lossy(&outcome.stderr));
-            assert_eq!(active("true"), "0");
+            wait_until("the start of the copy", || active("query like '%backup_start%' and state = 'idle'") == "1");
+            interrupted(child, at, "while it copies");
+            wait_until("the end of the session", || active("true") == "0");
+            // While its WAL is waited for, which never arrives.
+            let before = labels_to_archive(&server);
+            let child = spawn(&repository, repository.backup_arguments(&server, &[]));
+            wait_until("the end of the copy", || labels_to_archive(&server) > before && active("true") == "0");
+            interrupted(child, at, "while it waits for WAL");
         }
         // While start blocks in a spread checkpoint.
         server.set("checkpoint_completion_target", "0.9");
@@ -86,20 +82,22 @@ fn an_interrupted_backup_leaves_backup_mode_and_no_snapshot() {
         server.pgbench(&["-n", "-t", "500"]);
         let child = spawn(&repository, repository.backup_arguments(&server, &["--spread"]));
         wait_until("the start of the backup", || active("query like '%backup_start%' and state = 'active'") == "1");
-        signal(&child, Signal::SIGTERM);
-        let outcome = child.wait_with_output().unwrap();
-        assert_eq!(outcome.status.code(), Some(1), "{}", String::from_utf8_lossy(&outcome.stderr));
+        interrupted(child, Signal::SIGTERM, "while it starts");
         wait_until("the end of the session", || active("true") == "0");
         assert_eq!(repository.run(["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 0);
     });
 }
 
-/// The backup has left backup mode: its label's history file waits to be archived.
-fn waits_for_wal(server: &Server) -> bool {
-    std::fs::read_dir(server.data().join("pg_wal/archive_status"))
-        .unwrap()
-        .flatten()
-        .any(|e| e.file_name().to_string_lossy().contains(".backup"))
+fn interrupted(child: Child, by: Signal, when: &str) {
+    signal(&child, by);
+    let outcome = child.wait_with_output().unwrap();
+    assert_eq!(outcome.status.code(), Some(1), "{by} {when}: {}", String::from_utf8_lossy(&outcome.stderr));
+}
+
+/// How many backups have left backup mode: the history file of each one's label waits to be archived.
+fn labels_to_archive(server: &Server) -> usize {
+    let folder = std::fs::read_dir(server.data().join("pg_wal/archive_status")).unwrap();
+    folder.flatten().filter(|e| e.file_name().to_string_lossy().contains(".backup")).count()
 }
 
 #[test]

@@ -103,10 +103,12 @@ impl Outcome {
         self
     }
 
-    /// It must have said this on standard error.
+    /// It must have said this on standard error, or with `--json` in the error on standard output.
     #[track_caller]
     pub fn says(self, text: &str) -> Outcome {
-        assert!(self.stderr.contains(text), "{text:?} was expected on standard error\n{}", self.report());
+        let error = serde_json::from_str::<serde_json::Value>(&self.stdout).ok().and_then(|answer| answer.get("error").cloned());
+        let said = self.stderr.contains(text) || error.is_some_and(|e| e.to_string().contains(text));
+        assert!(said, "{text:?} was expected of the error\n{}", self.report());
         self
     }
 

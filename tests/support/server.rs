@@ -421,10 +421,11 @@ impl Server {
         wait_until("the configuration to be loaded", || loaded() > before);
     }
 
-    /// Ends the current WAL segment; its name.
+    /// Ends the current WAL segment; its name. Something is written before, no transaction: a segment in which nothing
+    /// is can't be ended, and would never be archived.
     #[track_caller]
     pub fn switch_wal(&self) -> String {
-        self.sql("postgres", "select pg_walfile_name(pg_switch_wal())")
+        self.sql("postgres", "select from pg_logical_emit_message(false, 'test', ''); select pg_walfile_name(pg_switch_wal())")
     }
 
     /// Waits until the archiver has taken this file of WAL (by [`Server::switch_wal`]), or a later one.

@@ -25,13 +25,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::BackupError;
 use super::damage::Damage;
 use super::parent::{Parent, ParentFolder};
-use super::scan::show;
 use super::source::FileSource;
 use crate::crypt::Opening;
 use crate::repo::pack::Packs;
 use crate::repo::structure::{Attributes, Child, Instance, Needs, put_folder, split};
 use crate::repo::write::{ChunkWriter, is_of_one_pack};
-use crate::units::{Cancel, Lsn, PackId, Progress};
+use crate::units::{Cancel, Lsn, PackId, Progress, show};
 
 use work::{FileWork, PartWork, Task};
 

@@ -327,6 +327,7 @@ impl Choice<'_, '_> {
                 // Without a history file the server takes a number for a mistake, unless it is 1.
                 timeline: if own { TargetTimeline::Current } else { TargetTimeline::Number(timeline) },
                 action,
+                gap_behind: line.later.is_some(),
             }),
             explanation: vec![
                 format!("snapshot {}, consistent at {} ({})", candidate.id, candidate.stop_lsn, candidate.stopped_at.for_people()),

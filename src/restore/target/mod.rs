@@ -151,6 +151,9 @@ pub struct TargetSettings {
     pub timeline: TargetTimeline,
     /// See [`Wanted`].
     pub action: TargetAction,
+    /// The archive lacks a segment somewhere behind the target. From 15 on the server reads ahead of what it replays
+    /// (recovery_prefetch), and would fail at a segment that it doesn't need.
+    pub gap_behind: bool,
 }
 
 /// What can be reached from a snapshot along a timeline.

@@ -217,11 +217,16 @@ fn a_gap_is_an_error_and_never_an_end() {
         (Target::Xid(1008), "b Xid(1008)"),
         (Target::Immediate, "b Immediate"),
     ] {
-        assert!(said(run(&archive, &snapshots, &wanted(target.clone()))).starts_with(expected), "{target}");
+        let chosen = run(&archive, &snapshots, &wanted(target.clone()));
+        // The server must not read ahead into the gap.
+        assert!(chosen.as_ref().is_ok_and(|c| c.settings.as_ref().is_some_and(|s| s.gap_behind)), "{target}");
+        assert!(said(chosen).starts_with(expected), "{target}");
     }
     // A snapshot behind the gap serves again.
     let later = [snapshots[0].clone(), snapshot("c", 1, 11)];
-    assert!(said(run(&archive, &later, &wanted(Target::End))).starts_with("c Lsn(0/CF0000)"));
+    let chosen = run(&archive, &later, &wanted(Target::End));
+    assert!(chosen.as_ref().is_ok_and(|c| c.settings.as_ref().is_some_and(|s| !s.gap_behind)));
+    assert!(said(chosen).starts_with("c Lsn(0/CF0000)"));
 }
 
 #[test]

@@ -1,0 +1,168 @@
+//! What a backup builds on: the snapshot before, the packs that may be relied on, the places that may not.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::BackupError;
+use super::parent::Parent;
+use super::run::{Found, Options, Setting};
+use crate::host::access::{Adopted, KnownChunks, OpenSession, Opened};
+use crate::host::cache::Cache;
+use crate::pg::control_file::{ControlFile, DataChecksums};
+use crate::pg::facts::ClusterFacts;
+use crate::repo::RepoError;
+use crate::repo::log::{ClusterId, DamagedBlobs, LiveCommit, Place as LogPlace};
+use crate::repo::pack::{Packs, Place, pack_name};
+use crate::repo::structure::Snapshot;
+use crate::repo::write::{ChunkWriter, WriterSetup, is_of_one_pack};
+use crate::store::{ObjectName, StoreError};
+use crate::units::ids::unhex;
+use crate::units::{KeyId, PackId};
+
+/// The newest live snapshot of this cluster, by a key that is trusted.
+pub(super) fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers: &[KeyId]) -> Option<(u64, LiveCommit)> {
+    let own = opened.signer.as_ref().map(|s| s.id());
+    let view = opened.view();
+    let fits = |c: &LiveCommit| {
+        c.summary.cluster_id() == *cluster && c.summary.kind == "physical" && (Some(c.key) == own || trust_writers.contains(&c.key))
+    };
+    view.fold.commits.iter().rev().find(|(_, c)| fits(c)).map(|(n, c)| (*n, c.clone()))
+}
+
+/// Packs that aren't there any more, or have another length, are relied on by nobody: what was in them is stored anew.
+pub(super) fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Result<(), BackupError> {
+    let mut there: HashMap<String, u64> = HashMap::new();
+    let folder = ObjectName::new("pack").map_err(|e| RepoError::from(StoreError::from(e)))?;
+    setting
+        .opened
+        .backend
+        .list(Some(&folder), &mut |object| {
+            there.insert(object.name.to_string(), object.size);
+            Ok(())
+        })
+        .map_err(RepoError::from)?;
+    let before = adopted.packs.len();
+    let mut lost = Vec::new();
+    for pack in adopted.packs.values() {
+        if there.get(pack_name(pack.session, pack)?.as_str()) != Some(&pack.size) {
+            lost.push(pack.id);
+        }
+    }
+    for id in &lost {
+        adopted.packs.remove(id);
+        adopted.trusted.remove(id);
+    }
+    if !lost.is_empty() {
+        setting.progress.warn(&format!(
+            "{} of {before} packs are missing in the repository or cut off: this backup stores anew what it needs of them; older snapshots may be damaged",
+            lost.len()
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn start_writer(
+    setting: &Setting<'_>,
+    session: &Arc<OpenSession>,
+    adopted: &Adopted,
+    packs: &Arc<Packs>,
+    damaged: &Arc<DamagedPlaces>,
+) -> Result<ChunkWriter, BackupError> {
+    let opened = setting.opened;
+    let cache = opened.cache_folder.as_ref().and_then(|c| Cache::of(c, opened.format.repository));
+    let known = KnownChunks::over(cache.as_ref(), packs, adopted, setting.progress)?;
+    let setup = WriterSetup {
+        backend: Arc::clone(&opened.backend),
+        packs: Arc::clone(packs),
+        sealing: opened.sealing.clone(),
+        opening: opened.opening.clone(),
+        session: session.id(),
+        tag: session.tag(),
+        nameable: adopted.packs.keys().copied().collect(),
+        trusted: adopted.trusted.clone(),
+        known: Box::new(known),
+        is_damaged: {
+            let damaged = Arc::clone(damaged);
+            Box::new(move |place| damaged.contains(place))
+        },
+    };
+    let theirs = Arc::clone(session);
+    Ok(ChunkWriter::start(setup, Box::new(move |what| theirs.told(what).map_err(|e| RepoError::Told(Box::new(e)))))?)
+}
+
+/// The parent's tree, opened; none if it can't be read (then all is read and found by id).
+pub(super) fn open_parent<'a>(
+    setting: &'a Setting<'_>,
+    options: &Options,
+    packs: &'a Packs,
+    parent: Option<&LiveCommit>,
+    found: &Found,
+) -> Result<Option<Parent<'a>>, BackupError> {
+    let (Some(commit), Ok(opening)) = (parent, setting.opened.reader()) else { return Ok(None) };
+    let root = commit.root;
+    let open = || -> Result<Parent<'a>, RepoError> {
+        let snapshot = Snapshot::open(packs, opening, root.chunk.short(), place_of(root.place), root.digest)?;
+        let facts = serde_json::from_value::<ClusterFacts>(snapshot.meta().extra.clone()).ok();
+        let same = facts.as_ref().is_some_and(|f| is_comparable(f, &found.control));
+        // More damaged pages than are named: nothing is known to be whole.
+        let all_named = facts.as_ref().is_some_and(|f| f.damaged.len() as u64 >= commit.summary.damaged_pages);
+        let damaged = facts.map(|f| f.damaged.into_iter().map(|page| page.path).collect()).unwrap_or_default();
+        Parent::new(snapshot, commit.summary.started_at, same && all_named && !options.verify_unchanged, damaged)
+    };
+    match open() {
+        Ok(parent) => Ok(Some(parent)),
+        Err(e) if !is_of_one_pack(&e) => Err(e.into()),
+        Err(e) => {
+            setting.progress.warn(&format!("snapshot {} can't be read as parent, all files are read: {e}", commit.summary.id));
+            Ok(None)
+        }
+    }
+}
+
+/// Checksums switched, or another build: nothing is unchanged.
+fn is_comparable(then: &ClusterFacts, now: &ControlFile) -> bool {
+    let control = unhex(&then.control_file).map(|mut bytes| {
+        bytes.resize(crate::pg::control_file::FILE_SIZE, 0);
+        bytes
+    });
+    let Some(Ok(then)) = control.as_deref().map(ControlFile::parse) else { return false };
+    let known = !matches!(now.data_checksums(), DataChecksums::Unknown(_));
+    known && then.data_checksum_version == now.data_checksum_version && then.build_values() == now.build_values()
+}
+
+fn place_of(place: LogPlace) -> Place {
+    Place { pack: place.pack, blob: place.blob, position: u16::try_from(place.position).unwrap_or(u16::MAX) }
+}
+
+/// The damaged places that the log lists.
+pub(super) struct DamagedPlaces {
+    pub blobs: HashSet<(PackId, u32)>,
+    pub packs: HashSet<PackId>,
+    pub whole: HashSet<PackId>,
+}
+
+impl DamagedPlaces {
+    pub fn of(opened: &Opened) -> Self {
+        let view = opened.view();
+        let mut places = DamagedPlaces { blobs: HashSet::new(), packs: HashSet::new(), whole: HashSet::new() };
+        for (pack, blobs) in view.fold.damaged.values().flatten() {
+            places.packs.insert(*pack);
+            match blobs {
+                DamagedBlobs::All => drop(places.whole.insert(*pack)),
+                DamagedBlobs::Blobs(numbers) => places.blobs.extend(numbers.iter().map(|n| (*pack, *n))),
+            }
+        }
+        places
+    }
+
+    pub fn contains(&self, place: Place) -> bool {
+        self.whole.contains(&place.pack) || self.blobs.contains(&(place.pack, place.blob))
+    }
+}
+
+/// What the copy builds on.
+pub(super) struct Basis<'a> {
+    pub packs: &'a Packs,
+    pub damaged: &'a DamagedPlaces,
+    pub parent: Option<&'a LiveCommit>,
+}
