@@ -1,10 +1,16 @@
-//! When is a file that isn't there *absent*? Of a segment: if the archive holds nothing behind it that shows that it was
-//! written. The server would take an absence in the middle for the end of WAL, and promote.
+//! When is a file that isn't there *absent*? If the archive holds nothing that shows that it was written. The server would
+//! take an absence in the middle for the end of WAL, and promote; and a lost history for a timeline that never was.
 //!
 //! ```text
+//! a segment:
 //! before the timeline's own first segment (its history says so)      absent: it was never written
 //! a later segment of the timeline counts, or can't be judged         an error
 //! a timeline that left this one behind the segment is in the archive an error
+//! else                                                               absent
+//! a history file:
+//! its timeline's first segment came from another timeline            an error
+//! a descendant's history names its ancestors                         an error
+//! its timeline's first segments can't be judged                      an error
 //! else                                                               absent
 //! ```
 //! Acknowledged gaps are gaps. WAL that lies in snapshots is no part of the archive and shows nothing.
@@ -19,7 +25,7 @@ use super::site::{GetContext, Rights};
 use super::standing::Standing;
 use crate::pg::wal::WalFileName;
 use crate::store::ObjectName;
-use crate::units::{SegmentName, SegmentSize};
+use crate::units::{SegmentName, SegmentSize, TimelineId};
 
 /// What came of looking for proof.
 pub(super) enum Proof {
@@ -32,7 +38,7 @@ pub(super) enum Proof {
 /// The objects of one name by variant, with their sizes.
 type Objects = BTreeMap<u32, (ObjectName, u64)>;
 
-/// Names and objects of the archive that bear on a segment.
+/// Names and objects of the archive that bear on a segment, or on the history of a timeline.
 #[derive(Default)]
 struct Listing {
     /// Segments of the timeline.
@@ -48,8 +54,12 @@ struct Listing {
 /// # Errors
 /// [`GetError::Gap`] if it is missing instead.
 pub(super) fn prove(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileName) -> Result<Proof, GetError> {
-    let WalFileName::Segment(name) = *file else { return Ok(Proof::Absent) };
-    let listing = list(ctx, name)?;
+    let name = match *file {
+        WalFileName::Segment(name) => name,
+        WalFileName::History(timeline) => return prove_history(ctx, rights, timeline),
+        WalFileName::Partial(_) | WalFileName::Backup { .. } => return Ok(Proof::Absent),
+    };
+    let listing = list(ctx, name.timeline)?;
     if let Some(objects) = listing.segments.get(&name)
         && first_valid(ctx, rights, file, objects)?.is_some()
     {
@@ -82,6 +92,51 @@ pub(super) fn prove(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileNam
     }
 }
 
+/// Proves that there never was a history file of a timeline. The first of a cluster has none.
+fn prove_history(ctx: &GetContext<'_>, rights: &mut Rights, timeline: TimelineId) -> Result<Proof, GetError> {
+    let file = WalFileName::History(timeline);
+    let listing = list(ctx, timeline)?;
+    if let Some(objects) = listing.histories.get(&file)
+        && first_valid(ctx, rights, &file, objects)?.is_some()
+    {
+        return Ok(Proof::Appeared);
+    }
+    let shown_by = match copied_from_parent(ctx, rights, &listing)? {
+        None => named_by(ctx, rights, &listing, timeline)?,
+        segment => segment,
+    };
+    match shown_by {
+        None => Ok(Proof::Absent),
+        Some(_) if is_there(ctx, &file)? => Ok(Proof::Appeared),
+        Some(later) => Err(GetError::Gap { name: file, later }),
+    }
+}
+
+/// The first segment of the listed timeline, if it began as a copy of another timeline's.
+fn copied_from_parent(ctx: &GetContext<'_>, rights: &mut Rights, listing: &Listing) -> Result<Option<String>, GetError> {
+    for (segment, objects) in &listing.segments {
+        if let Some(facts) = first_valid(ctx, rights, &WalFileName::Segment(*segment), objects)? {
+            return Ok(facts.segment().filter(|record| record.is_of_child()).map(|_| segment.to_string()));
+        }
+    }
+    Ok(None)
+}
+
+/// The history of a descendant that was made from the timeline's own.
+fn named_by(ctx: &GetContext<'_>, rights: &mut Rights, listing: &Listing, timeline: TimelineId) -> Result<Option<String>, GetError> {
+    for (other, objects) in &listing.histories {
+        match first_valid(ctx, rights, other, objects) {
+            Ok(Some(facts)) if facts.history().is_some_and(|h| h.shows_histories_of().any(|t| t == timeline)) => {
+                return Ok(Some(other.to_string()));
+            }
+            // A damaged one shows nothing, and may be of another line.
+            Ok(_) | Err(GetError::Unusable { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
 fn is_there(ctx: &GetContext<'_>, file: &WalFileName) -> Result<bool, GetError> {
     let object = ctx.site.address(ctx.system_identifier, file).object(0)?;
     match ctx.site.backend.size(&object) {
@@ -95,11 +150,11 @@ fn undecided(name: &SegmentName, why: String) -> GetError {
     GetError::Undecided { name: WalFileName::Segment(*name), why }
 }
 
-fn list(ctx: &GetContext<'_>, name: SegmentName) -> Result<Listing, GetError> {
+fn list(ctx: &GetContext<'_>, timeline: TimelineId) -> Result<Listing, GetError> {
     let mut listing = Listing::default();
     ctx.site.backend.list(Some(&ctx.site.root(ctx.system_identifier)?), &mut |listed| {
         match parse_listed(&listed.name) {
-            Some(ArchivedName { file: WalFileName::Segment(segment), variant }) if segment.timeline == name.timeline => {
+            Some(ArchivedName { file: WalFileName::Segment(segment), variant }) if segment.timeline == timeline => {
                 listing.segments.entry(segment).or_default().insert(variant, (listed.name, listed.size));
             }
             Some(ArchivedName { file: WalFileName::Segment(segment), variant }) => {

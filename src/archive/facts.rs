@@ -258,6 +258,12 @@ impl SegmentRecord {
         SegmentName::new(self.timeline, self.no, self.size)
     }
 
+    /// Did it begin as a copy of another timeline's segment? So does the first of a timeline that left another one within
+    /// a segment; that timeline has a history.
+    pub fn is_of_child(&self) -> bool {
+        self.header_timeline < self.timeline
+    }
+
     /// Behind its last byte.
     pub fn end(&self) -> Lsn {
         self.size.end_of(self.no)
@@ -289,6 +295,11 @@ impl HistoryFacts {
     pub fn to_history(&self) -> History {
         let entry = |l: &HistoryLine| HistoryEntry { parent: l.parent, switch: l.switch, reason: l.reason.clone() };
         History { timeline: self.timeline, entries: self.lines.iter().map(entry).collect() }
+    }
+
+    /// The timelines of which there was a history when this one was made: those whose ancestors it names.
+    pub fn shows_histories_of(&self) -> impl Iterator<Item = TimelineId> {
+        self.lines.iter().skip(1).map(|line| line.parent)
     }
 
     /// The same laws as those of the file.

@@ -255,10 +255,10 @@ pub enum GetError {
     /// No server asks for such a name.
     #[error(transparent)]
     Name(#[from] WalNameError),
-    /// The segment is missing, and what lies behind it is there: to call it absent would end a recovery too early.
+    /// The file is missing, and what can't be there without it is: to call it absent would end a recovery too early.
     #[error("{name} is missing from the archive, and {later} behind it is there")]
     Gap {
-        /// The missing segment.
+        /// The missing segment, or history.
         name: WalFileName,
         /// What lies behind it.
         later: String,
@@ -335,6 +335,9 @@ impl Explain for GetError {
 
     fn cure(&self) -> Option<String> {
         match self {
+            GetError::Gap { name: name @ WalFileName::History(_), .. } => {
+                Some(format!("bring {name} back from a server's pg_wal or a copy of the repository, and push it"))
+            }
             GetError::Gap { .. } => {
                 Some("bring the segment back from the server or a copy, or restore from a snapshot behind the gap".into())
             }

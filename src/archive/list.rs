@@ -183,6 +183,24 @@ impl Archive {
         self.histories.values().map(|entry| entry.facts.to_history()).collect()
     }
 
+    /// Timelines that had a history file which is neither there nor damaged, and what shows it.
+    ///
+    /// A timeline's first segment begins as a copy of its parent's, with that one's number in its header; and a history
+    /// that names ancestors of a timeline was made from that timeline's own. Other timelines without one are the first of
+    /// their cluster, as after `pg_resetwal -l`, or can't be told from such.
+    pub fn lost_histories(&self) -> BTreeMap<TimelineId, String> {
+        let damaged = |t: TimelineId| self.damaged.iter().any(|d| d.file == WalFileName::History(t));
+        let begun = self.segments.values().filter(|e| e.facts.is_of_child()).map(|e| (e.facts.timeline, e.facts.name().to_string()));
+        let named = self.histories.values().flat_map(|e| e.facts.shows_histories_of().map(|t| (t, e.facts.timeline.history_name())));
+        let mut lost = BTreeMap::new();
+        for (timeline, shown_by) in begun.chain(named) {
+            if !self.histories.contains_key(&timeline) && !damaged(timeline) {
+                lost.entry(timeline).or_insert(shown_by);
+            }
+        }
+        lost
+    }
+
     /// Is this segment there?
     pub fn has(&self, name: SegmentName) -> bool {
         let no = self.segment_size.and_then(|size| name.no(size));
@@ -342,6 +360,24 @@ mod tests {
         let archive = read(&world, &NoCache);
         assert_eq!(archive.segments.len(), 1);
         assert!(!archive.damaged.iter().any(|d| d.file.to_string().ends_with('7')));
+    }
+
+    #[test]
+    fn a_history_that_must_have_been_there_is_lost() {
+        let world = filled();
+        let lost = |world: &World| read(world, &NoCache).lost_histories().into_iter().map(|(t, by)| (t.0, by)).collect::<Vec<_>>();
+        // The first of timeline 3 as it began; of timeline 9 it can't be told.
+        world.push("000000030000000000000009", &segment(2, 9, 1)).unwrap();
+        world.push("00000003000000000000000A", &segment(3, 10, 1)).unwrap();
+        world.push("00000009000000000000000A", &segment(9, 10, 1)).unwrap();
+        assert_eq!(lost(&world), [(3, "000000030000000000000009".to_owned())]);
+        world.push("00000005.history", b"1\t0/600100\tx\n2\t0/900100\tx\n4\t0/A00000\tx\n").unwrap();
+        assert_eq!(lost(&world), [(3, "000000030000000000000009".to_owned()), (4, "00000005.history".to_owned())]);
+        world.push("00000003.history", b"1\t0/600100\tx\n2\t0/900100\tx\n").unwrap();
+        assert_eq!(lost(&world), [(4, "00000005.history".to_owned())]);
+        // Damage is told by itself.
+        assert!(world.store.tamper(&world.object("00000003.history", 0), |bytes| bytes[300] ^= 1));
+        assert_eq!(lost(&world), [(4, "00000005.history".to_owned())]);
     }
 
     #[test]

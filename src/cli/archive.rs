@@ -145,6 +145,10 @@ fn write_text(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     for damaged in &status.damaged {
         writeln!(out, "DAMAGED: {} ({}): {}", damaged.file, damaged.object, one_line(&damaged.problem))?;
     }
+    for lost in &status.lost {
+        writeln!(out, "LOST: {} is missing, and {} shows that it was there", lost.file, lost.shown_by)?;
+        writeln!(out, "    bring it back from a server's pg_wal or a copy of the repository, and push it")?;
+    }
     if status.live().count() > 1 {
         writeln!(out, "TWO LIVE LINES: somebody else archives as this cluster, such as a promoted copy with its archive_command")?;
     }

@@ -24,6 +24,9 @@ pub struct Status {
     pub waiting: Vec<Waiting>,
     /// Files that can't be used.
     pub damaged: Vec<DamagedStatus>,
+    /// History files that are missing although they were archived.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostStatus>,
     /// How far the archive is behind the server; absent if the server wasn't asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
@@ -121,6 +124,15 @@ pub struct DamagedStatus {
     pub problem: String,
 }
 
+/// A history file that is missing: a whole timeline can't be followed without it.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct LostStatus {
+    /// The server's name of it.
+    pub file: String,
+    /// The file that can't be there without it.
+    pub shown_by: String,
+}
+
 /// How far the archive is behind the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Lag {
@@ -158,6 +170,7 @@ impl Status {
             damaged: damaged
                 .map(|d| DamagedStatus { file: d.file.to_string(), object: d.object.clone(), problem: d.why.clone() })
                 .collect(),
+            lost: archive.lost_histories().into_iter().map(|(t, shown_by)| LostStatus { file: t.history_name(), shown_by }).collect(),
             lag: server.and_then(|(timeline, lsn)| lag(&lines, timeline, lsn)),
         }
     }
@@ -174,7 +187,7 @@ impl Status {
 
     /// Is there anything that needs a look?
     pub fn alarms(&self) -> bool {
-        self.open_gaps().next().is_some() || self.live().count() > 1 || !self.damaged.is_empty()
+        self.open_gaps().next().is_some() || self.live().count() > 1 || !self.damaged.is_empty() || !self.lost.is_empty()
     }
 }
 

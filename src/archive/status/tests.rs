@@ -401,6 +401,16 @@ fn damage_is_an_alarm_and_a_gap() {
 }
 
 #[test]
+fn a_lost_history_is_an_alarm() {
+    let mut archive = archive(&[(1, &[3, 4, 5]), (2, &[5, 6])], &[]);
+    assert!(!Status::of(&archive, &Known { accepted: [TimelineId(2)].into(), ..Known::default() }, None).alarms());
+    archive.segments.get_mut(&(TimelineId(2), SegmentNo(5))).unwrap().facts.header_timeline = TimelineId(1);
+    let status = Status::of(&archive, &Known { accepted: [TimelineId(2)].into(), ..Known::default() }, None);
+    assert!(status.alarms());
+    assert_eq!((status.lost[0].file.as_str(), status.lost[0].shown_by.as_str()), ("00000002.history", "000000020000000000000005"));
+}
+
+#[test]
 fn lag_counts_from_the_end_of_the_way_to_the_server() {
     let archive = archive(&[(1, &[3, 4, 5]), (2, &[6])], &[(2, &[(1, at(6, 256))]), (3, &[(1, at(5, 0))])]);
     let lag = |timeline, lsn| Status::of(&archive, &Known::default(), Some((TimelineId(timeline), lsn))).lag.map(|l| (l.bytes, l.segments));

@@ -82,6 +82,35 @@ fn a_gap_is_never_an_absence() {
 }
 
 #[test]
+fn a_lost_history_is_no_absence() {
+    let lost = |name: &str, by: &str, world: &World| match world.got(name) {
+        Err(e @ GetError::Gap { .. }) => {
+            assert!(e.to_string().ends_with(&format!("{by} behind it is there")), "{e}");
+            assert!(e.class() != Class::Absent && e.cure().unwrap().contains(name), "{e}");
+        }
+        other => panic!("{other:?}"),
+    };
+    // Timeline 2 began with a copy of timeline 1's segment 6.
+    let begun = world(&["00000002.history", &name(2, 6)]);
+    assert_eq!(outcome(&begun, "00000002.history"), Is::Absent);
+    begun.push(&name(2, 6), &segment(1, 6, 1)).unwrap();
+    lost("00000002.history", &name(2, 6), &begun);
+    assert_eq!(outcome(&begun, "00000003.history"), Is::Absent);
+    begun.push("00000002.history", b"1\t0/600100\tno recovery target specified\n").unwrap();
+    assert_eq!(outcome(&begun, "00000002.history"), Is::There);
+    // A history was made from its parent's.
+    begun.push("00000004.history", b"1\t0/600100\tx\n3\t0/900100\tx\n").unwrap();
+    lost("00000003.history", "00000004.history", &begun);
+    assert_eq!(outcome(&begun, "00000001.history"), Is::Absent);
+    assert_eq!(outcome(&begun, "00000005.history"), Is::Absent);
+    // A first segment that nobody can read may have been such a copy.
+    let rotten = world(&[]);
+    rotten.plant(&rotten.object(&name(5, 9), 0), b"rubbish");
+    assert!(matches!(rotten.got("00000005.history"), Err(GetError::Unusable { .. })));
+    assert_eq!(outcome(&rotten, "00000003.history"), Is::Absent);
+}
+
+#[test]
 fn an_empty_archive_is_empty() {
     let world = World::new();
     for name in [&name(1, 3), "00000002.history", "000000010000000000000003.partial"] {

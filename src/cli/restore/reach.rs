@@ -125,6 +125,9 @@ fn known(archive: &Archive, segment_size: SegmentSize) -> target::Archive {
         unusable: BTreeMap::new(),
         unusable_histories: BTreeMap::new(),
     };
+    for (timeline, shown_by) in archive.lost_histories() {
+        known.unusable_histories.insert(timeline, format!("it is missing, and {shown_by} shows that it was there"));
+    }
     for damaged in &archive.damaged {
         let why = format!("{}: {}", damaged.object, damaged.why);
         match damaged.file {
@@ -191,7 +194,8 @@ fn search(get: &GetContext<'_>, names: &[SegmentName], sought: Sought<'_>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::DamagedFile;
+    use crate::archive::{DamagedFile, Entry, HistoryFacts, HistoryLine};
+    use crate::units::{Hash32, KeyId, Lsn};
 
     #[test]
     fn damaged_files_of_the_archive_reach_the_choice() {
@@ -200,8 +204,14 @@ mod tests {
             let file = file.parse().unwrap();
             archive.damaged.push(DamagedFile { file, object: "wal/x".into(), why: "rotten".into() });
         }
+        let line = |parent| HistoryLine { parent: TimelineId(parent), switch: Lsn(5), reason: String::new() };
+        let facts = HistoryFacts { timeline: TimelineId(4), lines: vec![line(1), line(3)] };
+        let entry = Entry { facts, variant: 0, stored: 1, content: Hash32([0; 32]), plain: 1, signer: KeyId([0; 16]) };
+        archive.histories.insert(TimelineId(4), entry);
         let known = known(&archive, SegmentSize::DEFAULT);
         assert_eq!(known.unusable.into_iter().collect::<Vec<_>>(), [("00000001000000000000000C".parse().unwrap(), "wal/x: rotten".into())]);
-        assert_eq!(known.unusable_histories.into_iter().collect::<Vec<_>>(), [(TimelineId(2), "wal/x: rotten".into())]);
+        let lost = "it is missing, and 00000004.history shows that it was there";
+        let histories = [(TimelineId(2), "wal/x: rotten".into()), (TimelineId(3), lost.into())];
+        assert_eq!(known.unusable_histories.into_iter().collect::<Vec<_>>(), histories);
     }
 }
