@@ -187,7 +187,8 @@ impl Status {
 
     /// Is there anything that needs a look?
     pub fn alarms(&self) -> bool {
-        self.open_gaps().next().is_some() || self.live().count() > 1 || !self.damaged.is_empty() || !self.lost.is_empty()
+        let faults = self.timelines.iter().any(|t| !t.faults.is_empty());
+        self.open_gaps().next().is_some() || faults || self.live().count() > 1 || !self.damaged.is_empty() || !self.lost.is_empty()
     }
 }
 

@@ -327,7 +327,7 @@ fn a_fault_ends_a_window() {
     assert_eq!(windows(&status), [("a", 1, at(4, 256), at(5, 4000), Some(551))]);
     assert_eq!(status.waiting, [Waiting { snapshot: "b".into(), segment: None }]);
     assert_eq!(gaps(&status), []);
-    assert_eq!(status.timelines[0].faults.len(), 1);
+    assert_eq!((status.timelines[0].faults.len(), status.alarms()), (1, true));
 }
 
 #[test]
