@@ -48,16 +48,18 @@ impl Lines<'_> {
         let size = snapshot.segment_size;
         let branches = self.way(snapshot, timeline).ok_or(Blocked::NotOnTheWay)?;
         let needed = size.segment_before(snapshot.stop_lsn);
-        // WAL of its own brings a snapshot to its stop. To get further the segment of the stop is needed, too: the copy
-        // in the snapshot may end there (offline, or on a standby).
-        let start = size.segment_of(if snapshot.wal_copied { snapshot.stop_lsn } else { snapshot.start_lsn });
-        let walked = self.walk(&branches, start, size);
-        if !snapshot.wal_copied {
-            match walked.end() {
-                _ if walked.fault.is_some_and(|at| at < snapshot.stop_lsn) => return Err(Blocked::Fault(walked.fault.unwrap_or_default())),
-                Some(last) if last >= needed => {}
-                _ => return Err(walked.next.map_or(Blocked::NotOnTheWay, Blocked::Missing)),
-            }
+        let mut walked = self.walk(&branches, size.segment_of(snapshot.start_lsn), size);
+        let blocked = match (walked.fault, walked.end()) {
+            (Some(at), _) if at < snapshot.stop_lsn => Some(Blocked::Fault(at)),
+            (_, Some(last)) if last >= needed => None,
+            _ => Some(walked.next.map_or(Blocked::NotOnTheWay, Blocked::Missing)),
+        };
+        match blocked {
+            Some(blocked) if !snapshot.wal_copied => return Err(blocked),
+            // WAL of its own brings a snapshot to its stop. A server that is to get further reads the archive from the
+            // start on.
+            Some(_) => (walked.runs, walked.fault) = (Vec::new(), None),
+            None => {}
         }
         let latest = walked.runs.iter().filter_map(|run| {
             let first = run.first.max(size.segment_of(snapshot.stop_lsn));

@@ -299,14 +299,30 @@ fn islands_are_restorable_as_themselves_and_no_gaps() {
     let status = Status::of(&Archive::empty("shop", SYSTEM), &known(std::slice::from_ref(&span)), None);
     assert_eq!(windows(&status), [("a", 1, at(4, 256), at(4, 256), None)]);
     assert!(!status.alarms() && status.waiting.is_empty() && status.timelines.is_empty());
-    // An archive that begins later doesn't lead on from it; one that has the stop's segment does.
+    // An archive that begins behind its start doesn't lead on from it, be it before its stop: restore takes the snapshot's
+    // WAL or the archive's, and never the one after the other.
     let status = Status::of(&archive(&[(1, &[9])], &[]), &known(std::slice::from_ref(&span)), None);
     assert_eq!((windows(&status), gaps(&status)), (vec![("a", 1, at(4, 256), at(4, 256), None)], vec![]));
     let status = Status::of(&archive(&[(1, &[4, 5])], &[]), &known(std::slice::from_ref(&span)), None);
-    assert_eq!(windows(&status), [("a", 1, at(4, 256), at(6, 0), Some(551))]);
-    let boundary = copied(snapshot("b", 2, &[range(1, at(3, 40), at(5, 0))]));
-    let status = Status::of(&archive(&[(1, &[5])], &[]), &known(&[boundary]), None);
+    assert_eq!(windows(&status), [("a", 1, at(4, 256), at(4, 256), None)]);
+    let boundary = [copied(snapshot("b", 2, &[range(1, at(3, 40), at(5, 0))]))];
+    let status = Status::of(&archive(&[(1, &[5])], &[]), &known(&boundary), None);
+    assert_eq!(windows(&status), [("b", 1, at(5, 0), at(5, 0), None)]);
+    let status = Status::of(&archive(&[(1, &[3, 4, 5])], &[]), &known(&boundary), None);
     assert_eq!(windows(&status), [("b", 1, at(5, 0), at(6, 0), Some(551))]);
+    // Nor does one with a hole or a fault before the stop, whatever descends from there.
+    let two: &[(u32, &[(u32, Lsn)])] = &[(2, &[(1, at(6, 256))])];
+    let long = [copied(snapshot("c", 3, &[range(1, at(3, 40), at(5, 256))]))];
+    for broken in [4, 5] {
+        let mut archive = archive(&[(1, &[3, 4, 5]), (2, &[6, 7])], two);
+        assert_eq!(windows(&Status::of(&archive, &known(&long), None)).len(), 2);
+        let facts = &mut archive.segments.get_mut(&(TimelineId(1), SegmentNo(broken))).unwrap().facts;
+        (facts.fault, facts.valid_until) = (Some("crc".into()), at(broken, 40));
+        assert_eq!(windows(&Status::of(&archive, &known(&long), None)), [("c", 1, at(5, 256), at(5, 256), None)]);
+        archive.segments.remove(&(TimelineId(1), SegmentNo(broken)));
+        let status = Status::of(&archive, &known(&long), None);
+        assert_eq!((windows(&status), status.waiting.len()), (vec![("c", 1, at(5, 256), at(5, 256), None)], 0));
+    }
 }
 
 #[test]
