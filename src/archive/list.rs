@@ -216,14 +216,22 @@ enum Looked {
 }
 
 /// Reads fronts, as of one entry of the log.
-struct Reader<'a> {
-    site: &'a Site<'a>,
-    system_identifier: u64,
-    rights: Rights,
-    cache: &'a dyn FrontCache,
+pub(super) struct Reader<'a> {
+    pub site: &'a Site<'a>,
+    pub system_identifier: u64,
+    pub rights: Rights,
+    pub cache: &'a dyn FrontCache,
 }
 
 impl Reader<'_> {
+    /// What the first object of a name that counts says of its file; its objects by variant and size.
+    pub fn facts(&self, file: &WalFileName, objects: &[(u32, u64)]) -> Result<Option<FileFacts>, SiteError> {
+        match self.look(file, objects)? {
+            Looked::Counts(entry) => Ok(Some(entry.facts)),
+            Looked::Void | Looked::Damaged { .. } => Ok(None),
+        }
+    }
+
     /// The first object of a name that counts.
     fn look(&self, file: &WalFileName, objects: &[(u32, u64)]) -> Result<Looked, SiteError> {
         let address = self.site.address(self.system_identifier, file);

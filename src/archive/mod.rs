@@ -10,7 +10,7 @@
 //! - `standing.rs`: does an object count? Valid, void, or neither as long as the log doesn't settle it
 //! - `push.rs`: [`push`], the contract of archive_command · `take.rs`: reading and checking the file
 //! - `get.rs`: [`get`], the contract of restore_command · `absence.rs`: when a file is proven absent · `deliver.rs`
-//! - `list.rs`: [`Archive`]: all metadata of one cluster's archive
+//! - `list.rs`: [`Archive`]: all metadata of one cluster's archive · `glance.rs`: [`Glance`]: those of single segments
 //! - `status/`: gaps, live lines, restorable windows, computed from an [`Archive`]
 //! - `failure.rs`: what can go wrong
 
@@ -19,6 +19,7 @@ mod deliver;
 mod facts;
 mod failure;
 mod get;
+mod glance;
 mod list;
 mod names;
 mod push;
@@ -34,6 +35,7 @@ mod tests;
 pub use facts::{BackupFacts, FileFacts, FileKind, HistoryFacts, HistoryLine, RestorePointFact, SegmentRecord, Transactions};
 pub use failure::{GetError, PushError, SiteError, TailFailure};
 pub use get::{Fetched, Got, fetch, get};
+pub use glance::Glance;
 pub use list::{Archive, DamagedFile, Entry, FrontCache, NoCache};
 pub use names::{ArchivedName, parse_listed};
 pub use push::{PushContext, Pushed, push};

@@ -22,10 +22,10 @@ struct Answer<'a> {
 
 pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     let opened = context.open_to_look()?;
-    let view = opened.view();
+    let fold = opened.view().fold.clone();
     let cluster = context.settings.chosen_cluster();
-    let all = look::snapshots(&view.fold, cluster.as_deref());
-    let mut archived = Archived::of(&opened);
+    let all = look::snapshots(&fold, cluster.as_deref());
+    let mut archived = Archived::of(&opened, &context.cancel);
     let mut rows = Vec::new();
     for listed in &all {
         rows.push((listed, archived.waits_for(&listed.commit.summary)?));

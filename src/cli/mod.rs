@@ -9,7 +9,7 @@
 //! - `failure.rs`: any layer's error, on its way to the exit
 //! - `output/`: how things are shown
 //! - `fronts.rs`: fronts of WAL objects, kept in the catalog
-//! - `archived.rs`: which segments the archive holds · `tail.rs`: the log as the archive asks for it
+//! - `archived.rs`: what a snapshot waits for · `tail.rs`: the log as the archive asks for it
 //! - `own_command.rs`: this program as a command that works anywhere · `postgresql_conf.rs`: values for that file
 //! - one file a command: its arguments, its call, its answer
 

@@ -61,10 +61,12 @@ struct WalJson {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let opened = context.open_to_look()?;
-    let view = opened.view();
-    let listed = clusters::find(context, &view.fold, &args.snapshot)?;
-    let full = look::full(&opened, &view.fold, &listed)?;
-    let waits_for = Archived::of(&opened).waits_for(&full.summary)?;
+    let full = {
+        let view = opened.view();
+        let listed = clusters::find(context, &view.fold, &args.snapshot)?;
+        look::full(&opened, &view.fold, &listed)?
+    };
+    let waits_for = Archived::of(&opened, &context.cancel).waits_for(&full.summary)?;
     let out = &mut io::stdout().lock();
     let written = if context.settings.json { json::write(out, &answer(&full, waits_for)) } else { write_text(out, &full, waits_for) };
     answered(written)?;

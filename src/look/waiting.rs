@@ -4,12 +4,17 @@ use crate::repo::log::{ClusterId, Summary, WalMode};
 use crate::units::{SegmentName, SegmentNo};
 
 /// The segments without which the snapshot isn't consistent, from its start to its stop; none if it holds its own WAL.
+///
+/// Where a timeline was left, the segment of the switch is the next one's: its copy holds both parts, and the other may
+/// never have been archived but as `.partial`.
 pub fn segments_needed(summary: &Summary) -> impl Iterator<Item = SegmentName> + '_ {
     let wal = summary.wal.as_ref().filter(|wal| wal.mode == WalMode::Archive);
     wal.into_iter().flat_map(|wal| {
-        wal.ranges.iter().flat_map(move |range| {
-            let (first, last) = (wal.segment_size.segment_of(range.first), wal.segment_size.segment_before(range.last));
-            (first.0..=last.0).map(move |no| SegmentName::new(range.timeline, SegmentNo(no), wal.segment_size))
+        let (size, count) = (wal.segment_size, wal.ranges.len());
+        wal.ranges.iter().enumerate().flat_map(move |(i, range)| {
+            let first = size.segment_of(range.first).0;
+            let behind = if i + 1 < count { size.segment_of(range.last) } else { size.segment_before(range.last).next() };
+            (first..behind.0).map(move |no| SegmentName::new(range.timeline, SegmentNo(no), size))
         })
     })
 }
@@ -59,8 +64,13 @@ mod tests {
     #[test]
     fn ranges_over_a_switch_are_all_needed_and_copied_ones_are_not() {
         let mut summary = snapshot("a", "main");
-        summary.wal = Some(wal(&[(1, 0x300_0028, 0x300_1000), (2, 0x300_1000, 0x400_0100)], WalMode::Archive));
-        assert_eq!(names(&summary), ["000000010000000000000003", "000000020000000000000003", "000000020000000000000004"]);
+        summary.wal = Some(wal(&[(1, 0x200_0028, 0x300_1000), (2, 0x300_1000, 0x400_0100)], WalMode::Archive));
+        let expected = ["000000010000000000000002", "000000020000000000000003", "000000020000000000000004"];
+        assert_eq!(names(&summary), expected, "the segment of the switch is the child's");
+        summary.wal = Some(wal(&[(1, 0x200_0028, 0x300_0000), (2, 0x300_0000, 0x400_0100)], WalMode::Archive));
+        assert_eq!(names(&summary), expected, "the switch lies on a boundary");
+        summary.wal = Some(wal(&[(1, 0x300_0028, 0x300_1000), (2, 0x300_1000, 0x300_2000)], WalMode::Archive));
+        assert_eq!(names(&summary), ["000000020000000000000003"]);
         summary.wal = Some(wal(&[(1, 0x300_0028, 0x300_1000)], WalMode::Copy));
         assert_eq!(names(&summary), Vec::<String>::new());
         summary.wal = None;
