@@ -7,7 +7,7 @@ use std::fmt;
 use super::line::Line;
 use super::{ArchivedSegment, Target, TargetError};
 use crate::pg::wal::{Found, Sought};
-use crate::units::{Class, Explain, Lsn, SegmentName, SegmentNo, TimelineId};
+use crate::units::{Class, Explain, Lsn, SegmentName};
 
 /// Why WAL could not be searched: any layer's error, with its class and cure.
 #[derive(Debug)]
@@ -41,10 +41,11 @@ impl Error for SearchError {
 /// Reads consecutive whole segments of the archive, in that order, and searches them: `pg::wal::find`.
 pub type Find<'f> = dyn FnMut(&[SegmentName], Sought<'_>) -> Result<Option<Found>, SearchError> + 'f;
 
-/// Searches segments, each once, however many snapshots are tried.
+/// Searches runs of segments, each once, however many snapshots are tried.
 pub(super) struct Search<'s, 'f> {
     pub find: &'s mut Find<'f>,
-    seen: HashMap<(TimelineId, SegmentNo), Option<Found>>,
+    /// By all segments that were read: how a record that is cut off goes on depends on the line.
+    seen: HashMap<Vec<SegmentName>, Option<Found>>,
 }
 
 impl<'s, 'f> Search<'s, 'f> {
@@ -86,10 +87,6 @@ impl<'s, 'f> Search<'s, 'f> {
         if !inside && !segment.open_tail_may_hold_commit {
             return Ok(None);
         }
-        let key = (segment.timeline, segment.no);
-        if let Some(found) = self.seen.get(&key) {
-            return Ok(*found);
-        }
         // With the segments in which the record at its end goes on.
         let behind = line.segments.get(at + 1..).unwrap_or_default();
         let more = match segment.open_tail_may_hold_commit {
@@ -98,8 +95,11 @@ impl<'s, 'f> Search<'s, 'f> {
         };
         let run = line.segments.get(at..=at + more).unwrap_or_default();
         let names: Vec<SegmentName> = run.iter().map(|s| s.name(line.size)).collect();
+        if let Some(found) = self.seen.get(&names) {
+            return Ok(*found);
+        }
         let found = (self.find)(&names, sought).map_err(|source| TargetError::Search { target: target.to_string(), source })?;
-        self.seen.insert(key, found);
+        self.seen.insert(names, found);
         Ok(found)
     }
 }
@@ -111,7 +111,50 @@ fn may_hold(min: u32, max: u32, xid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::may_hold;
+    use super::*;
+    use crate::units::{SegmentNo, SegmentSize, TimelineId, Timestamp};
+
+    fn segment(timeline: u32, no: u64) -> ArchivedSegment {
+        ArchivedSegment {
+            timeline: TimelineId(timeline),
+            no: SegmentNo(no),
+            last_record: None,
+            tail_record: None,
+            continuation_ends: Some(Lsn(no << 20 | 0x100)),
+            transactions: None,
+            open_tail_may_hold_commit: no == 7,
+            restore_points: Vec::new(),
+            restore_points_cut: false,
+            valid_until: Lsn((no + 1) << 20),
+            fault: None,
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_cut_off_goes_on_as_its_line_does() {
+        let size = SegmentSize::new(1 << 20).unwrap();
+        let (cut, old, new) = (segment(1, 7), segment(1, 8), segment(2, 8));
+        let line = |second| Line {
+            size,
+            segments: vec![&cut, second],
+            end: Lsn(9 << 20),
+            missing: SegmentName::new(TimelineId(1), SegmentNo(9), size),
+            later: None,
+            damaged: None,
+        };
+        let mut reads = 0;
+        // On timeline 1 alone the record ends the transaction.
+        let mut find = |names: &[SegmentName], _: Sought<'_>| {
+            reads += 1;
+            let start = Lsn(7 << 20 | 0xF_0000);
+            let hit = names.last().is_some_and(|last| last.timeline == TimelineId(1));
+            Ok(hit.then_some(Found { start, end: Lsn(8 << 20 | 0x100), time: Timestamp(5), committed: true }))
+        };
+        let mut search = Search::new(&mut find);
+        let mut first = |second| search.first(&line(second), Lsn(7 << 20), &Target::Xid(9)).unwrap().is_some();
+        assert_eq!([first(&new), first(&old), first(&new), first(&old)], [false, true, false, true]);
+        assert_eq!(reads, 2);
+    }
 
     #[test]
     fn ids_are_a_circle() {
