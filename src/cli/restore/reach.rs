@@ -11,9 +11,12 @@ use crate::cli::fronts::CatalogFronts;
 use crate::cli::tail::OpenedTail;
 use crate::host::access::Opened;
 use crate::look::{self, Listed, SnapshotName};
+use crate::pg::control_file::{ControlFile, FILE_SIZE};
+use crate::pg::facts::ClusterFacts;
 use crate::pg::wal::{FindError, Found, RestorePoint, Sought, TransactionEnds, WalFileName, find};
 use crate::repo::log::{LiveCommit, WalMode};
 use crate::restore::target::{self, ArchivedSegment, Candidate, RecoveryChoice, SearchError, Target, TargetSettings, Wanted};
+use crate::units::ids::unhex;
 use crate::units::{Class, Explain, SegmentName, SegmentSize, TimelineId};
 
 /// What was chosen.
@@ -68,8 +71,8 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
     let archive = Archive::read(&site, cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let size = archive.segment_size.or_else(|| same.iter().find_map(|(_, c)| c.summary.wal.as_ref().map(|w| w.segment_size)));
     let known = known(&archive, size.unwrap_or(SegmentSize::DEFAULT));
-    let by_time = matches!(wanted.target, Target::Time(_));
-    let candidates: Vec<Candidate> = same.iter().filter_map(|(number, commit)| candidate(opened, *number, commit, by_time)).collect();
+    let candidates: Vec<Candidate> =
+        same.iter().filter_map(|(number, commit)| candidate(opened, *number, commit, &wanted.target)).collect();
     let get = GetContext { site, opening: opened.reader()?, system_identifier: cluster.system_identifier };
     let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, names, sought);
     let choice = target::choose(&known, &candidates, wanted, &mut search)?;
@@ -96,14 +99,19 @@ fn candidates(context: &Context, opened: &Opened, args: &Args) -> Result<Vec<(u6
 }
 
 /// A snapshot as the choice takes it. When it was consistent, by the database's clock, stands in the snapshot itself: it
-/// is read where a time is wanted; the COMMIT's own time is later, and so never wrong.
-fn candidate(opened: &Opened, number: u64, commit: &LiveCommit, by_time: bool) -> Option<Candidate> {
+/// is read where a time is wanted; the COMMIT's own time is later, and so never wrong. So does the epoch of transaction
+/// ids, where one is given.
+fn candidate(opened: &Opened, number: u64, commit: &LiveCommit, target: &Target) -> Option<Candidate> {
     let wal = commit.summary.wal.as_ref()?;
     let facts = || {
         let view = opened.view();
         look::facts(opened, &view.fold, &Listed { number, commit }).ok()
     };
-    let stopped_at = if by_time { facts().map(|f| f.stopped_at) } else { None };
+    let (stopped_at, next_xid) = match target {
+        Target::Time(_) => (facts().map(|f| f.stopped_at), None),
+        Target::Xid(xid) if *xid > u64::from(u32::MAX) => (None, facts().and_then(|f| next_xid(&f))),
+        _ => (None, None),
+    };
     Some(Candidate {
         id: commit.summary.id.clone(),
         number,
@@ -113,7 +121,15 @@ fn candidate(opened: &Opened, number: u64, commit: &LiveCommit, by_time: bool) -
         stop_lsn: wal.stop_lsn,
         stopped_at: stopped_at.unwrap_or(commit.summary.finished_at),
         wal_inside: wal.mode == WalMode::Copy,
+        next_xid,
     })
+}
+
+/// The next transaction id in the snapshot's pg_control.
+fn next_xid(facts: &ClusterFacts) -> Option<u64> {
+    let mut bytes = unhex(&facts.control_file).filter(|bytes| bytes.len() <= FILE_SIZE)?;
+    bytes.resize(FILE_SIZE, 0);
+    ControlFile::parse(&bytes).ok().map(|control| control.next_xid)
 }
 
 /// The archive as the choice takes it: what can't be used is no absence.

@@ -294,6 +294,10 @@ impl Choice<'_, '_> {
     /// A transaction or restore point: `None` if it isn't behind this snapshot.
     fn found(&mut self, line: &Line<'_>, candidate: &Candidate, timeline: TimelineId) -> Result<Option<Stop>, TargetError> {
         let target = &self.wanted.target;
+        if let Some(error) = wrong_epoch(target, candidate) {
+            self.passed.unknown.get_or_insert(error);
+            return Ok(None);
+        }
         let Some(found) = self.search.first(line, candidate.stop_lsn, target)? else {
             // Before this snapshot it may be, and an older one can reach it. If none can: the newest saw all there is.
             let error = self.gap_or(line, candidate, || TargetError::Unknown {
@@ -403,6 +407,17 @@ fn immediate(candidate: &Candidate, line: &Line<'_>) -> Result<Stop, TargetError
     let last = line.last_record().ok_or_else(|| TargetError::NoRecord { snapshot: candidate.id.clone() })?;
     let target = if last >= candidate.stop_lsn { RecoveryTarget::Immediate } else { RecoveryTarget::Lsn(last) };
     Ok(Stop::new(target, format!("to the end of the backup, {}", candidate.stop_lsn)))
+}
+
+/// Is an epoch given that no transaction behind this snapshot with those low 32 bits can have? The server compares these
+/// alone (`recovery_target_xid`).
+fn wrong_epoch(target: &Target, candidate: &Candidate) -> Option<TargetError> {
+    let Target::Xid(xid) = *target else { return None };
+    let low = xid as u32;
+    // Ids within 2³¹ of the next one are told apart.
+    let likely = candidate.next_xid.map(|next| next.wrapping_add_signed(i64::from(low.wrapping_sub(next as u32) as i32)));
+    let given = xid > u64::from(u32::MAX);
+    (given && likely != Some(xid)).then(|| TargetError::Epoch { xid, low, likely, snapshot: candidate.id.clone() })
 }
 
 /// The snapshot's timeline and those that the archive knows, in order.

@@ -117,6 +117,20 @@ pub enum TargetError {
         /// The timeline.
         timeline: TimelineId,
     },
+    /// A transaction id with an epoch that isn't known to be the right one.
+    #[error(
+        "WAL holds the low 32 bits of transaction {xid} alone, {low}, and its epoch is not known to be right behind snapshot {snapshot}"
+    )]
+    Epoch {
+        /// As given.
+        xid: u64,
+        /// Its low 32 bits.
+        low: u32,
+        /// What an id with these bits is behind the snapshot, as far as is known.
+        likely: Option<u64>,
+        /// The snapshot.
+        snapshot: String,
+    },
     /// Excluding something from itself.
     #[error("{0} can't be exclusive: only a time, an LSN and a transaction can")]
     Exclusive(String),
@@ -140,7 +154,7 @@ impl Explain for TargetError {
     fn class(&self) -> Class {
         match self {
             TargetError::NoSnapshot | TargetError::UnknownTimeline { .. } | TargetError::Unknown { .. } => Class::Absent,
-            TargetError::Exclusive(_) => Class::Usage,
+            TargetError::Exclusive(_) | TargetError::Epoch { .. } => Class::Usage,
             TargetError::Damaged { .. } | TargetError::History { .. } | TargetError::NoRecord { .. } => Class::Corrupt,
             TargetError::Search { source, .. } => source.class,
             TargetError::BeforeFirst { .. }
@@ -186,6 +200,10 @@ impl Explain for TargetError {
                 Some("only transactions that ended, by their top-level id, can be a target; take a time or an LSN instead".into())
             }
             TargetError::Unknown { .. } => Some("see `pgcairn archive status` for what is archived; take a time or an LSN instead".into()),
+            TargetError::Epoch { low, likely: Some(likely), .. } => {
+                Some(format!("if {likely} is meant, give that, or its low 32 bits: --target-xid {low}"))
+            }
+            TargetError::Epoch { low, .. } => Some(format!("give the low 32 bits: --target-xid {low}")),
             TargetError::Search { source, .. } => source.cure.clone(),
             TargetError::Exclusive(_) | TargetError::NoRecord { .. } => None,
         }

@@ -53,6 +53,8 @@ pub struct Candidate {
     pub stopped_at: Timestamp,
     /// Its own WAL, from start to stop, lies in it.
     pub wal_inside: bool,
+    /// The next transaction id of its pg_control, with its epoch; `None` if it isn't known.
+    pub next_xid: Option<u64>,
 }
 
 /// A segment of the archive: what was recorded when it was pushed. Partial segments are none.
@@ -114,7 +116,8 @@ pub enum Target {
     Time(Timestamp),
     /// The first record that starts here or later (exclusive: what is before it).
     Lsn(Lsn),
-    /// The end of this transaction (exclusive: what is before it).
+    /// The end of this transaction (exclusive: what is before it). WAL holds the low 32 bits alone: an epoch above them
+    /// must be the right one, else another transaction would be taken.
     Xid(u64),
     /// A restore point.
     Name(String),

@@ -53,6 +53,7 @@ fn snapshot(id: &str, timeline: u32, no: u64) -> Candidate {
         stop_lsn: Lsn(no * MB + MB * 3 / 4),
         stopped_at: Timestamp(at(no as i64).0 + 30_000_000),
         wal_inside: false,
+        next_xid: Some((7 << 32) + 1000 + no),
     }
 }
 
@@ -78,7 +79,7 @@ fn wanted(target: Target) -> Wanted {
 fn find(segments: &[SegmentName], sought: Sought<'_>) -> Result<Option<Found>, SearchError> {
     for name in segments {
         let no = name.no(size()).unwrap().0;
-        if sought == Sought::Xid(1000 + no) {
+        if matches!(sought, Sought::Xid(xid) if xid as u32 == 1000 + no as u32) {
             let start = Lsn(no * MB + MB / 2);
             return Ok(Some(Found { start, end: Lsn(start.0 + 50), time: at(no as i64), committed: true }));
         }
@@ -136,15 +137,6 @@ fn every_target_finds_its_snapshot() {
         (Target::Name("twice".into()), "b Name(\"twice\") Current Pause"),
     ] {
         let target_words = format!("{target}");
-        let target = match target {
-            // The function above knows ids without their epoch.
-            Target::Xid(xid) if xid > u64::from(u32::MAX) => {
-                let mut find = |names: &[SegmentName], _: Sought<'_>| find(names, Sought::Xid(xid & 0xFFFF_FFFF));
-                assert_eq!(said(choose(&archive, &snapshots, &wanted(Target::Xid(xid)), &mut find)), expected);
-                continue;
-            }
-            target => target,
-        };
         assert_eq!(said(run(&archive, &snapshots, &wanted(target))), expected, "{target_words}");
     }
     let chosen = run(&archive, &snapshots, &wanted(Target::Name("twice".into()))).unwrap();
@@ -186,6 +178,29 @@ fn what_the_server_would_find_out_is_said_before() {
     }
     assert!(run(&archive, &snapshots, &wanted(Target::Time(at(12)))).unwrap_err().cure().unwrap().contains("without one"));
     assert!(matches!(run(&archive, &[], &wanted(Target::End)), Err(TargetError::NoSnapshot)));
+}
+
+#[test]
+fn an_epoch_must_be_the_right_one() {
+    let (archive, mut snapshots) = plain_story();
+    let epoch = |n: u64| Target::Xid((n << 32) + 1009);
+    assert!(said(run(&archive, &snapshots, &wanted(epoch(7)))).starts_with("b Xid(30064772081)"));
+    for wrong in [1, 6, 8] {
+        let error = run(&archive, &snapshots, &wanted(epoch(wrong))).unwrap_err();
+        assert_eq!(error.class(), Class::Usage, "{error}");
+        assert!(error.cure().unwrap().contains("if 30064772081 is meant"), "{error}");
+    }
+    // Just behind the turn of an epoch, and just before it.
+    snapshots.iter_mut().for_each(|s| s.next_xid = Some((8 << 32) - 5));
+    assert!(said(run(&archive, &snapshots, &wanted(epoch(8)))).starts_with("b Xid"));
+    assert!(run(&archive, &snapshots, &wanted(epoch(7))).is_err());
+    snapshots.iter_mut().for_each(|s| s.next_xid = Some((7 << 32) + 5));
+    assert!(said(run(&archive, &snapshots, &wanted(epoch(7)))).starts_with("b Xid"));
+    // Nobody knows.
+    snapshots.iter_mut().for_each(|s| s.next_xid = None);
+    let error = run(&archive, &snapshots, &wanted(epoch(7))).unwrap_err();
+    assert!(error.cure().unwrap().ends_with("--target-xid 1009"), "{error}");
+    assert!(said(run(&archive, &snapshots, &wanted(Target::Xid(1009)))).starts_with("b Xid(1009)"));
 }
 
 #[test]
