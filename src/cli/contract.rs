@@ -45,14 +45,20 @@ const ABOVE: u8 = 192;
 const TERMINATED: u8 = 143;
 
 impl Contract {
-    /// By the words on the command line, before they are parsed.
+    /// By the words on the command line, before they are parsed. `archive get` is no command, and must not tell a server
+    /// that mistook it for one that a file is absent.
     pub(super) fn of_arguments(arguments: &[OsString]) -> Self {
-        let word = arguments.iter().skip(1).find(|a| *a == GET || *a == PUSH);
-        match word {
-            Some(word) if word == GET => Contract::Get,
-            Some(_) => Contract::Push,
-            None => Contract::Own,
+        let mut archive = false;
+        for word in arguments.iter().skip(1) {
+            if word == GET || archive && word == "get" {
+                return Contract::Get;
+            }
+            if word == PUSH || archive && word == "push" {
+                return Contract::Push;
+            }
+            archive |= word == "archive";
         }
+        Contract::Own
     }
 
     /// Of a command.
@@ -123,6 +129,11 @@ mod tests {
             ("archive-get list", Contract::Own),
             ("pgcairn --bad archive-get f p", Contract::Get),
             ("pgcairn archive-push archive-get", Contract::Push),
+            ("pgcairn archive get 000000010000000000000003 pg_wal/RECOVERYXLOG", Contract::Get),
+            ("pgcairn --repo /r archive --quiet get f p", Contract::Get),
+            ("pgcairn archive push pg_wal/000000010000000000000003", Contract::Push),
+            ("pgcairn archive status", Contract::Own),
+            ("pgcairn get archive", Contract::Own),
         ] {
             assert_eq!(Contract::of_arguments(&line(text)), contract, "{text}");
         }
@@ -137,6 +148,8 @@ mod tests {
             ("pgcairn archive-push -h db pg_wal/1", 2),
             ("pgcairn --version archive-push", 2),
             ("pgcairn archive-get --repo r -h f p", 194),
+            ("pgcairn archive get f p --help", 194),
+            ("pgcairn archive --help", 0),
         ] {
             let line = line(text);
             assert_eq!(Contract::of_arguments(&line).help(&line), code, "{text}");
