@@ -115,6 +115,9 @@ fn what_did_not_arrive_in_time_is_committed_and_said() {
         let target = TestDir::new();
         repository.try_restore(&target.join("data"), &[]).1.code(1).says(&segment);
         assert!(!target.join("data").exists());
+        repository.run(["show", "latest"]).ok().prints(&segment);
+        // A restore that chooses nothing by the archive says it, too.
+        repository.restore(&target.join("plain"), &["--no-recovery"]).1.says(&format!("waits for WAL segment {segment}"));
         // Archiving works again: restorable, without anything being rewritten.
         server.set("archive_command", &repository.archive_command());
         let last = server.switch_wal();

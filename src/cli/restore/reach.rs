@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::args::Args;
 use crate::archive::{self, Archive, GetContext, SegmentRecord};
+use crate::cli::archived::Archived;
 use crate::cli::clusters;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -17,7 +18,7 @@ use crate::pg::wal::{FindError, Found, RestorePoint, Sought, TransactionEnds, Wa
 use crate::repo::log::{LiveCommit, WalMode};
 use crate::restore::target::{self, ArchivedSegment, Candidate, RecoveryChoice, SearchError, Target, TargetSettings, Wanted};
 use crate::units::ids::unhex;
-use crate::units::{Class, Explain, SegmentName, SegmentSize, TimelineId};
+use crate::units::{Class, Explain, Progress, SegmentName, SegmentSize, TimelineId};
 
 /// What was chosen.
 pub(super) struct Reached {
@@ -27,6 +28,8 @@ pub(super) struct Reached {
     pub commit: LiveCommit,
     /// The choice; none with `--no-recovery` and `--standby`.
     choice: Option<RecoveryChoice>,
+    /// The WAL that the snapshot waits for, where nothing was chosen by what is archived.
+    waits_for: Option<SegmentName>,
 }
 
 impl Reached {
@@ -49,7 +52,11 @@ impl Reached {
 
     /// What deserves a look.
     pub fn warnings(&self) -> Vec<String> {
-        self.choice.as_ref().map(|c| c.warnings.clone()).unwrap_or_default()
+        let mut warnings = self.choice.as_ref().map(|c| c.warnings.clone()).unwrap_or_default();
+        warnings.extend(self.waits_for.map(|segment| {
+            format!("snapshot {} waits for WAL segment {segment}: no server gets consistent without it", self.commit.summary.id)
+        }));
+        warnings
     }
 }
 
@@ -64,7 +71,15 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
     let same: Vec<&(u64, LiveCommit)> = all.iter().filter(|(_, c)| c.summary.cluster_id() == cluster).collect();
     if args.no_recovery || args.standby {
         let (number, commit) = same.last().copied().ok_or(look::NameError::None { cluster: None })?.clone();
-        return Ok(Reached { number, commit, choice: None });
+        let waits_for = match Archived::of(opened, &context.cancel).waits_for(&commit.summary) {
+            Ok(waits_for) => waits_for,
+            // It is no need of this restore.
+            Err(failure) => {
+                context.reporter.warn(&format!("whether its WAL is archived is not known: {}", failure.describe().what));
+                None
+            }
+        };
+        return Ok(Reached { number, commit, choice: None, waits_for });
     }
     let tail = OpenedTail::new(opened, &cluster.name);
     let site = tail.site();
@@ -78,7 +93,7 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
     let choice = target::choose(&known, &candidates, wanted, &mut search)?;
     let chosen = same.iter().find(|(_, c)| c.summary.id == choice.snapshot).copied().cloned();
     let (number, commit) = chosen.ok_or(look::NameError::None { cluster: Some(cluster.name) })?;
-    Ok(Reached { number, commit, choice: Some(choice) })
+    Ok(Reached { number, commit, choice: Some(choice), waits_for: None })
 }
 
 /// The snapshots that may be taken, in the order of the log.
