@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 
 /// Why a text is no time that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +18,26 @@ pub enum ParseTimeError {
         utc: String,
         /// The instant if this host's zone was meant.
         local: String,
+    },
+    /// The clock was set back over it: it was twice.
+    #[error("{text:?} was twice, at offset {before} and, after the clock was set back, at {after}: give the offset that is meant")]
+    Twice {
+        /// As given.
+        text: String,
+        /// The offset before the clock was set.
+        before: String,
+        /// The offset after it.
+        after: String,
+    },
+    /// The clock was set forward over it: it never was.
+    #[error("{text:?} never was: there the clock was set forward, from offset {before} to {after}; give the offset that is meant")]
+    Never {
+        /// As given.
+        text: String,
+        /// The offset before the clock was set.
+        before: String,
+        /// The offset after it.
+        after: String,
     },
     /// Not a time at all.
     #[error("{0:?} is not a time such as 2026-11-24T13:30:00Z or \"2026-11-24 13:30:00+01\"")]
@@ -108,17 +128,26 @@ impl FromStr for Timestamp {
         let (date_time, zone) = split_zone(text_).ok_or_else(malformed)?;
         let civil: jiff::civil::DateTime = date_time.parse().map_err(|_| malformed())?;
         let instant = |zone: TimeZone| {
-            zone.to_ambiguous_zoned_datetime(civil)
-                .unambiguous()
-                .map(|z| Timestamp(z.timestamp().as_microsecond()))
-                .map_err(|_| malformed())
+            let text = text_.to_owned();
+            let zoned = zone.to_ambiguous_zoned_datetime(civil);
+            match zoned.offset() {
+                AmbiguousOffset::Unambiguous { .. } => {
+                    zoned.unambiguous().map(|z| Timestamp(z.timestamp().as_microsecond())).map_err(|_| malformed())
+                }
+                AmbiguousOffset::Fold { before, after } => {
+                    Err(ParseTimeError::Twice { text, before: before.to_string(), after: after.to_string() })
+                }
+                AmbiguousOffset::Gap { before, after } => {
+                    Err(ParseTimeError::Never { text, before: before.to_string(), after: after.to_string() })
+                }
+            }
         };
         match zone {
             Some(zone) => instant(read_zone(zone).ok_or_else(malformed)?),
             None => Err(ParseTimeError::NoZone {
                 text: text_.to_owned(),
                 utc: instant(TimeZone::UTC)?.to_string(),
-                local: instant(TimeZone::system())?.to_string(),
+                local: instant(TimeZone::system()).map_or_else(|e| e.to_string(), |t| t.to_string()),
             }),
         }
     }
@@ -182,16 +211,22 @@ mod tests {
     fn times_without_a_zone_are_refused_with_both_readings() {
         let error = "2026-11-24 13:30:00".parse::<Timestamp>().unwrap_err();
         assert!(matches!(&error, ParseTimeError::NoZone { utc, .. } if utc == "2026-11-24T13:30:00Z"), "{error}");
-        for bad in [
-            "",
-            "yesterday",
-            "2026-11-24 13:30:00 Nowhere/Land",
-            "2026-13-01 00:00:00Z",
-            "2026-11-24 13:30:00+99",
-            "2026-03-29 02:30:00 Europe/Berlin",
-        ] {
+        for bad in ["", "yesterday", "2026-11-24 13:30:00 Nowhere/Land", "2026-13-01 00:00:00Z", "2026-11-24 13:30:00+99"] {
             assert!(matches!(bad.parse::<Timestamp>(), Err(ParseTimeError::Malformed(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn times_that_were_twice_or_never_are_refused_with_both_offsets() {
+        let error = |text: &str| text.parse::<Timestamp>().unwrap_err();
+        let offsets = || ("+02".to_owned(), "+01".to_owned());
+        let text = "2026-10-25 02:30:00 Europe/Berlin".to_owned();
+        let (before, after) = offsets();
+        assert_eq!(error(&text), ParseTimeError::Twice { text: text.clone(), before, after });
+        let text = "2026-03-29 02:30:00 Europe/Berlin".to_owned();
+        let (after, before) = offsets();
+        assert_eq!(error(&text), ParseTimeError::Never { text: text.clone(), before, after });
+        assert!("2026-10-25 02:30:00+01".parse::<Timestamp>().is_ok());
     }
 
     #[test]
