@@ -184,7 +184,7 @@ fn first_valid(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileName, ob
         let front = ctx.site.read_front(object, *size)?;
         match ctx.site.settle(rights, &address, file, object, &front)? {
             Standing::Valid(front) => {
-                let facts = FileFacts::read(&front.meta.facts, file, front.meta.len);
+                let facts = FileFacts::read(&front.meta.facts, ctx.system_identifier, file, front.meta.len);
                 return facts.map(Some).map_err(|why| GetError::Unusable { object: object.to_string(), why: why.into() });
             }
             Standing::NotEntitled => {}

@@ -183,13 +183,16 @@ impl FileFacts {
         serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// Reads the facts that came with the file `name` of `len` plain bytes, and checks that they are about it: a key
-    /// that may write could have signed anything.
+    /// Reads the facts that came with the file `name` of `len` plain bytes, of this cluster, and checks that they are about
+    /// it: a key that may write could have signed anything.
     ///
     /// # Errors
     /// What doesn't fit.
-    pub fn read(value: &serde_json::Value, name: &WalFileName, len: u64) -> Result<Self, &'static str> {
+    pub fn read(value: &serde_json::Value, system_identifier: u64, name: &WalFileName, len: u64) -> Result<Self, &'static str> {
         let facts = FileFacts::deserialize(value).map_err(|_| "the facts about it are malformed")?;
+        if facts.system_identifier != system_identifier {
+            return Err("the facts about it are those of another cluster's file");
+        }
         let fits = match (&facts.kind, name) {
             (FileKind::Segment(record), WalFileName::Segment(name)) => record.is_of(*name) && len == u64::from(record.size.bytes()),
             (FileKind::Partial(record), WalFileName::Partial(name)) => record.is_of(*name),
@@ -335,22 +338,24 @@ mod tests {
         for (own, kind, len) in &all {
             let facts = FileFacts::new(u64::MAX, kind.clone());
             let mut value = facts.to_value();
-            assert_eq!(FileFacts::read(&value, &name(own), *len).unwrap(), facts, "{own}");
+            assert_eq!(FileFacts::read(&value, u64::MAX, &name(own), *len).unwrap(), facts, "{own}");
             value.as_object_mut().unwrap().insert("later".into(), 1.into());
-            assert_eq!(FileFacts::read(&value, &name(own), *len).unwrap(), facts, "{own}");
+            assert_eq!(FileFacts::read(&value, u64::MAX, &name(own), *len).unwrap(), facts, "{own}");
             for (other, _, _) in all.iter().filter(|(other, _, _)| other != own) {
-                assert!(FileFacts::read(&value, &name(other), *len).is_err(), "{own} {other}");
+                assert!(FileFacts::read(&value, u64::MAX, &name(other), *len).is_err(), "{own} {other}");
             }
         }
         let facts = FileFacts::new(7, all[0].1.clone()).to_value();
-        assert!(FileFacts::read(&facts, &name("000000010000000000000004"), 1 << 20).is_err());
-        assert!(FileFacts::read(&facts, &name("000000020000000000000003"), 1 << 20).is_err());
-        assert!(FileFacts::read(&facts, &name("000000010000000000000003"), 2 << 20).is_err());
-        assert!(FileFacts::read(&serde_json::Value::Null, &name("00000003.history"), 1).is_err());
+        assert!(FileFacts::read(&facts, 7, &name(all[0].0), all[0].2).is_ok());
+        assert!(FileFacts::read(&facts, 8, &name(all[0].0), all[0].2).is_err());
+        assert!(FileFacts::read(&facts, 7, &name("000000010000000000000004"), 1 << 20).is_err());
+        assert!(FileFacts::read(&facts, 7, &name("000000020000000000000003"), 1 << 20).is_err());
+        assert!(FileFacts::read(&facts, 7, &name("000000010000000000000003"), 2 << 20).is_err());
+        assert!(FileFacts::read(&serde_json::Value::Null, 7, &name("00000003.history"), 1).is_err());
         let lines = HistoryFacts::new(&history);
         assert_eq!(lines.to_history(), history);
         let backwards = HistoryFacts { lines: lines.lines.into_iter().rev().collect(), ..HistoryFacts::new(&history) };
         let facts = FileFacts::new(7, FileKind::History(backwards)).to_value();
-        assert!(FileFacts::read(&facts, &name("00000003.history"), 1).is_err());
+        assert!(FileFacts::read(&facts, 7, &name("00000003.history"), 1).is_err());
     }
 }

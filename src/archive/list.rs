@@ -239,7 +239,7 @@ impl Reader<'_> {
         for (variant, size) in objects {
             let object = address.object(*variant)?;
             match self.judge(&address, file, &object, *size) {
-                Ok(Standing::Valid(front)) => match entry(&front, file, *variant, *size) {
+                Ok(Standing::Valid(front)) => match entry(&front, self.system_identifier, file, *variant, *size) {
                     Ok(entry) => return Ok(Looked::Counts(Box::new(entry))),
                     Err(why) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: why.into() }),
                 },
@@ -272,12 +272,12 @@ impl Reader<'_> {
     }
 }
 
-fn entry(front: &WalFront, file: &WalFileName, variant: u32, size: u64) -> Result<Entry<FileFacts>, &'static str> {
+fn entry(front: &WalFront, system_identifier: u64, file: &WalFileName, variant: u32, size: u64) -> Result<Entry<FileFacts>, &'static str> {
     if front.object_len() != size {
         return Err("it is shorter or longer than what was signed");
     }
     Ok(Entry {
-        facts: FileFacts::read(&front.meta.facts, file, front.meta.len)?,
+        facts: FileFacts::read(&front.meta.facts, system_identifier, file, front.meta.len)?,
         variant,
         stored: size,
         content: front.meta.content,

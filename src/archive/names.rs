@@ -5,9 +5,6 @@
 use crate::pg::wal::WalFileName;
 use crate::store::ObjectName;
 
-/// The most objects that are looked at for one name.
-pub(super) const MAX_VARIANTS: u32 = 100;
-
 /// An object of the archive by its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ArchivedName {

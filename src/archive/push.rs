@@ -9,14 +9,13 @@ use std::path::Path;
 
 use super::facts::FileFacts;
 use super::failure::PushError;
-use super::names::MAX_VARIANTS;
 use super::site::{Rights, Site};
 use super::standing::Standing;
 use super::take::{check, control_path, identifier_of, read_file};
 use crate::crypt::sign::SigningKey;
 use crate::host::access::process_tag;
 use crate::pg::wal::{SegmentHeader, WalFileName};
-use crate::repo::wal::{self, MAX_OBJECT, WalAddress, WalFront, WalOrigin};
+use crate::repo::wal::{self, MAX_OBJECT, MAX_VARIANTS, WalAddress, WalFront, WalOrigin};
 use crate::store::{Create, ObjectName, SessionTag, StoreError};
 use crate::units::Hash32;
 

@@ -259,7 +259,7 @@ fn a_segment_says_its_facts_without_being_read() {
 
     // What a push records of these bytes is what it recorded then.
     let file: WalFileName = text(&v["name"]).parse().unwrap();
-    let facts = FileFacts::read(&v["facts"], &file, front.meta.len).unwrap();
+    let facts = FileFacts::read(&v["facts"], address.system_identifier, &file, front.meta.len).unwrap();
     assert_eq!(facts.system_identifier, address.system_identifier);
     let WalFileName::Segment(segment) = file else { panic!() };
     let header = check_segment(segment, &plain, plain.len() as u64, Some(address.system_identifier)).unwrap();
@@ -271,9 +271,10 @@ fn a_segment_says_its_facts_without_being_read() {
     let mut kinds = vec![text(&v["facts"]["kind"])];
     for other in list(&v["other_kinds"]) {
         let (own, len) = (text(&other["name"]).parse::<WalFileName>().unwrap(), other["len"].as_u64().unwrap());
-        let facts = FileFacts::read(&other["facts"], &own, len).unwrap();
+        let system = text(&other["facts"]["system_identifier"]).parse().unwrap();
+        let facts = FileFacts::read(&other["facts"], system, &own, len).unwrap();
         assert_eq!(facts.to_value(), other["facts"], "{own}");
-        assert!(FileFacts::read(&other["facts"], &file, front.meta.len).is_err(), "{own}");
+        assert!(FileFacts::read(&other["facts"], system, &file, front.meta.len).is_err(), "{own}");
         kinds.push(text(&other["facts"]["kind"]));
     }
     assert_eq!(kinds, ["segment", "partial", "history", "backup"]);
