@@ -9,10 +9,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
+use pgcairn::archive::{BackupFacts, FileFacts, FileKind, HistoryFacts, SegmentRecord};
 use pgcairn::chunk::FolderChunks;
 use pgcairn::codec::{self, FrameKind, Patching, Way};
 use pgcairn::crypt::slot::{Kdf, Slot, Unlock};
 use pgcairn::crypt::{ChunkRole, Secret, seal};
+use pgcairn::pg::timeline::History;
+use pgcairn::pg::wal::{SegmentFacts, WalFileName, check_segment};
 use pgcairn::repo::format::Format;
 use pgcairn::repo::log::{
     Begin, Created, Held, KeyOp, Kind, Log, LogStore, PackFacts, Progressed, Role, SealFailure, Sealed, Sealer, StoreFailure,
@@ -24,10 +27,10 @@ use pgcairn::repo::structure::{
 };
 use pgcairn::repo::wal::{self, WalAddress, WalOrigin};
 use pgcairn::units::ids::hex;
-use pgcairn::units::{Digest16, Hash32, PackId, ShortId};
+use pgcairn::units::{Digest16, Hash32, PackId, ShortId, TimelineId};
 use serde_json::{Value, json};
 
-use super::known::{folder, host, noise, pages, root};
+use super::known::{SEGMENT, folder, host, noise, pages, root, segment};
 
 /// Objects of the log, in memory.
 #[derive(Default)]
@@ -86,6 +89,12 @@ fn write_vectors() {
     write(&to.join("nodes.json"), &nodes());
     write(&to.join("wal.json"), &wal_object());
     write(&to.join("log.json"), &log(&to));
+}
+
+#[test]
+#[ignore = "writes the vectors of a segment anew"]
+fn write_segment() {
+    write(&folder().join("vectors-1/segment.json"), &segment_object());
 }
 
 fn keys() -> Value {
@@ -292,6 +301,34 @@ fn wal_object() -> Value {
         "history_object": WalAddress { name: "00000002.history".into(), ..address.clone() }.object(0).unwrap().as_str(),
         "signer_public": hex(host().public().as_bytes()), "head": [head.0, head.1.to_string()],
         "object": hex(&object), "plain": hex(&plain), "content": wal::content_id(&root.sealing(), &plain).to_string(), "facts": facts,
+    })
+}
+
+/// The object of a real segment with its facts, and the facts of a file of each other kind.
+fn segment_object() -> Value {
+    let (root, plain) = (root(), segment());
+    let WalFileName::Segment(name) = SEGMENT.parse().unwrap() else { panic!() };
+    let header = check_segment(name, &plain, plain.len() as u64, None).unwrap();
+    let record = SegmentRecord::new(name, &header, SegmentFacts::of(&header, &plain));
+    let identifier = header.system_identifier;
+    let facts = |kind| FileFacts::new(identifier, kind).to_value();
+    let history =
+        History::parse(TimelineId(3), b"1\t0/3000000\tno recovery target specified\n2\t0/4000060\tat restore point \"x\"\n").unwrap();
+    let others = [
+        (format!("{SEGMENT}.partial"), 4096, facts(FileKind::Partial(record.clone()))),
+        ("00000003.history".to_owned(), 80, facts(FileKind::History(HistoryFacts::new(&history)))),
+        (format!("{SEGMENT}.00000028.backup"), 300, facts(FileKind::Backup(BackupFacts { segment: name, offset: 0x28 }))),
+    ];
+    let facts = facts(FileKind::Segment(record));
+    let address = WalAddress { cluster: root.sealing().cluster_key("main"), system_identifier: identifier, name: SEGMENT.to_owned() };
+    let head = (7, Hash32([0xdd; 32]));
+    let origin = WalOrigin { repository: root.repository, signer: &host(), head, address: &address, facts: facts.clone() };
+    let object = wal::encode(&root.sealing(), origin, &plain, codec::DENSE).unwrap().concat();
+    json!({
+        "cluster": "main", "system_identifier": identifier.to_string(), "name": SEGMENT, "object_name": address.object(0).unwrap().as_str(),
+        "signer_public": hex(host().public().as_bytes()), "object": hex(&object), "plain_len": plain.len(),
+        "plain_hash": hex(blake3::hash(&plain).as_bytes()), "content": wal::content_id(&root.sealing(), &plain).to_string(), "facts": facts,
+        "other_kinds": others.iter().map(|(name, len, facts)| json!({"name": name, "len": len, "facts": facts})).collect::<Vec<_>>(),
     })
 }
 

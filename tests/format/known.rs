@@ -28,6 +28,15 @@ pub fn host() -> SigningKey {
     SigningKey::from_seed(&[0x77; 32])
 }
 
+/// A segment of 1 MiB that a server of 18 wrote.
+pub const SEGMENT: &str = "000000010000000000000018";
+
+/// Its bytes.
+pub fn segment() -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/pg/18/{SEGMENT}.zst"));
+    zstd::decode_all(&std::fs::read(path).unwrap()[..]).unwrap()
+}
+
 /// Bytes that look random: BLAKE3 of `name` as an extendable output.
 pub fn noise(name: &str, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];

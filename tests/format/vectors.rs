@@ -4,11 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pgcairn::archive::{FileFacts, FileKind, SegmentRecord};
 use pgcairn::chunk::FilePlace;
 use pgcairn::crypt::envelope::{self, Envelope};
 use pgcairn::crypt::sign::{PublicKey, key_id};
 use pgcairn::crypt::slot::{Slot, Unlock, parse_key_file};
 use pgcairn::crypt::{ChunkRole, ContentSecret, Opening, Secret, seal};
+use pgcairn::pg::wal::{SegmentFacts, WalFileName, check_segment};
 use pgcairn::repo::PackRef;
 use pgcairn::repo::bytes::Malformed;
 use pgcairn::repo::format::Format;
@@ -238,6 +240,43 @@ fn a_wal_object_is_proven_by_its_front_and_opens() {
     assert_eq!(front.object_len(), object.len() as u64);
     let plain = front.open(&root.opening(), &name, &object[front.parts_at() as usize..]).unwrap();
     assert_eq!(hex(&plain), text(&v["plain"]));
+}
+
+#[test]
+fn a_segment_says_its_facts_without_being_read() {
+    let v = vectors("segment.json");
+    let (object, root) = (bytes(&v["object"]), root());
+    let cluster = root.sealing().cluster_key(text(&v["cluster"]));
+    let address = WalAddress { cluster, system_identifier: text(&v["system_identifier"]).parse().unwrap(), name: text(&v["name"]).into() };
+    let name = address.object(0).unwrap();
+    assert_eq!(name.as_str(), text(&v["object_name"]));
+    let front = WalFront::decode(&root.sealing(), root.repository, &address.name, &name, &object).unwrap();
+    assert!(front.verify(&PublicKey::from_bytes(&array(&v["signer_public"])).unwrap(), &address));
+    assert_eq!((Some(front.meta.len), front.meta.content.to_string().as_str()), (v["plain_len"].as_u64(), text(&v["content"])));
+    assert_eq!(front.meta.facts, v["facts"]);
+    let plain = front.open(&root.opening(), &name, &object[front.parts_at() as usize..]).unwrap();
+    assert_eq!(hex(blake3::hash(&plain).as_bytes()), text(&v["plain_hash"]));
+
+    // What a push records of these bytes is what it recorded then.
+    let file: WalFileName = text(&v["name"]).parse().unwrap();
+    let facts = FileFacts::read(&v["facts"], &file, front.meta.len).unwrap();
+    assert_eq!(facts.system_identifier, address.system_identifier);
+    let WalFileName::Segment(segment) = file else { panic!() };
+    let header = check_segment(segment, &plain, plain.len() as u64, Some(address.system_identifier)).unwrap();
+    let record = SegmentRecord::new(segment, &header, SegmentFacts::of(&header, &plain));
+    assert_eq!(facts, FileFacts::new(address.system_identifier, FileKind::Segment(record)));
+    let FileKind::Segment(record) = &facts.kind else { panic!() };
+    assert!(record.transactions.is_some() && record.first_record.is_some(), "{record:?}");
+
+    let mut kinds = vec![text(&v["facts"]["kind"])];
+    for other in list(&v["other_kinds"]) {
+        let (own, len) = (text(&other["name"]).parse::<WalFileName>().unwrap(), other["len"].as_u64().unwrap());
+        let facts = FileFacts::read(&other["facts"], &own, len).unwrap();
+        assert_eq!(facts.to_value(), other["facts"], "{own}");
+        assert!(FileFacts::read(&other["facts"], &file, front.meta.len).is_err(), "{own}");
+        kinds.push(text(&other["facts"]["kind"]));
+    }
+    assert_eq!(kinds, ["segment", "partial", "history", "backup"]);
 }
 
 /// The objects of the log in `vectors-1/`.
