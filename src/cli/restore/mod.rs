@@ -23,7 +23,7 @@ use super::failure::Failure;
 use crate::host::access::{Need, OpenSession, Opened};
 use crate::host::lock::FileLock;
 use crate::host::machine::MachineId;
-use crate::repo::log::{Begin, LiveCommit};
+use crate::repo::log::{Begin, LiveCommit, WalMode};
 use crate::repo::pack::Place;
 use crate::repo::structure::Snapshot;
 use crate::repo::write::Uploaded;
@@ -91,7 +91,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     context.reporter.phase("", None);
     let done =
         Done { commit: &commit, plan: &plan, restored, wanted: &wanted, reached: &reached, options: &options, key: get.key_folder() };
-    answer::say(context, &done)?;
+    // Of JSON there is one value: then it is the error.
+    if trial.is_ok() || !context.settings.json {
+        answer::say(context, &done)?;
+    }
     trial.map(|()| Exit::DONE)
 }
 
@@ -197,17 +200,23 @@ fn try_command(context: &Context, plan: &RestorePlan, options: &RestoreOptions, 
     let Some(wal) = &commit.summary.wal else { return Ok(()) };
     let first = crate::units::SegmentName::new(wal.timeline, wal.segment_size.segment_of(wal.start_lsn), wal.segment_size);
     context.reporter.phase("trying restore_command", None);
-    match restore::check::try_restore_command(command, &plan.target, &first.to_string(), TRIAL)? {
-        Tried::Brought(_) | Tried::Absent { .. } => Ok(()),
-        Tried::Failed { how, said } => Err(Failure::refused(
-            format!(
-                "all files are restored, but restore_command does not work for the owner of {} ({how}: {})",
-                plan.target.display(),
-                said.trim()
-            ),
-            format!(
-                "give that user what it needs (the repository readable, a key: `pgcairn key` file or state folder), or another --restore-command; it is: {command}"
-            ),
-        )),
-    }
+    let (how, said) = match restore::check::try_restore_command(command, &plan.target, &first.to_string(), TRIAL)? {
+        Tried::Brought(_) => return Ok(()),
+        // The snapshot holds its own WAL.
+        Tried::Absent { .. } if wal.mode == WalMode::Copy => return Ok(()),
+        // A standby may have it streamed.
+        Tried::Absent { code } if matches!(options.recovery, Recovery::Standby { .. }) => {
+            context.reporter.warn(&format!("restore_command did not bring {first}, which the standby needs first (exit {code})"));
+            return Ok(());
+        }
+        Tried::Absent { code } => (format!("exit {code}: it did not bring {first}, which the server needs first"), String::new()),
+        Tried::Failed { how, said } => (how, said),
+    };
+    let said = if said.trim().is_empty() { String::new() } else { format!(": {}", said.trim()) };
+    Err(Failure::refused(
+        format!("all files are restored, but restore_command does not work for the owner of {} ({how}{said})", plan.target.display()),
+        format!(
+            "give that user what it needs (the repository readable, a key: `pgcairn key` file or state folder), or another --restore-command; it is: {command}"
+        ),
+    ))
 }
