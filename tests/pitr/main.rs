@@ -63,6 +63,7 @@ fn recovered(pg: &Postgres, repository: &Repository, target: &TestDir, name: &st
     let mut restored = Server::build(pg).host(&host).over(&to);
     restored.start();
     wait_until("the end of recovery", || restored.sql("postgres", "select pg_is_in_recovery()") == "f");
+    assert!(!to.join("steered").exists(), "the source's own recovery_end_command ran");
     std::mem::forget(host);
     restored
 }
@@ -70,7 +71,15 @@ fn recovered(pg: &Postgres, repository: &Repository, target: &TestDir, name: &st
 /// To name, LSN, xid, time, immediate, latest; inclusive and exclusive.
 fn every_kind_of_target(pg: &Postgres) {
     let repository = Repository::init();
-    let server = Server::build(pg).host(&repository.host).archive(&repository.archive_command()).start();
+    // What the cluster's own configuration says of recovery must steer none of these.
+    let server = Server::build(pg)
+        .host(&repository.host)
+        .archive(&repository.archive_command())
+        .conf("recovery_target_xid", "3000000")
+        .conf("recovery_end_command", "touch steered")
+        .conf("archive_cleanup_command", "touch steered")
+        .conf("recovery_min_apply_delay", "1h")
+        .start();
     server.pgbench_init(1);
     let marks = Marks::create(&server);
     let zero = marks.mark(0);

@@ -3,8 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod connecting;
+mod folders;
 mod increments;
 mod offline;
 mod online;
+mod places;
 mod processes;
+mod readonly;
 mod refusals;
+mod states;
