@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::{Outcome, Postgres, Repository, Server, TestDir, amcheck, verify_backup, wait_until};
+use support::{Host, Outcome, Postgres, Repository, Server, TestDir, amcheck, verify_backup, wait_until};
 
 /// Marks that are committed one after the other, with what is known of the moment between them.
 struct Marks<'s> {
@@ -107,6 +107,14 @@ fn every_kind_of_target(pg: &Postgres) {
     check("latest", &[], "4", Some(&three.sums));
     let restored = recovered(pg, &repository, &target, "checked", &["--target-time", &one.time]);
     amcheck(&restored);
+
+    // The key that lies beside a restored data directory reads, and signs nothing.
+    let key = target.join("checked.pgcairn");
+    let state = ["--state-dir", key.to_str().unwrap()];
+    repository.run_on(&Host::new(), state.into_iter().chain(["list"])).ok();
+    let (own, offline) = (target.join("immediate"), ["backup", "--offline", "--pgdata"]);
+    let arguments = state.into_iter().chain(offline).chain([own.to_str().unwrap()]);
+    repository.run_on(&Host::new(), arguments).code(1).says("never enrolled");
 
     let refused = |name: &str, arguments: &[&str]| -> Outcome {
         let (_, outcome) = repository.try_restore(&target.join(name), arguments);
