@@ -13,7 +13,7 @@ use crate::host::access::{OpenSession, Opened};
 use crate::pg::timeline::History;
 use crate::pg::wal::{SegmentFacts, SegmentHeader, check_segment};
 use crate::repo::log::{Branch, ClusterId};
-use crate::repo::wal::{FRONT, WalAddress, WalFront, front_len};
+use crate::repo::wal::{FRONT, MAX_VARIANTS, WalAddress, WalFront, front_len};
 use crate::repo::write::Uploaded;
 use crate::units::{Cancel, Class, Explain, Lsn, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
@@ -82,7 +82,7 @@ fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Resul
         system_identifier: cluster.system_identifier,
         name: name.to_string(),
     };
-    for variant in 0..8 {
+    for variant in 0..MAX_VARIANTS {
         let object = address.object(variant).map_err(crate::repo::RepoError::from)?;
         let size = match opened.backend.size(&object) {
             Ok(size) => size,

@@ -45,6 +45,8 @@ pub const PART: usize = 4 << 20;
 pub const MAX_FILE: u64 = 1 << 30;
 /// The largest sealed metadata.
 pub const MAX_META: u32 = 1 << 20;
+/// Names that are tried for one file: each void object before it takes one.
+pub const MAX_VARIANTS: u32 = 100;
 /// One read of this many bytes from the front nearly always holds all metadata.
 pub const FRONT: usize = 8 << 10;
 /// The largest object: parts are stored as they are where they don't shrink.
