@@ -3,6 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod server;
+mod standby;
+mod stops;
+
 use std::path::{Path, PathBuf};
 
 use support::{Host, Outcome, Postgres, Repository, Server, TestDir, amcheck, verify_backup, wait_until};

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod configured;
 mod connecting;
 mod folders;
 mod increments;
@@ -12,4 +13,5 @@ mod places;
 mod processes;
 mod readonly;
 mod refusals;
+mod shown;
 mod states;
