@@ -1,6 +1,6 @@
 //! Clusters in a state that can't be backed up.
 
-use crate::support::{Repository, Server, Stop};
+use crate::support::{Repository, Server, Stop, TestDir, copy_tree};
 
 /// No entry of the log is written for a backup that is refused before it begins.
 fn nothing_begun(repository: &Repository) {
@@ -76,5 +76,53 @@ fn a_tablespace_that_is_not_mounted_is_refused() {
         std::fs::rename(&away, &space).unwrap();
         repository.backup(&server, &["--wal", "copy"]);
         server.stop(Stop::Fast);
+    });
+}
+
+/// A server that was set back, as by a snapshot of its volume, writes segments anew that the archive has otherwise.
+#[test]
+fn a_server_that_went_another_way_than_its_archive_is_refused() {
+    crate::support::on(18, |pg| {
+        let repository = Repository::init();
+        let mut server = Server::build(pg).host(&repository.host).archive(&repository.archive_command()).start();
+        server.sql("postgres", "create table t as select generate_series(1, 1000) i");
+        server.stop(Stop::Fast);
+        let back = TestDir::new();
+        copy_tree(server.data(), &back.join("data"));
+        server.start();
+        for _ in 0..6 {
+            let name = server.switch_wal();
+            server.await_archived(&name);
+        }
+        server.stop(Stop::Fast);
+
+        let mut server = Server::build(pg).host(&repository.host).over(&back.join("data"));
+        server.start();
+        server.sql("postgres", "create table u as select generate_series(1, 1000) i");
+        server.switch_wal();
+        repository.try_backup(&server, &["--wal-timeout", "60s"]).code(1).says("it has gone another way").says("--wal copy");
+        assert_eq!(repository.run(["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 0);
+        repository.backup(&server, &["--wal", "copy"]);
+    });
+}
+
+#[test]
+fn data_behind_a_link_is_never_left_out_silently() {
+    crate::support::on(18, |pg| {
+        let repository = Repository::init();
+        let mut server = Server::build(pg).start();
+        server.stop(Stop::Fast);
+        let elsewhere = TestDir::new();
+        for name in ["base", "global", "pg_xact"] {
+            let (there, away) = (server.data().join(name), elsewhere.join(name));
+            copy_tree(&there, &away);
+            std::fs::rename(&there, elsewhere.join("original")).unwrap();
+            std::os::unix::fs::symlink(&away, &there).unwrap();
+            let refused = repository.run(["backup", "--offline", "--pgdata", server.data().to_str().unwrap()]).code(1);
+            assert!(refused.stderr.contains(name), "{}", refused.report());
+            std::fs::remove_file(&there).unwrap();
+            std::fs::rename(elsewhere.join("original"), &there).unwrap();
+        }
+        repository.run(["backup", "--offline", "--pgdata", server.data().to_str().unwrap()]).ok();
     });
 }
