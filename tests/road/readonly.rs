@@ -43,7 +43,7 @@ fn what_only_reads_goes_on_with_a_read_only_repository() {
         }
         let said = repository.run_on(&stranger, ["--key-file", &key, "list"]).ok();
         assert!(said.stderr.contains("no key of its own") && said.stderr.contains("nothing is written"), "{}", said.report());
-        repository.run(["restore", "--to", to.to_str().unwrap()]).ok().says("nothing can be written to the repository").says("goes on");
+        repository.run(["restore", "--to", to.to_str().unwrap()]).ok().says("can't be announced in the repository").says("goes on");
         verify_backup(pg, &to);
         let (_, said) = repository.restore(&target.join("foreign"), &[]);
         assert!(said.stderr.contains("nothing is written"), "{}", said.report());
