@@ -1,5 +1,7 @@
 //! Which snapshot reaches what is wanted, and what the server has to be told.
 
+use std::collections::BTreeMap;
+
 use super::args::Args;
 use crate::archive::{self, Archive, GetContext, SegmentRecord};
 use crate::cli::clusters;
@@ -65,11 +67,7 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
     let site = tail.site();
     let archive = Archive::read(&site, cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let size = archive.segment_size.or_else(|| same.iter().find_map(|(_, c)| c.summary.wal.as_ref().map(|w| w.segment_size)));
-    let known = target::Archive {
-        segment_size: size.unwrap_or(SegmentSize::DEFAULT),
-        segments: archive.segments.values().map(|entry| segment(&entry.facts)).collect(),
-        timelines: archive.tree(),
-    };
+    let known = known(&archive, size.unwrap_or(SegmentSize::DEFAULT));
     let by_time = matches!(wanted.target, Target::Time(_));
     let candidates: Vec<Candidate> = same.iter().filter_map(|(number, commit)| candidate(opened, *number, commit, by_time)).collect();
     let get = GetContext { site, opening: opened.reader()?, system_identifier: cluster.system_identifier };
@@ -116,6 +114,26 @@ fn candidate(opened: &Opened, number: u64, commit: &LiveCommit, by_time: bool) -
         stopped_at: stopped_at.unwrap_or(commit.summary.finished_at),
         wal_inside: wal.mode == WalMode::Copy,
     })
+}
+
+/// The archive as the choice takes it: what can't be used is no absence.
+fn known(archive: &Archive, segment_size: SegmentSize) -> target::Archive {
+    let mut known = target::Archive {
+        segment_size,
+        segments: archive.segments.values().map(|entry| segment(&entry.facts)).collect(),
+        timelines: archive.tree(),
+        unusable: BTreeMap::new(),
+        unusable_histories: BTreeMap::new(),
+    };
+    for damaged in &archive.damaged {
+        let why = format!("{}: {}", damaged.object, damaged.why);
+        match damaged.file {
+            WalFileName::Segment(name) => drop(known.unusable.insert(name, why)),
+            WalFileName::History(timeline) => drop(known.unusable_histories.insert(timeline, why)),
+            WalFileName::Partial(_) | WalFileName::Backup { .. } => {}
+        }
+    }
+    known
 }
 
 fn segment(r: &SegmentRecord) -> ArchivedSegment {
@@ -168,4 +186,22 @@ fn search(get: &GetContext<'_>, names: &[SegmentName], sought: Sought<'_>) -> Re
         FindError::Source(e) => e,
         other => SearchError::new(Unsearchable(other.to_string())),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::DamagedFile;
+
+    #[test]
+    fn damaged_files_of_the_archive_reach_the_choice() {
+        let mut archive = Archive::empty("shop", 7);
+        for file in ["00000001000000000000000C", "00000002.history", "00000001000000000000000D.partial"] {
+            let file = file.parse().unwrap();
+            archive.damaged.push(DamagedFile { file, object: "wal/x".into(), why: "rotten".into() });
+        }
+        let known = known(&archive, SegmentSize::DEFAULT);
+        assert_eq!(known.unusable.into_iter().collect::<Vec<_>>(), [("00000001000000000000000C".parse().unwrap(), "wal/x: rotten".into())]);
+        assert_eq!(known.unusable_histories.into_iter().collect::<Vec<_>>(), [(TimelineId(2), "wal/x: rotten".into())]);
+    }
 }

@@ -1,6 +1,6 @@
 //! The choice of snapshot, timeline and settings.
 
-use super::line::{Index, Line};
+use super::line::{Damage, Index, Line};
 use super::search::{Find, Search};
 use super::{Archive, Candidate, RecoveryChoice, Target, TargetError, TargetSettings, Wanted, Window};
 use crate::pg::recovery::{RecoveryTarget, TargetAction, TargetTimeline};
@@ -111,6 +111,10 @@ impl Choice<'_, '_> {
     fn timeline(&mut self, candidate: &Candidate) -> Result<Option<TimelineId>, TargetError> {
         let tree = &self.index.archive.timelines;
         let (own, stop) = (candidate.stop_timeline, candidate.stop_lsn);
+        if let Some((of, why)) = self.unusable_history(own) {
+            let choices = self.descendants(candidate).into_iter().filter(|t| *t != of).collect();
+            return Err(TargetError::History { timeline: of, why: why.clone(), choices });
+        }
         let timeline = match self.wanted.timeline {
             TargetTimeline::Current => own,
             TargetTimeline::Latest => TimelineTree::latest_from(own, |t| tree.history(t).is_some()),
@@ -125,7 +129,7 @@ impl Choice<'_, '_> {
         if tree.is_ancestor_at(own, stop, timeline) {
             return Ok(Some(timeline));
         }
-        let choices = known_timelines(self.index.archive, candidate).into_iter().filter(|t| tree.is_ancestor_at(own, stop, *t)).collect();
+        let choices = self.descendants(candidate);
         let error = TargetError::NoDescendant { timeline, snapshot: candidate.id.clone(), own, stop, choices };
         match self.wanted.timeline {
             // Nobody said which of two lines is meant, and an older snapshot would settle it silently.
@@ -137,6 +141,24 @@ impl Choice<'_, '_> {
         }
     }
 
+    /// The history without which it can't be told where the wanted timeline leads, if it can't be used: of `latest` any
+    /// above the snapshot's own timeline, of a number its own.
+    fn unusable_history(&self, own: TimelineId) -> Option<(TimelineId, &String)> {
+        let unusable = self.index.archive.unusable_histories.iter().map(|(timeline, why)| (*timeline, why));
+        unusable.filter(|(timeline, _)| *timeline > own).find(|(timeline, _)| match self.wanted.timeline {
+            TargetTimeline::Latest => true,
+            TargetTimeline::Number(number) => number == *timeline,
+            TargetTimeline::Current => false,
+        })
+    }
+
+    /// The timelines that lead on from a snapshot.
+    fn descendants(&self, candidate: &Candidate) -> Vec<TimelineId> {
+        let archive = self.index.archive;
+        let leads_on = |t: &TimelineId| archive.timelines.is_ancestor_at(candidate.stop_timeline, candidate.stop_lsn, *t);
+        known_timelines(archive, candidate).into_iter().filter(leads_on).collect()
+    }
+
     /// The archive doesn't hold the snapshot's own WAL.
     fn not_archived(
         &mut self,
@@ -145,9 +167,16 @@ impl Choice<'_, '_> {
         line: &Line<'_>,
     ) -> Result<Option<RecoveryChoice>, TargetError> {
         let as_itself = candidate.wal_inside && matches!(self.wanted.target, Target::End | Target::Immediate);
-        let behind = self.index.archive.segment_size.segment_before(candidate.stop_lsn);
+        let size = self.index.archive.segment_size;
+        let behind = size.segment_before(candidate.stop_lsn);
         let later = line.later.filter(|later| later.no(line.size).is_some_and(|no| no > behind));
         if as_itself {
+            // WAL behind the stop that can't be read is not passed over in silence.
+            if let Some(damage) =
+                line.damaged.as_ref().filter(|d| self.wanted.target == Target::End && size.end_of(d.no) > candidate.stop_lsn)
+            {
+                return Err(self.damaged(damage, true));
+            }
             if let Some(later) = later.filter(|_| self.wanted.target == Target::End) {
                 return Err(TargetError::Gap {
                     target: self.wanted.target.to_string(),
@@ -161,12 +190,15 @@ impl Choice<'_, '_> {
             return Ok(Some(self.as_itself(candidate, timeline)));
         }
         let snapshot = candidate.id.clone();
-        if let Some(damaged) = line.damaged {
-            self.passed.waits.get_or_insert(self.damaged(damaged, line));
-        } else {
-            self.passed.waits.get_or_insert(TargetError::WaitsForWal { snapshot, segment: line.missing, later });
-        }
-        self.passed.notes.push(format!("snapshot {} was passed over: it waits for WAL segment {}", candidate.id, line.missing));
+        let (error, why) = match &line.damaged {
+            Some(damage) => (self.damaged(damage, false), format!("WAL segment {}, which it needs, is damaged", damage.segment)),
+            None => {
+                let waits = TargetError::WaitsForWal { snapshot, segment: line.missing, later };
+                (waits, format!("it waits for WAL segment {}", line.missing))
+            }
+        };
+        self.passed.waits.get_or_insert(error);
+        self.passed.notes.push(format!("snapshot {} was passed over: {why}", candidate.id));
         Ok(None)
     }
 
@@ -189,8 +221,8 @@ impl Choice<'_, '_> {
     }
 
     fn gap_or(&self, line: &Line<'_>, candidate: &Candidate, otherwise: impl FnOnce() -> TargetError) -> TargetError {
-        if let Some(damaged) = line.damaged {
-            return self.damaged(damaged, line);
+        if let Some(damage) = &line.damaged {
+            return self.damaged(damage, false);
         }
         match line.later {
             Some(later) => TargetError::Gap {
@@ -205,12 +237,14 @@ impl Choice<'_, '_> {
         }
     }
 
-    fn damaged(&self, segment: &super::ArchivedSegment, line: &Line<'_>) -> TargetError {
+    fn damaged(&self, damage: &Damage, as_itself: bool) -> TargetError {
         TargetError::Damaged {
             target: self.wanted.target.to_string(),
-            segment: segment.name(line.size),
-            at: segment.valid_until,
-            why: segment.fault.clone().unwrap_or_default(),
+            segment: damage.segment,
+            at: damage.at,
+            why: damage.why.clone(),
+            as_pushed: damage.as_pushed,
+            as_itself,
         }
     }
 
@@ -306,6 +340,25 @@ impl Choice<'_, '_> {
         }
     }
 
+    /// What else is there, and what the server will stumble over.
+    fn about_timelines(&self, candidate: &Candidate, timeline: TimelineId) -> Vec<String> {
+        let archive = self.index.archive;
+        let mut warnings = Vec::new();
+        let newer: Vec<TimelineId> = known_timelines(archive, candidate).into_iter().filter(|t| *t > timeline).collect();
+        if let [rest @ .., last] = newer.as_slice() {
+            let which = match rest {
+                [] => format!("timeline {last}"),
+                rest => format!("timelines {} and {last}", super::failure::list(rest)),
+            };
+            warnings.push(format!("the archive has WAL of {which}, which this restore doesn't follow (--target-timeline)"));
+        }
+        for (of, why) in archive.unusable_histories.iter().filter(|(of, _)| **of >= candidate.start_timeline) {
+            let name = of.history_name();
+            warnings.push(format!("{name} can't be used ({why}): the server stops when it asks for it; bring it back and push it"));
+        }
+        warnings
+    }
+
     fn chosen(&self, candidate: &Candidate, timeline: TimelineId, line: &Line<'_>, stop: Stop) -> RecoveryChoice {
         let own = candidate.start_timeline == timeline && candidate.stop_timeline == timeline;
         let action = if self.wanted.target == Target::End { TargetAction::Promote } else { self.wanted.action };
@@ -315,9 +368,7 @@ impl Choice<'_, '_> {
         };
         let mut warnings = self.passed.notes.clone();
         warnings.extend(stop.warnings);
-        if let Some(newer) = self.index.archive.timelines.timelines().filter(|t| *t > timeline).max() {
-            warnings.push(format!("the archive has WAL of timeline {newer}, which this restore doesn't follow (--target-timeline)"));
-        }
+        warnings.extend(self.about_timelines(candidate, timeline));
         RecoveryChoice {
             snapshot: candidate.id.clone(),
             timeline,
@@ -327,7 +378,7 @@ impl Choice<'_, '_> {
                 // Without a history file the server takes a number for a mistake, unless it is 1.
                 timeline: if own { TargetTimeline::Current } else { TargetTimeline::Number(timeline) },
                 action,
-                gap_behind: line.later.is_some(),
+                gap_behind: line.ends_badly(),
             }),
             explanation: vec![
                 format!("snapshot {}, consistent at {} ({})", candidate.id, candidate.stop_lsn, candidate.stopped_at.for_people()),
@@ -356,7 +407,9 @@ fn immediate(candidate: &Candidate, line: &Line<'_>) -> Result<Stop, TargetError
 
 /// The snapshot's timeline and those that the archive knows, in order.
 fn known_timelines(archive: &Archive, candidate: &Candidate) -> Vec<TimelineId> {
-    let mut known: Vec<TimelineId> = archive.timelines.timelines().chain(archive.segments.iter().map(|s| s.timeline)).collect();
+    let mut known: Vec<TimelineId> = archive.timelines.timelines().collect();
+    known.extend(archive.segments.iter().map(|s| s.timeline).chain(archive.unusable.keys().map(|name| name.timeline)));
+    known.extend(archive.unusable_histories.keys());
     known.push(candidate.stop_timeline);
     known.sort_unstable();
     known.dedup();

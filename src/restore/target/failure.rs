@@ -58,6 +58,20 @@ pub enum TargetError {
         at: Lsn,
         /// What is wrong.
         why: String,
+        /// The segment is what was pushed: no copy of the repository has a better one.
+        as_pushed: bool,
+        /// The snapshot can be restored as itself: it holds its own WAL.
+        as_itself: bool,
+    },
+    /// A timeline had a history file, and it can't be used.
+    #[error("the history of timeline {timeline} can't be used, so where it leads is not known: {why}")]
+    History {
+        /// Whose history.
+        timeline: TimelineId,
+        /// What is wrong.
+        why: String,
+        /// Timelines that lead on from the snapshot and are known.
+        choices: Vec<TimelineId>,
     },
     /// The snapshot's own WAL isn't archived yet.
     #[error("snapshot {snapshot} can't be restored yet: it waits for WAL segment {segment}")]
@@ -127,7 +141,7 @@ impl Explain for TargetError {
         match self {
             TargetError::NoSnapshot | TargetError::UnknownTimeline { .. } | TargetError::Unknown { .. } => Class::Absent,
             TargetError::Exclusive(_) => Class::Usage,
-            TargetError::Damaged { .. } | TargetError::NoRecord { .. } => Class::Corrupt,
+            TargetError::Damaged { .. } | TargetError::History { .. } | TargetError::NoRecord { .. } => Class::Corrupt,
             TargetError::Search { source, .. } => source.class,
             TargetError::BeforeFirst { .. }
             | TargetError::AfterLast { .. }
@@ -149,7 +163,19 @@ impl Explain for TargetError {
                 Some(time) => format!("choose a target before {reach} or {time}, or a snapshot behind the gap"),
                 None => format!("choose a target before {reach}, or a snapshot behind the gap"),
             }),
-            TargetError::Damaged { at, .. } => Some(format!("choose a target before {at}, or a later snapshot")),
+            TargetError::Damaged { as_itself: true, .. } => Some("restore the snapshot as itself with --target-immediate".into()),
+            TargetError::Damaged { at, as_pushed, .. } => {
+                let copy = if *as_pushed { "" } else { "bring the object back from a copy of the repository, " };
+                Some(format!("{copy}choose a target before {at} (--target-lsn, --target-time), or a later snapshot"))
+            }
+            TargetError::History { timeline, choices, .. } => {
+                let name = timeline.history_name();
+                let back = format!("bring {name} back from a copy of the repository, or from a server's pg_wal and push it");
+                Some(match choices.as_slice() {
+                    [] => back,
+                    choices => format!("{back}; or choose by --target-timeline: {}", list(choices)),
+                })
+            }
             TargetError::WaitsForWal { segment, later: None, .. } => {
                 Some(format!("wait until the server has archived {segment}, or take an older snapshot"))
             }
@@ -166,6 +192,6 @@ impl Explain for TargetError {
     }
 }
 
-fn list(timelines: &[TimelineId]) -> String {
+pub(super) fn list(timelines: &[TimelineId]) -> String {
     timelines.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -22,10 +22,22 @@ pub(super) struct Line<'a> {
     pub end: Lsn,
     /// The first that isn't there.
     pub missing: SegmentName,
-    /// The first behind it that is.
+    /// The first behind it that is, be it unusable: WAL went on.
     pub later: Option<SegmentName>,
-    /// The one in which WAL ends early.
-    pub damaged: Option<&'a ArchivedSegment>,
+    /// Why the way ends here, if WAL itself is damaged.
+    pub damaged: Option<Damage>,
+}
+
+/// A segment in which WAL can't be replayed to its end.
+#[derive(Clone, Debug)]
+pub(super) struct Damage {
+    pub segment: SegmentName,
+    pub no: SegmentNo,
+    /// Up to here it can.
+    pub at: Lsn,
+    pub why: String,
+    /// The segment is what was pushed; else its objects are rotten.
+    pub as_pushed: bool,
 }
 
 impl<'a> Index<'a> {
@@ -50,11 +62,27 @@ impl<'a> Index<'a> {
                 break;
             }
         }
-        let end = damaged.map_or(size.start_of(no), |s| s.valid_until);
-        let timeline = owner(&branches, no, size).unwrap_or(to);
-        let later = self.archive.segments.iter().filter(|s| s.no > no && owner(&branches, s.no, size) == Some(s.timeline));
-        let later = later.min_by_key(|s| s.no).map(|s| s.name(size));
-        Line { size, segments, end, missing: SegmentName::new(timeline, no, size), later, damaged }
+        let damaged = damaged.map(|s: &ArchivedSegment| Damage {
+            segment: s.name(size),
+            no: s.no,
+            at: s.valid_until,
+            why: s.fault.clone().unwrap_or_default(),
+            as_pushed: true,
+        });
+        let missing = SegmentName::new(owner(&branches, no, size).unwrap_or(to), no, size);
+        let damaged = damaged.or_else(|| self.rotten(missing, no));
+        let end = damaged.as_ref().map_or(size.start_of(no), |d| d.at);
+        let whole = self.archive.segments.iter().map(|s| (s.no, s.timeline));
+        let rotten = self.archive.unusable.keys().filter_map(|name| Some((name.no(size)?, name.timeline)));
+        let later = whole.chain(rotten).filter(|(at, timeline)| *at > no && owner(&branches, *at, size) == Some(*timeline)).min();
+        let later = later.map(|(no, timeline)| SegmentName::new(timeline, no, size));
+        Line { size, segments, end, missing, later, damaged }
+    }
+
+    /// A segment that was archived and can't be used is damage, and no end of WAL.
+    fn rotten(&self, segment: SegmentName, no: SegmentNo) -> Option<Damage> {
+        let why = self.archive.unusable.get(&segment)?;
+        Some(Damage { segment, no, at: self.archive.segment_size.start_of(no), why: why.clone(), as_pushed: false })
     }
 }
 
@@ -68,10 +96,13 @@ fn owner(branches: &[Branch], no: SegmentNo, size: SegmentSize) -> Option<Timeli
 impl Line<'_> {
     /// Is all WAL up to `lsn` (not included) there?
     pub fn reaches(&self, lsn: Lsn) -> bool {
-        match self.damaged {
-            Some(_) => self.end >= lsn,
-            None => !self.segments.is_empty() && self.end >= self.size.end_of(self.size.segment_before(lsn)),
-        }
+        let until = if self.damaged.is_some() { lsn } else { self.size.end_of(self.size.segment_before(lsn)) };
+        !self.segments.is_empty() && self.end >= until
+    }
+
+    /// Will the server fail if it reads ahead of what it replays?
+    pub fn ends_badly(&self) -> bool {
+        self.later.is_some() || self.damaged.as_ref().is_some_and(|d| !d.as_pushed)
     }
 
     /// Where the last complete record starts.

@@ -27,6 +27,8 @@ pub use choose::choose;
 pub use failure::TargetError;
 pub use search::{Find, SearchError};
 
+use std::collections::BTreeMap;
+
 use crate::pg::recovery::{RecoveryTarget, TargetAction, TargetTimeline};
 use crate::pg::timeline::TimelineTree;
 use crate::pg::wal::{RestorePoint, TransactionEnds};
@@ -95,6 +97,10 @@ pub struct Archive {
     pub segments: Vec<ArchivedSegment>,
     /// Its history files.
     pub timelines: TimelineTree,
+    /// Segments that were archived and of which no object can be used, and why: nobody knows what lay in them.
+    pub unusable: BTreeMap<SegmentName, String>,
+    /// Timelines that had a history file which can't be used, and why: where they lead is not known.
+    pub unusable_histories: BTreeMap<TimelineId, String>,
 }
 
 /// What is wanted.
@@ -151,7 +157,7 @@ pub struct TargetSettings {
     pub timeline: TargetTimeline,
     /// See [`Wanted`].
     pub action: TargetAction,
-    /// The archive lacks a segment somewhere behind the target. From 15 on the server reads ahead of what it replays
+    /// The archive lacks a segment somewhere behind the target, or has one that can't be used. From 15 on the server reads ahead of what it replays
     /// (recovery_prefetch), and would fail at a segment that it doesn't need.
     pub gap_behind: bool,
 }

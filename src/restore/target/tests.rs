@@ -65,6 +65,8 @@ fn archive(runs: &[(u32, std::ops::RangeInclusive<u64>)], histories: &[(u32, &st
         segment_size: size(),
         segments: runs.iter().flat_map(|(t, run)| run.clone().map(|no| segment(*t, no))).collect(),
         timelines: histories.iter().map(|(t, text)| History::parse(TimelineId(*t), text.as_bytes()).unwrap()).collect(),
+        unusable: BTreeMap::new(),
+        unusable_histories: BTreeMap::new(),
     }
 }
 
@@ -249,6 +251,90 @@ fn damage_on_the_way_is_an_error() {
     assert_eq!(run(&archive, &snapshots[1..], &wanted(Target::Immediate)).unwrap_err().class(), Class::Corrupt);
 }
 
+fn rot(archive: &mut Archive, timeline: u32, no: u64) {
+    let name = SegmentName::new(TimelineId(timeline), SegmentNo(no), size());
+    archive.segments.retain(|s| s.name(size()) != name);
+    archive.unusable.insert(name, "rotten".into());
+}
+
+#[test]
+fn a_rotten_segment_is_damage_and_no_end() {
+    // The last one, one in the middle, and one behind a gap.
+    for (rotten, gone, expected) in [
+        (12, None, "00000001000000000000000C is damaged at 0/C00000, on the way to the end of the archive: rotten"),
+        (10, None, "00000001000000000000000A is damaged at 0/A00000"),
+        (12, Some(11), "00000001000000000000000B is missing on the way to the end of the archive, and 00000001000000000000000C behind it"),
+    ] {
+        let (mut archive, snapshots) = plain_story();
+        rot(&mut archive, 1, rotten);
+        archive.segments.retain(|s| Some(s.no.0) != gone);
+        let error = run(&archive, &snapshots, &wanted(Target::End)).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        let cure = error.cure().unwrap();
+        assert!(cure.contains("a target before"), "{cure}");
+        assert_eq!(gone.is_none(), cure.contains("copy of the repository"), "{cure}");
+        for target in [Target::Lsn(lsn(12, 5)), Target::Time(at(11)), Target::Xid(1012), Target::Name("x".into())] {
+            assert!(run(&archive, &snapshots, &wanted(target)).is_err());
+        }
+        // Before it all is well, and the server must not read ahead into it.
+        let chosen = run(&archive, &snapshots, &wanted(Target::Lsn(lsn(9, 5)))).unwrap();
+        assert!(chosen.settings.unwrap().gap_behind);
+    }
+    // One that the newest snapshot needs: the one before it can't get over it either.
+    let (mut archive, snapshots) = plain_story();
+    rot(&mut archive, 1, 7);
+    assert_eq!(run(&archive, &snapshots, &wanted(Target::End)).unwrap_err().class(), Class::Corrupt);
+    let chosen = run(&archive, &snapshots, &wanted(Target::Lsn(lsn(5, 0)))).unwrap();
+    assert_eq!(chosen.snapshot, "a");
+    let chosen = run(&archive, &snapshots, &wanted(Target::Immediate)).unwrap();
+    assert!(chosen.warnings.iter().any(|w| w.contains("snapshot b was passed over: WAL segment 000000010000000000000007")), "{chosen:?}");
+    assert_eq!(run(&archive, &snapshots[1..], &wanted(Target::Immediate)).unwrap_err().class(), Class::Corrupt);
+    // Another line's copy bears on nothing.
+    let (mut archive, snapshots) = forked();
+    rot(&mut archive, 1, 9);
+    let two = Wanted { timeline: TargetTimeline::Number(TimelineId(2)), ..wanted(Target::End) };
+    assert!(!run(&archive, &snapshots, &two).unwrap().settings.unwrap().gap_behind);
+}
+
+#[test]
+fn a_rotten_segment_behind_a_snapshot_with_its_own_wal_is_not_passed_over() {
+    let own = [Candidate { wal_inside: true, ..snapshot("w", 1, 5) }];
+    for rotten in [5, 6] {
+        let mut archive = archive(&[], &[]);
+        rot(&mut archive, 1, rotten);
+        let error = run(&archive, &own, &wanted(Target::End)).unwrap_err();
+        assert!(error.cure().unwrap().contains("--target-immediate"), "{error}");
+        assert_eq!(said(run(&archive, &own, &wanted(Target::Immediate))), "w as itself");
+    }
+    // It lies before the stop: all that it held is in the snapshot.
+    let mut archive = archive(&[], &[]);
+    rot(&mut archive, 1, 4);
+    let long = [Candidate { start_lsn: lsn(4, 0), ..own[0].clone() }];
+    assert_eq!(said(run(&archive, &long, &wanted(Target::End))), "w as itself");
+}
+
+#[test]
+fn a_history_that_can_t_be_used_is_no_reason_to_stay_behind() {
+    let mut archive = archive(&[(1, 2..=9), (2, 8..=12)], &[]);
+    let snapshots = [snapshot("a", 1, 3), snapshot("b", 1, 7)];
+    archive.unusable_histories.insert(TimelineId(2), "rotten".into());
+    let on = |timeline| run(&archive, &snapshots, &Wanted { timeline, ..wanted(Target::End) });
+    for timeline in [TargetTimeline::Latest, TargetTimeline::Number(TimelineId(2))] {
+        let error = on(timeline).unwrap_err();
+        assert_eq!((error.class(), error.to_string().contains("history of timeline 2 can't be used")), (Class::Corrupt, true), "{error}");
+        let cure = error.cure().unwrap();
+        assert!(cure.contains("00000002.history") && cure.ends_with("--target-timeline: 1"), "{cure}");
+    }
+    for timeline in [TargetTimeline::Current, TargetTimeline::Number(TimelineId(1))] {
+        let chosen = on(timeline).unwrap();
+        assert!(chosen.warnings.iter().any(|w| w.contains("00000002.history can't be used (rotten)")), "{:?}", chosen.warnings);
+        assert!(chosen.warnings.iter().any(|w| w.contains("the archive has WAL of timeline 2, which")), "{:?}", chosen.warnings);
+    }
+    // A snapshot behind the switch needs no way to it.
+    let behind = [snapshot("c", 2, 10)];
+    assert!(said(run(&archive, &behind, &wanted(Target::End))).starts_with("c Lsn"));
+}
+
 #[test]
 fn a_snapshot_that_waits_for_wal_is_passed_over() {
     let (mut archive, snapshots) = plain_story();
@@ -329,7 +415,7 @@ fn timelines_are_followed_over_switches_and_never_guessed() {
     assert!(on(number(3), Target::End, &snapshots[1..]).contains("timeline 3 does not lead on from snapshot c"));
     // Which newer line is left aside is said.
     let chosen = run(&archive, &snapshots, &Wanted { timeline: number(1), ..wanted(Target::End) }).unwrap();
-    assert!(chosen.warnings.iter().any(|w| w.contains("timeline 3")), "{:?}", chosen.warnings);
+    assert!(chosen.warnings.iter().any(|w| w.contains("timelines 2 and 3")), "{:?}", chosen.warnings);
 }
 
 #[test]
