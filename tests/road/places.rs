@@ -154,7 +154,7 @@ fn a_restore_command_is_tried_before_success_is_said() {
         assert_eq!(failed.json()["error"]["class"], "refused");
         failed.says("all files are restored").says("restore_command does not work").says("exit 200").says("no such bucket");
         // It says that the segment is not there, which the snapshot can't do without.
-        with("finds nothing", "exit 1").code(1).says("all files are restored").says("it did not bring");
+        with("finds nothing", "exit 1").code(1).says("all files are restored").says("were not in the archive, which it is)");
         with("lies", "true").code(1).says("brought nothing");
     });
 }

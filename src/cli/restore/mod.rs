@@ -261,12 +261,9 @@ fn try_command(
         Tried::Absent { code, said } => (format!("exit {code}, as if {first} were not in the archive, which it is"), said),
         Tried::Failed { how, said } => (how, said),
     };
+    let said = if said.trim().is_empty() { String::new() } else { format!(": {}", said.trim()) };
     Err(Failure::refused(
-        format!(
-            "all files are restored, but restore_command does not work for the owner of {} ({how}: {})",
-            plan.target.display(),
-            said.trim()
-        ),
+        format!("all files are restored, but restore_command does not work for the owner of {} ({how}{said})", plan.target.display()),
         format!(
             "give that user what it needs (the repository readable, a key: `pgcairn key` file or state folder), or another --restore-command; it is: {command}"
         ),
