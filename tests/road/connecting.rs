@@ -53,7 +53,7 @@ fn a_server_is_found_by_environment_url_and_password_file() {
         let refused = backup(&["--dsn", &url], &environment).code(1).says("password authentication failed for user \"saver\"");
         assert!(!refused.stderr.contains("barley") && !refused.stdout.contains("barley"), "{}", refused.report());
         write("open sesame", 0o644);
-        backup(&["--dsn", &url], &environment).code(1).says("asks for the password of \"saver\"").says("0600");
+        backup(&["--dsn", &url], &environment).code(1).says("asks for the password of \"saver\"").says("mode 0644");
         backup(&["--dsn", &format!("{url}nowhere")], &[("PGPASSWORD", "open sesame")]).code(4).says("nowhere");
         assert_eq!((entries(), count()), (before, 5));
     });
