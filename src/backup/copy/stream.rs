@@ -70,7 +70,7 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork) -> Result<(), BackupErr
     let (mut extents, mut needs, mut leaves) = (Vec::new(), Needs::default(), Vec::<Leaf>::new());
     let (mut len, mut level) = (0, None::<i32>);
     let mut chunks = Cdc::new(reader, CdcSizes::DEFAULT);
-    while let Some((_, chunk)) = chunks.next_chunk().map_err(|e| work.error(e))? {
+    while let Some((_, chunk)) = chunks.next_chunk().map_err(|e| e.downcast().unwrap_or_else(|e| work.error(e)))? {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
         shared.has_read(chunk.len() as u64);
         len += chunk.len() as u64;

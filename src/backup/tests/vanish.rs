@@ -105,6 +105,8 @@ fn what_is_there_and_can_not_be_read_fails_the_backup() {
         let error = world.backup(&files, &How::default()).map(|_| ()).unwrap_err();
         assert!(matches!(&error, BackupError::Io { what, .. } if what.contains(path)), "{path}: {error:?}");
         assert_eq!(error.class(), class, "{path} {errno}");
+        let source = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<std::io::Error>());
+        assert_eq!(source.and_then(std::io::Error::raw_os_error), Some(errno), "{path}");
     }
 }
 
@@ -119,5 +121,22 @@ fn a_backup_that_is_cancelled_says_so_whatever_it_reads() {
         });
         let error = world.backup(&files, &how).map(|_| ()).unwrap_err();
         assert!(matches!(error, BackupError::Cancelled(_)), "{path}: {error:?}");
+    }
+}
+
+#[test]
+fn a_backup_that_is_cancelled_while_a_page_is_read_again_says_so() {
+    for cdc_for_all in [false, true] {
+        let (world, files, how) = (World::new(), cluster(), How { cdc_for_all, ..How::default() });
+        files.change(at(FILES[0]), |bytes| bytes[100] ^= 1);
+        let cancel = how.cancel.clone();
+        files.script(at(FILES[0]), move |_, call| {
+            if call == Call::Read(0, 8192) {
+                cancel.cancel();
+            }
+            Ok(())
+        });
+        let error = world.backup(&files, &how).map(|_| ()).unwrap_err();
+        assert!(matches!(error, BackupError::Cancelled(_)), "{error:?}");
     }
 }

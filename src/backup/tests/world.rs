@@ -10,12 +10,13 @@ use crate::backup::copy::{Copied, Copy};
 use crate::backup::damage::{Damage, DamagedPage};
 use crate::backup::parent::Parent;
 use crate::backup::scan::{Scan, Scanned};
+use crate::backup::source::path_of;
 use crate::crypt::{ChunkRole, Root};
 use crate::pg::layout::DataDirectory;
 use crate::repo::PackRef;
 use crate::repo::pack::{Packs, Place, Row};
 use crate::repo::structure::{Child, ChunkRef, Extent, FileData, Instance, Meta, Needs, Snapshot, StoredFile, put_snapshot};
-use crate::repo::write::{ChunkWriter, Known, NewChunk, Totals, WriterSetup};
+use crate::repo::write::{ChunkWriter, Known, NewChunk, WriterSetup};
 use crate::store::SessionTag;
 use crate::store::memory::MemoryStore;
 use crate::units::{Cancel, ChunkId, Event, Level, Lsn, PackId, Progress, SessionId, Timestamp};
@@ -87,7 +88,6 @@ pub struct Snap {
     pub root: Child,
     /// Packs that it stored.
     pub own: Vec<PackRef>,
-    pub totals: Totals,
     pub needs: Needs,
     pub damaged: Vec<DamagedPage>,
     pub damaged_pages: u64,
@@ -223,35 +223,22 @@ impl World {
         let meta = put_meta(&writer, &serde_json::to_vec(&meta).unwrap(), &mut needs);
         let (_, root) = put_snapshot(&writer, meta, folders, &mut needs)?;
         writer.outside().into_iter().for_each(|pack| needs.add(pack, 0));
-        let (own, totals) = writer.finish()?;
+        let (own, _) = writer.finish()?;
         self.all.lock().unwrap().extend(&own);
-        Ok(Snap { root, own, totals, needs, damaged, damaged_pages, scanned, read, warnings: warnings.take() })
+        Ok(Snap { root, own, needs, damaged, damaged_pages, scanned, read, warnings: warnings.take() })
     }
 
     /// Calls `each` with every file of a snapshot, read out of the packs that the snapshot says it needs.
     fn walk(&self, snap: &Snap, each: &mut dyn FnMut(PathBuf, &StoredFile, &Reader<'_>)) {
         let (packs, opening) = (self.packs(|p| snap.needs.0.contains_key(&p.id)), self.root.opening());
         let snapshot = Snapshot::open(&packs, &opening, snap.root.id, snap.root.place, snap.root.digest).unwrap();
-        let reader = Reader { packs: &packs, opening: &opening, snapshot: &snapshot };
-        for (folder, child) in snapshot.folders().unwrap() {
-            for part in snapshot.parts(&child).unwrap() {
-                for file in snapshot.files(&part).unwrap() {
-                    let path = crate::backup::source::path_of(Path::new(""), &folder.path);
-                    let name = crate::backup::source::path_of(&path, &file.attributes.name);
-                    each(name, &file, &reader);
-                }
-            }
-        }
+        Reader { packs: &packs, opening: &opening, snapshot: &snapshot }.walk(each);
     }
 
     /// All files with their bytes, by their path below the data directory.
     pub fn read(&self, snap: &Snap) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut all = BTreeMap::new();
-        self.walk(snap, &mut |path, file, reader| {
-            let mut bytes = Vec::new();
-            reader.read(file, &mut |_, more| bytes.extend_from_slice(more));
-            all.insert(path, bytes);
-        });
+        self.walk(snap, &mut |path, file, reader| drop(all.insert(path, reader.read(file))));
         all
     }
 
@@ -312,13 +299,25 @@ fn put_meta(writer: &ChunkWriter, plain: &[u8], needs: &mut Needs) -> ChunkRef {
 }
 
 /// Reads files of a snapshot.
-struct Reader<'r> {
-    packs: &'r Packs,
-    opening: &'r crate::crypt::Opening,
-    snapshot: &'r Snapshot<'r>,
+pub struct Reader<'r> {
+    pub packs: &'r Packs,
+    pub opening: &'r crate::crypt::Opening,
+    pub snapshot: &'r Snapshot<'r>,
 }
 
 impl Reader<'_> {
+    /// Calls `each` with every file.
+    pub fn walk(&self, each: &mut dyn FnMut(PathBuf, &StoredFile, &Reader<'_>)) {
+        for (folder, child) in self.snapshot.folders().unwrap() {
+            for part in self.snapshot.parts(&child).unwrap() {
+                for file in self.snapshot.files(&part).unwrap() {
+                    let path = path_of(Path::new(""), &folder.path);
+                    each(path_of(&path, &file.attributes.name), &file, self);
+                }
+            }
+        }
+    }
+
     fn chunk(&self, chunk: &ChunkRef) -> Vec<u8> {
         let bytes = self.packs.content(self.opening, chunk.id, chunk.place).unwrap().bytes().to_vec();
         assert_eq!(bytes.len(), chunk.len as usize);
@@ -350,17 +349,17 @@ impl Reader<'_> {
         }
     }
 
-    fn read(&self, file: &StoredFile, each: &mut dyn FnMut(u64, &[u8])) {
+    /// A file's bytes.
+    pub fn read(&self, file: &StoredFile) -> Vec<u8> {
+        let len = file.entry.len as usize;
         if let FileData::Joint { chunk, offset } = file.entry.data {
             let joint = self.chunk(&file.joint[usize::from(chunk)]);
-            return each(0, &joint[offset as usize..offset as usize + file.entry.len as usize]);
+            return joint[offset as usize..offset as usize + len].to_vec();
         }
-        let mut at = 0;
+        let mut bytes = vec![0; len];
         for (offset, chunk) in self.chunks(file) {
-            each(at, &vec![0; (offset - at) as usize]);
-            each(offset, &self.chunk(&chunk));
-            at = offset + u64::from(chunk.len);
+            bytes[offset as usize..][..chunk.len as usize].copy_from_slice(&self.chunk(&chunk));
         }
-        each(at, &vec![0; (file.entry.len - at) as usize]);
+        bytes
     }
 }
