@@ -193,10 +193,22 @@ fn a_slot_in_clear_is_opened_only_where_nothing_is_known() {
     ordinary(|| {
         let host = with_repository();
         host.pgcairn(["init", "--repo", "clear", "--no-encryption"]).ok().prints("in clear").prints("Not encrypted");
-        host.pgcairn(["list", "--repo", "clear", "--state-dir", "new"]).ok();
+        // Whoever looked at it once can look again, and at another place.
+        let look = |place| host.pgcairn(["list", "--repo", place, "--state-dir", "new"]);
+        look("clear").ok();
+        look("clear").ok();
+        std::fs::rename(host.home().join("clear"), host.home().join("moved")).unwrap();
+        look("moved").ok();
+        std::fs::rename(host.home().join("moved"), host.home().join("clear")).unwrap();
+        // Another's, in clear, is not what was seen there.
+        let second = Host::new();
+        second.pgcairn(["init", "--repo", "clear", "--no-encryption"]).ok();
+        std::fs::rename(host.home().join("clear"), host.home().join("ours")).unwrap();
+        std::fs::rename(second.home().join("clear"), host.home().join("clear")).unwrap();
+        look("clear").code(1).says("is not the one that this host knows there");
         // The store now passes off another repository, in clear, where this host knows the encrypted one.
         std::fs::rename(host.home().join("repo"), host.home().join("away")).unwrap();
-        std::fs::rename(host.home().join("clear"), host.home().join("repo")).unwrap();
+        std::fs::rename(host.home().join("ours"), host.home().join("repo")).unwrap();
         host.pgcairn(["list", "--repo", "repo"]).code(1).says("is not the one that this host knows there");
     });
 }

@@ -1,5 +1,7 @@
 //! Pages that are not what they should be.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::sync::{Mutex, PoisonError};
 
 pub use crate::pg::facts::DamagedPage;
@@ -9,13 +11,42 @@ use crate::units::Lsn;
 #[derive(Default)]
 pub struct Damage {
     pages: Mutex<(Vec<DamagedPage>, u64)>,
-    newest: Mutex<Vec<(Lsn, DamagedPage)>>,
+    newest: Mutex<Newest>,
 }
+
+/// Pages that claim to be newest, until the stop LSN is known: those with the highest LSNs.
+#[derive(Default)]
+struct Newest {
+    /// The one with the lowest LSN on top.
+    claims: BinaryHeap<Reverse<Claim>>,
+    /// The highest LSN that had no room.
+    beside: Lsn,
+}
+
+struct Claim(Lsn, DamagedPage);
+
+impl Ord for Claim {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Claim {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Claim {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Claim {}
 
 /// Damaged pages that are named; more are counted.
 const NAMED: usize = 10_000;
-/// Pages that claim to be newest are remembered until the stop LSN is known.
-const CLAIMS: usize = 32;
 
 impl Damage {
     /// A page is damaged.
@@ -30,10 +61,15 @@ impl Damage {
     /// A page has this LSN, which WAL will or won't reach.
     pub fn claims(&self, lsn: Lsn, page: impl FnOnce() -> DamagedPage) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if newest.len() < CLAIMS {
-            newest.push((lsn, page()));
-        } else if let Some(lowest) = newest.iter_mut().min_by_key(|(lsn, _)| *lsn).filter(|(lowest, _)| *lowest < lsn) {
-            *lowest = (lsn, page());
+        if newest.claims.len() < NAMED {
+            newest.claims.push(Reverse(Claim(lsn, page())));
+            return;
+        }
+        let lowest = newest.claims.peek().map_or(Lsn(0), |Reverse(Claim(lowest, _))| *lowest);
+        newest.beside = newest.beside.max(lsn.min(lowest));
+        if lowest < lsn {
+            newest.claims.pop();
+            newest.claims.push(Reverse(Claim(lsn, page())));
         }
     }
 
@@ -42,9 +78,12 @@ impl Damage {
         let (mut pages, mut count) = self.pages.into_inner().unwrap_or_else(PoisonError::into_inner);
         let newest = self.newest.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(stop) = stop {
-            let before = pages.len() as u64;
-            pages.extend(newest.into_iter().filter(|(lsn, _)| *lsn > stop).map(|(_, page)| page));
-            count += pages.len() as u64 - before;
+            let beyond: Vec<DamagedPage> =
+                newest.claims.into_iter().filter(|Reverse(claim)| claim.0 > stop).map(|Reverse(claim)| claim.1).collect();
+            // Beside so many, how many more there are doesn't matter, but that not all are named.
+            count += beyond.len() as u64 + u64::from(newest.beside > stop);
+            pages.extend(beyond);
+            pages.truncate(NAMED);
         }
         pages.sort_by(|a, b| (&a.path, a.block).cmp(&(&b.path, b.block)));
         (pages, count)

@@ -53,7 +53,8 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
     let names = wal::needed(timeline, taken.start, taken.stop, found.control.segment_size);
     let waits_for = if mode == WalMode::Archive {
         setting.progress.phase("waiting for WAL", None);
-        wal::wait(setting.opened, &session, &cluster, &names, options.wal_timeout, setting.cancel, setting.progress)?
+        let pg_wal = found.pgdata.join("pg_wal");
+        wal::wait(setting.opened, &session, &cluster, &names, (&pg_wal, options.wal_timeout), setting.cancel, setting.progress)?
     } else {
         None
     };

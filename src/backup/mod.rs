@@ -24,6 +24,8 @@ pub mod run;
 pub mod scan;
 pub mod source;
 mod take;
+#[cfg(test)]
+mod tests;
 pub mod wal;
 
 pub use failure::BackupError;

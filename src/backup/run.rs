@@ -141,6 +141,7 @@ fn look(setting: &Setting<'_>, options: &Options) -> Result<Found, BackupError> 
         Some(conninfo) => {
             let connect = ConnectOptions { application_name: "pgcairn backup".into(), cancel: setting.cancel.clone() };
             let mut connection = Connection::open(conninfo, &connect)?;
+            connection.take_warnings().iter().for_each(|warning| setting.progress.warn(warning));
             let facts = connection.facts()?;
             Some((connection, facts))
         }

@@ -209,7 +209,7 @@ impl Walk<'_, '_> {
         if let Some(oid) = oid.filter(|_| in_links) {
             self.found.linked.push(oid);
         }
-        if folder == Path::new("global") || folder.starts_with("base") {
+        if is_vital(&inner) {
             return Err(BackupError::refused(
                 format!("{} is a symbolic link, which PostgreSQL does not support there", show(inner.as_os_str().as_bytes())),
                 "put what it leads to in its place: a backup without it would be worthless",
@@ -248,6 +248,19 @@ impl Walk<'_, '_> {
     }
 }
 
+/// Without it, or what lies below it, there is no cluster: left out, or followed where PostgreSQL would not expect it, it
+/// would make a backup worthless.
+fn is_vital(inner: &Path) -> bool {
+    const VITAL: [&str; 8] = ["base", "global", "pg_commit_ts", "pg_logical", "pg_multixact", "pg_twophase", "pg_xact", "PG_VERSION"];
+    let mut names = inner.iter();
+    match names.next().and_then(OsStr::to_str) {
+        // The links of tablespaces themselves are as they should be.
+        Some("pg_tblspc") => names.count() != 1,
+        Some(first) => VITAL.contains(&first),
+        None => false,
+    }
+}
+
 /// The oid of the tablespace of which this is a folder within.
 fn tablespace_of(path: &Path) -> Option<u32> {
     let mut names = path.iter();
@@ -260,4 +273,21 @@ fn tablespace(oid: u32, target: PathBuf) -> TablespaceFact {
     let path_bytes = target.to_str().is_none().then(|| hex(target.as_os_str().as_bytes()));
     let path = target.to_str().map_or_else(|| show(&target.clone().into_os_string().into_vec()), str::to_owned);
     TablespaceFact { oid, name: None, path, path_bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_where_a_cluster_keeps_its_data_are_refused() {
+        let vital = ["base", "base/5", "base/5/1259", "global", "global/1260", "pg_xact", "pg_xact/0000", "PG_VERSION", "pg_tblspc"];
+        let below = ["pg_tblspc/16385/PG_18_202506291", "pg_tblspc/16385/PG_18_202506291/5"];
+        for path in vital.into_iter().chain(below) {
+            assert!(is_vital(Path::new(path)), "{path}");
+        }
+        for path in ["pg_tblspc/16385", "pg_wal", "pg_stat_tmp", "log", "postgresql.conf", "baseline", "pg_replslot"] {
+            assert!(!is_vital(Path::new(path)), "{path}");
+        }
+    }
 }

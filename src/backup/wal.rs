@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,12 +15,14 @@ use crate::host::access::{OpenSession, Opened};
 use crate::pg::timeline::History;
 use crate::pg::wal::{SegmentFacts, SegmentHeader, check_segment};
 use crate::repo::log::{Branch, ClusterId};
-use crate::repo::wal::{FRONT, MAX_VARIANTS, WalAddress, WalFront, front_len};
+use crate::repo::wal::{FRONT, MAX_VARIANTS, WalAddress, WalFront, content_id, front_len};
 use crate::repo::write::Uploaded;
-use crate::units::{Cancel, Class, Explain, Lsn, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
+use crate::units::{Cancel, Class, Explain, Hash32, Lsn, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
 /// How often the archive is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(250);
+/// Bytes of the largest segment.
+const LARGEST: u64 = 1 << 30;
 /// How often a wait says that it still waits.
 const SAY: Duration = Duration::from_secs(30);
 
@@ -28,7 +32,9 @@ pub fn needed(timeline: TimelineId, start: Lsn, stop: Lsn, size: SegmentSize) ->
     (first..=last).map(|no| SegmentName::new(timeline, SegmentNo(no), size)).collect()
 }
 
-/// Waits until the archive holds all of `names`, validly signed; the first that is missing when time is up.
+/// Waits until the archive holds all of `names`, validly signed; the first that is missing when time is up. What the
+/// server still has in `pg_wal` must be what the archive has: one that was set back (a volume's snapshot, a copy started
+/// without recovery) writes the same names anew, which the archive refuses.
 ///
 /// # Errors
 /// If the archive can't be looked at, or the wait was cancelled.
@@ -37,7 +43,7 @@ pub fn wait(
     session: &OpenSession,
     cluster: &ClusterId,
     names: &[SegmentName],
-    patience: Duration,
+    (pg_wal, patience): (&Path, Duration),
     cancel: &Cancel,
     progress: &dyn Progress,
 ) -> Result<Option<SegmentName>, BackupError> {
@@ -50,8 +56,18 @@ pub fn wait(
                 continue;
             }
             match is_archived(opened, cluster, *name) {
-                Ok(true) => drop(there.insert(*name)),
-                Ok(false) => break,
+                Ok(Some(content)) => {
+                    // Reading all would be much; where the lines differ, they do at the end, or the server says so.
+                    let ends = names.first() == Some(name) || names.last() == Some(name);
+                    if (ends || is_ready(pg_wal, *name)) && is_other(opened, pg_wal, *name, &content)? {
+                        return Err(BackupError::refused(
+                            format!("the archive holds another segment {name} than this server: it has gone another way since"),
+                            "was it set back, or is it a copy of the one that archives here? Back it up under another --cluster, or with --wal copy",
+                        ));
+                    }
+                    there.insert(*name);
+                }
+                Ok(None) => break,
                 // Hours of work are not thrown away for a store that is away for a moment.
                 Err(e) if e.class() == Class::Unreachable => {
                     progress.detail(&format!("the archive can't be looked at: {e}"));
@@ -75,8 +91,32 @@ pub fn wait(
     }
 }
 
-/// Is there a valid object of this segment?
-fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Result<bool, BackupError> {
+/// Has the server not been told yet that it is archived?
+fn is_ready(pg_wal: &Path, name: SegmentName) -> bool {
+    pg_wal.join("archive_status").join(format!("{name}.ready")).exists()
+}
+
+/// Is the server's own segment, if it still has it, another?
+fn is_other(opened: &Opened, pg_wal: &Path, name: SegmentName, content: &Hash32) -> Result<bool, BackupError> {
+    let path = pg_wal.join(name.to_string());
+    let failed = |source| BackupError::Io { what: format!("reading {}", path.display()), source };
+    let mut file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(failed(e)),
+    };
+    let before = file.metadata().map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
+    if content_id(&opened.sealing, &bytes) == *content {
+        return Ok(false);
+    }
+    // Recycled while it was read, it has lost its name, and holds whatever comes next.
+    Ok(fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (before.dev(), before.ino())))
+}
+
+/// The content of a valid object of this segment, if there is one.
+fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Result<Option<Hash32>, BackupError> {
     let address = WalAddress {
         cluster: opened.sealing.cluster_key(&cluster.name),
         system_identifier: cluster.system_identifier,
@@ -86,7 +126,7 @@ fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Resul
         let object = address.object(variant).map_err(crate::repo::RepoError::from)?;
         let size = match opened.backend.size(&object) {
             Ok(size) => size,
-            Err(e) if e.is_absent() => return Ok(false),
+            Err(e) if e.is_absent() => return Ok(None),
             Err(e) => return Err(crate::repo::RepoError::from(e).into()),
         };
         let read = |len: u64| opened.backend.read_range(&object, 0, len.min(size) as usize).map_err(crate::repo::RepoError::from);
@@ -105,10 +145,10 @@ fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Resul
             view.fold.keys.get(&front.signer).is_some_and(|k| k.wal_counts(cluster, &name) && front.verify(&k.public, &address))
         };
         if valid && front.object_len() == size {
-            return Ok(true);
+            return Ok(Some(front.meta.content));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Feeds `pg_wal` with the segments from start to stop, and history files.

@@ -172,15 +172,16 @@ impl FileLock {
         let resolved = resolved(target).map_err(failed)?;
         let mut name = resolved.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?.to_owned();
         name.push(".pgcairn-lock");
-        match Self::acquire(&resolved.with_file_name(name)) {
-            Err(LockError::Io { source, .. }) if unwritable(&source) && resolved.is_dir() => Self::acquire(&resolved.join(LOCK_IN_TARGET)),
-            result => result,
-        }
+        let beside = resolved.with_file_name(name);
+        // Where only the lock of another user can't be opened, one inside would lock nobody out.
+        let inside = resolved.is_dir() && beside.symlink_metadata().is_err() && beside.parent().is_some_and(cannot_be_written);
+        Self::acquire(&if inside { resolved.join(LOCK_IN_TARGET) } else { beside })
     }
 }
 
-fn unwritable(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+fn cannot_be_written(folder: &Path) -> bool {
+    use nix::unistd::AccessFlags;
+    matches!(nix::unistd::eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK), Err(nix::Error::EACCES | nix::Error::EROFS))
 }
 
 /// The path without links; its last part need not be there yet.

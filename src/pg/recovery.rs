@@ -18,6 +18,19 @@ const STRIPPED: [&str; 6] = [
     "recovery_min_apply_delay",
 ];
 
+/// Settings that may stand in postgresql.conf, or in a file that it includes, where nothing is edited: empty at the end of
+/// postgresql.auto.conf they are of no effect. The targets must stand before the one that is meant: the server refuses a
+/// second target that is set while another is, even to nothing (`assign_recovery_target_lsn` and the like).
+pub const SWITCHED_OFF: [&str; 7] = [
+    "recovery_target",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_lsn",
+    "recovery_end_command",
+    "archive_cleanup_command",
+];
+
 /// The longest name of a restore point, in bytes: `MAXFNAMELEN` less its end.
 pub const MAX_NAME: usize = 63;
 

@@ -25,6 +25,8 @@ pub enum Tried {
     Absent {
         /// The code.
         code: i32,
+        /// What it said, the end of it.
+        said: String,
     },
     /// It failed in a way that stops a server, or it brought nothing and called that a success.
     Failed {
@@ -125,12 +127,14 @@ fn wait(child: &mut Child, patience: Duration) -> io::Result<Option<ExitStatus>>
 }
 
 fn judge(ended: Option<ExitStatus>, brought: Option<u64>, said: String) -> Tried {
+    if let Some(code @ 1..=125) = ended.and_then(|status| status.code()) {
+        return Tried::Absent { code, said };
+    }
     let failed = |how: String| Tried::Failed { how, said };
     let Some(status) = ended else { return failed("it did not end in time".into()) };
     match (status.code(), brought) {
         (Some(0), Some(bytes)) => Tried::Brought(bytes),
         (Some(0), None) => failed("it called it a success and brought nothing".into()),
-        (Some(code @ 1..=125), _) => Tried::Absent { code },
         (Some(code), _) => failed(format!("exit {code}")),
         (None, _) => failed(format!("signal {}", status.signal().unwrap_or_default())),
     }
@@ -161,8 +165,8 @@ mod tests {
             try_restore_command(command, scratch.path(), "00000001000000000000000A", Duration::from_secs(seconds)).unwrap()
         };
         assert_eq!(run("printf %%s %f > %p", 60), Tried::Brought(24));
-        assert_eq!(run("echo part > %p; exit 1", 60), Tried::Absent { code: 1 });
-        assert_eq!(run("exit 125", 60), Tried::Absent { code: 125 });
+        assert_eq!(run("echo part > %p; exit 1", 60), Tried::Absent { code: 1, said: String::new() });
+        assert_eq!(run("exit 125", 60), Tried::Absent { code: 125, said: String::new() });
         assert_eq!(run("echo no key >&2; exit 126", 60), Tried::Failed { how: "exit 126".into(), said: "no key".into() });
         assert!(matches!(run("/no/such/program %f %p", 60), Tried::Failed { how, .. } if how == "exit 127"));
         assert!(matches!(run("kill -9 $$", 60), Tried::Failed { how, .. } if how == "signal 9"));

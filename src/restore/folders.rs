@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, fchown};
+use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat, renameat};
@@ -80,21 +80,22 @@ fn errno(what: impl Into<String>) -> impl FnOnce(nix::Error) -> RestoreError {
 const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Makes a folder with those above it, unless it is there, and opens it.
-fn root(path: &Path) -> Result<OwnedFd, RestoreError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(RestoreError::io(format!("making {}", path.display())))?;
+fn root(path: &Path, owner: Option<(u32, u32)>) -> Result<OwnedFd, RestoreError> {
+    super::place::make_folders(path, owner)?;
     let opened = openat(nix::fcntl::AT_FDCWD, path, FOLDER, Mode::empty());
     opened.map_err(errno(format!("opening {}", path.display())))
 }
 
 impl Folders {
     /// Makes or opens the data directory and the folders of tablespaces (by oid). All must be absolute, without links.
+    /// Those above them that are not there are given to `owner`.
     ///
     /// # Errors
     /// If one can't be made or opened.
-    pub fn open(data: &Path, tablespaces: &BTreeMap<u32, PathBuf>) -> Result<Folders, RestoreError> {
-        let opened = tablespaces.iter().map(|(oid, path)| Ok((oid.to_string().into_bytes(), (path.clone(), root(path)?))));
+    pub fn open(data: &Path, tablespaces: &BTreeMap<u32, PathBuf>, owner: Option<(u32, u32)>) -> Result<Folders, RestoreError> {
+        let opened = tablespaces.iter().map(|(oid, path)| Ok((oid.to_string().into_bytes(), (path.clone(), root(path, owner)?))));
         Ok(Folders {
-            data: (data.to_owned(), root(data)?),
+            data: (data.to_owned(), root(data, owner)?),
             tablespaces: opened.collect::<Result<_, RestoreError>>()?,
             keep_owner: nix::unistd::geteuid().is_root(),
         })
@@ -286,7 +287,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let (target, outside) = (scratch.path().join("target"), scratch.path().join("outside"));
         fs::create_dir(&outside).unwrap();
-        let folders = Folders::open(&target, &BTreeMap::new()).unwrap();
+        let folders = Folders::open(&target, &BTreeMap::new(), None).unwrap();
         symlink(&outside, target.join("base")).unwrap();
         symlink(outside.join("file"), target.join("file")).unwrap();
         assert!(folders.folder(b"base").is_err());
@@ -301,7 +302,7 @@ mod tests {
     fn tablespaces_lie_where_they_are_mapped_and_rights_are_capped() {
         let scratch = tempfile::tempdir().unwrap();
         let (target, space) = (scratch.path().join("a/target"), scratch.path().join("spaces/16385"));
-        let folders = Folders::open(&target, &[(16385, space.clone())].into()).unwrap();
+        let folders = Folders::open(&target, &[(16385, space.clone())].into(), None).unwrap();
         folders.make(b"", mine(0o777)).unwrap();
         folders.make(b"pg_tblspc", mine(0o000)).unwrap();
         folders.make(b"pg_tblspc/16385", mine(0o700)).unwrap();

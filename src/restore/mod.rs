@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 pub use failure::RestoreError;
-pub use place::resolve;
+pub use place::{make_folders, resolve};
 pub use plan::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, TablespacePlan, facts_of, prepare};
 
 use crate::crypt::Opening;
@@ -73,7 +73,7 @@ pub fn execute(
         place::check_free(&space.place)?;
     }
     let spaces: BTreeMap<_, _> = plan.tablespaces.iter().map(|t| (t.oid, t.place.clone())).collect();
-    let folders = Folders::open(&plan.target, &spaces)?;
+    let folders = Folders::open(&plan.target, &spaces, plan.owner)?;
     progress.phase("writing files", Some(plan.bytes));
     let writing = write::Writing {
         snapshot,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::AccessFlags;
@@ -68,6 +68,26 @@ pub fn check_free(place: &Path) -> Result<(), RestoreError> {
         let what = if there == place { format!("writing to {}", place.display()) } else { format!("making {}", place.display()) };
         RestoreError::Io { what, source: e.into() }
     })
+}
+
+/// Makes a folder and those above it that are not there, each for `owner` alone: whoever runs the server must get
+/// through them.
+///
+/// # Errors
+/// If one can't be made.
+pub fn make_folders(path: &Path, owner: Option<(u32, u32)>) -> Result<(), RestoreError> {
+    let (there, _) = nearest(path)?;
+    let mut missing: Vec<&Path> = path.ancestors().take_while(|p| *p != there).collect();
+    while let Some(folder) = missing.pop() {
+        let made = match fs::DirBuilder::new().mode(0o700).create(folder) {
+            // Somebody else was faster, and owns it.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => continue,
+            Err(e) => Err(e),
+            Ok(()) => owner.map_or(Ok(()), |(uid, gid)| lchown(folder, Some(uid), Some(gid))),
+        };
+        made.map_err(RestoreError::io(format!("making {}", folder.display())))?;
+    }
+    Ok(())
 }
 
 /// Does none of the folders lie in another?
@@ -146,6 +166,23 @@ mod tests {
         assert!(matches!(&error, RestoreError::NotEmpty { found, .. } if found == "x") && error.class() == Class::Refused);
         assert!(matches!(check_free(&root.join("full/x")), Err(RestoreError::NoFolder { .. })));
         assert!(matches!(check_free(&root.join("full/x/y")), Err(RestoreError::NoFolder { .. } | RestoreError::Io { .. })));
+    }
+
+    #[test]
+    fn folders_are_made_for_whoever_owns_the_data() {
+        let scratch = tempfile::tempdir().unwrap();
+        let deep = scratch.path().join("a/b/c");
+        let root = nix::unistd::geteuid().is_root();
+        make_folders(&deep, root.then_some((12345, 54321))).unwrap();
+        make_folders(&deep, None).unwrap();
+        for folder in [deep.as_path(), &scratch.path().join("a/b"), &scratch.path().join("a")] {
+            let m = fs::metadata(folder).unwrap();
+            assert_eq!(m.mode() & 0o777, 0o700);
+            assert!(!root || (m.uid(), m.gid()) == (12345, 54321), "{}", folder.display());
+        }
+        assert!(make_folders(&scratch.path().join("a/b/c"), None).is_ok());
+        fs::write(scratch.path().join("file"), "").unwrap();
+        assert!(make_folders(&scratch.path().join("file/x"), None).is_err());
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub struct RestorePlan {
     pub wal_ranges: Vec<WalRange>,
     /// What deserves a look, a line each.
     pub warnings: Vec<String>,
+    /// Whom root gives the files to: the owner of the data directory as it was found.
+    pub owner: Option<(u32, u32)>,
     pub(super) control_bytes: Vec<u8>,
 }
 
@@ -140,6 +142,7 @@ pub fn prepare(snapshot: &Snapshot<'_>, options: &RestoreOptions) -> Result<Rest
         settings,
         signal,
         control,
+        owner: nix::unistd::geteuid().is_root().then(|| super::top_rights(snapshot)).map(|top| (top.uid, top.gid)),
         control_bytes,
         facts,
     };
@@ -280,6 +283,11 @@ fn own_range(facts: &ClusterFacts) -> Vec<WalRange> {
 /// The signal file, and settings for the end of postgresql.auto.conf.
 type Told = (Option<&'static str>, Vec<(String, Vec<u8>)>);
 
+/// What the cluster's own configuration must not tell it.
+fn switched_off() -> impl Iterator<Item = (String, Vec<u8>)> {
+    crate::pg::recovery::SWITCHED_OFF.iter().map(|name| ((*name).to_owned(), Vec::new()))
+}
+
 fn settings_of(options: &RestoreOptions, major: u16) -> Result<Told, RestoreError> {
     let text = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     let (signal, mut settings) = match &options.recovery {
@@ -292,14 +300,19 @@ fn settings_of(options: &RestoreOptions, major: u16) -> Result<Told, RestoreErro
                 action: *action,
             };
             let all = recovery.settings().map_err(RestoreError::Recovery)?;
-            let mut all: Vec<_> = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let all: Vec<_> = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            // A standby's delay would hold the recovery up.
+            let delay = std::iter::once(text("recovery_min_apply_delay", "0"));
+            let mut told: Vec<_> = switched_off().chain(delay).filter(|(name, _)| all.iter().all(|(n, _)| n != name)).collect();
+            told.extend(all);
             if *gap_behind && major >= 15 {
-                all.push(text("recovery_prefetch", "off"));
+                told.push(text("recovery_prefetch", "off"));
             }
-            (Some("recovery.signal"), all)
+            (Some("recovery.signal"), told)
         }
         Recovery::Standby { restore_command } => {
-            (Some("standby.signal"), vec![text("restore_command", restore_command), text("recovery_target_timeline", "latest")])
+            let own = [text("restore_command", restore_command), text("recovery_target_timeline", "latest")];
+            (Some("standby.signal"), switched_off().chain(own).collect())
         }
         Recovery::AsItself | Recovery::None => (None, Vec::new()),
     };
@@ -342,7 +355,12 @@ impl fmt::Display for RestorePlan {
             c.max_locks_per_transaction
         )?;
         writeln!(f, "signal file     {}", self.signal.unwrap_or("none"))?;
-        for (name, value) in &self.settings {
+        let (off, set): (Vec<_>, Vec<_>) = self.settings.iter().partition(|(_, value)| value.is_empty());
+        if !off.is_empty() {
+            let names: Vec<&str> = off.iter().map(|(name, _)| name.as_str()).collect();
+            writeln!(f, "switched off    {}", names.join(", "))?;
+        }
+        for (name, value) in set {
             writeln!(f, "setting         {name} = '{}'", show(value))?;
         }
         Ok(())

@@ -153,7 +153,9 @@ fn a_snapshot_becomes_a_data_directory() {
     }
     assert_eq!(
         read(to.join("postgresql.auto.conf")),
-        "work_mem = '4MB'\n# Written by pgcairn at restore\nrestore_command = 'pgcairn archive-get %f \"%p\" --repo ''/a b'''\n\
+        "work_mem = '4MB'\n# Written by pgcairn at restore\nrecovery_target = ''\n\
+         recovery_target_name = ''\nrecovery_target_time = ''\nrecovery_target_xid = ''\nrecovery_end_command = ''\n\
+         archive_cleanup_command = ''\nrecovery_min_apply_delay = '0'\nrestore_command = 'pgcairn archive-get %f \"%p\" --repo ''/a b'''\n\
          recovery_target_lsn = '0/5000000'\nrecovery_target_action = 'promote'\nrecovery_target_inclusive = 'on'\n\
          recovery_target_timeline = 'current'\narchive_mode = 'off'\nport = '5433'\n"
     );

@@ -3,9 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod server;
+mod standby;
+mod stops;
+
 use std::path::{Path, PathBuf};
 
-use support::{Outcome, Postgres, Repository, Server, TestDir, amcheck, verify_backup, wait_until};
+use support::{Host, Outcome, Postgres, Repository, Server, TestDir, amcheck, verify_backup, wait_until};
 
 /// Marks that are committed one after the other, with what is known of the moment between them.
 struct Marks<'s> {
@@ -63,6 +67,7 @@ fn recovered(pg: &Postgres, repository: &Repository, target: &TestDir, name: &st
     let mut restored = Server::build(pg).host(&host).over(&to);
     restored.start();
     wait_until("the end of recovery", || restored.sql("postgres", "select pg_is_in_recovery()") == "f");
+    assert!(!to.join("steered").exists(), "the source's own recovery_end_command ran");
     std::mem::forget(host);
     restored
 }
@@ -70,7 +75,15 @@ fn recovered(pg: &Postgres, repository: &Repository, target: &TestDir, name: &st
 /// To name, LSN, xid, time, immediate, latest; inclusive and exclusive.
 fn every_kind_of_target(pg: &Postgres) {
     let repository = Repository::init();
-    let server = Server::build(pg).host(&repository.host).archive(&repository.archive_command()).start();
+    // What the cluster's own configuration says of recovery must steer none of these.
+    let server = Server::build(pg)
+        .host(&repository.host)
+        .archive(&repository.archive_command())
+        .conf("recovery_target_xid", "3000000")
+        .conf("recovery_end_command", "touch steered")
+        .conf("archive_cleanup_command", "touch steered")
+        .conf("recovery_min_apply_delay", "1h")
+        .start();
     server.pgbench_init(1);
     let marks = Marks::create(&server);
     let zero = marks.mark(0);
@@ -98,6 +111,14 @@ fn every_kind_of_target(pg: &Postgres) {
     check("latest", &[], "4", Some(&three.sums));
     let restored = recovered(pg, &repository, &target, "checked", &["--target-time", &one.time]);
     amcheck(&restored);
+
+    // The key that lies beside a restored data directory reads, and signs nothing.
+    let key = target.join("checked.pgcairn");
+    let state = ["--state-dir", key.to_str().unwrap()];
+    repository.run_on(&Host::new(), state.into_iter().chain(["list"])).ok();
+    let (own, offline) = (target.join("immediate"), ["backup", "--offline", "--pgdata"]);
+    let arguments = state.into_iter().chain(offline).chain([own.to_str().unwrap()]);
+    repository.run_on(&Host::new(), arguments).code(1).says("never enrolled");
 
     let refused = |name: &str, arguments: &[&str]| -> Outcome {
         let (_, outcome) = repository.try_restore(&target.join(name), arguments);

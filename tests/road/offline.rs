@@ -53,6 +53,38 @@ fn a_running_or_killed_cluster_is_refused() {
     });
 }
 
+/// PostgreSQL cuts relations into files of 1 GiB. All but the ends of this one is a hole, to it pages that are new.
+#[test]
+fn a_relation_of_two_segments_comes_back() {
+    crate::support::on(18, |pg| {
+        use std::os::unix::fs::{FileExt, MetadataExt};
+        let mut server = Server::build(pg).checksums(false).start();
+        server.sql("postgres", "create table t as select i from generate_series(1, 100) i");
+        let path = server.sql("postgres", "select pg_relation_filepath('t')");
+        server.stop(Stop::Fast);
+        let first = std::fs::File::options().read(true).write(true).open(server.data().join(&path)).unwrap();
+        let mut page = [0; 8192];
+        first.read_exact_at(&mut page, 0).unwrap();
+        first.write_all_at(&page, (1 << 30) - 8192).unwrap();
+        std::fs::write(server.data().join(format!("{path}.1")), page).unwrap();
+        let count = "set max_parallel_workers_per_gather = 0; select count(*) from t";
+        server.start();
+        assert_eq!(server.sql("postgres", count), "300");
+        server.stop(Stop::Fast);
+        let repository = Repository::init();
+        repository.run(["backup", "--offline", "--pgdata", server.data().to_str().unwrap()]).ok();
+        let target = TestDir::new();
+        let to = target.join("data");
+        repository.restore(&to, &[]);
+        let restored = std::fs::metadata(to.join(&path)).unwrap();
+        assert_eq!(restored.len(), 1 << 30);
+        assert!(restored.blocks() * 512 < 1 << 20, "the hole was filled");
+        let mut restored = Server::build(pg).over(&to);
+        restored.start();
+        assert_eq!(restored.sql("postgres", count), "300");
+    });
+}
+
 #[test]
 fn every_file_comes_back_byte_for_byte() {
     crate::support::on(18, |pg| {

@@ -24,14 +24,12 @@ fn packs(repository: &Repository) -> u64 {
 fn a_killed_backup_is_ended_and_what_it_stored_is_used() {
     crate::support::on(18, |pg| {
         let mut server = Server::build(pg).start();
-        // Incompressible, so that packs fill soon.
-        server.sql(
-            "postgres",
-            "create table t as select i, (select string_agg(md5(random()::text || i || j), '') from generate_series(1, 30) j) x
-             from generate_series(1, 120000) i",
-        );
         server.stop(Stop::Fast);
         let data = server.data().to_str().unwrap().to_owned();
+        // Incompressible, so that packs fill soon.
+        let mut noise = vec![0; 64 << 20];
+        getrandom::fill(&mut noise).unwrap();
+        std::fs::write(server.data().join("noise"), &noise).unwrap();
         let repository = Repository::init();
         let arguments: Vec<String> = ["backup", "--json", "--jobs", "1", "--offline", "--pgdata", &data].map(str::to_owned).into();
         let mut child = spawn(&repository, arguments.clone());
@@ -52,6 +50,7 @@ fn a_killed_backup_is_ended_and_what_it_stored_is_used() {
         let to = target.join("data");
         repository.restore(&to, &[]);
         verify_backup(pg, &to);
+        assert!(std::fs::read(to.join("noise")).unwrap() == noise);
     });
 }
 

@@ -16,10 +16,16 @@ impl Repository {
     /// Made by `pgcairn init`, opened by a key file outside the host's home.
     #[track_caller]
     pub fn init() -> Repository {
+        Self::made().0
+    }
+
+    /// As [`Repository::init`], with what that says, as JSON: the lines for postgresql.conf, for example.
+    #[track_caller]
+    pub fn made() -> (Repository, serde_json::Value) {
         let repository = Repository { host: Host::new(), folder: TestDir::new() };
         let key = repository.key_file();
-        repository.run(["init", "--key-file", key.to_str().expect("a path in UTF-8")]).ok();
-        repository
+        let made = repository.run(["init", "--json", "--key-file", key.to_str().expect("a path in UTF-8")]).ok().json();
+        (repository, made)
     }
 
     /// The repository's folder.

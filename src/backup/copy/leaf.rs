@@ -25,7 +25,7 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<
     let end = (start + LEAF as u64 * EXTENT as u64).min(work.job.attributes.size);
     let before = before(shared, work, leaf)?;
     let mut out = LeafCopy { shared, work, level: None, needs: Needs::default(), extents: Vec::new() };
-    let (mut offset, mut wrong) = (start, 0);
+    let mut offset = start;
     while offset < end {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
         let wanted = (end - offset).min(EXTENT as u64) as usize;
@@ -33,7 +33,7 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<
         let got = file.read_at(&mut bytes, offset).map_err(|e| work.error(e))?;
         bytes.truncate(got);
         if let Some(how) = &work.job.pages {
-            pages::check(shared, work, file.as_ref(), how, offset, &mut bytes, &mut wrong)?;
+            pages::check(shared, work, file.as_ref(), how, offset, &mut bytes)?;
         }
         file.done_with(offset, got as u64);
         shared.has_read(got as u64);

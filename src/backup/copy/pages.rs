@@ -1,5 +1,6 @@
 //! Judging pages on the way: a wrong one is read again before it counts as damaged.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::work::FileWork;
@@ -21,7 +22,7 @@ pub(super) const AGAIN: [Duration; 5] = [
 const PLENTY: u32 = 16;
 
 /// Judges the pages of `bytes`, which were read at `offset`, a multiple of the page size; those that are right when they
-/// are read again take their place. `wrong` counts the damaged pages of the file so far.
+/// are read again take their place.
 pub(super) fn check(
     shared: &Shared<'_>,
     work: &FileWork,
@@ -29,7 +30,6 @@ pub(super) fn check(
     pages: &Pages,
     offset: u64,
     bytes: &mut [u8],
-    wrong: &mut u32,
 ) -> Result<(), BackupError> {
     let copy = shared.copy;
     let size = copy.page_size as usize;
@@ -37,7 +37,7 @@ pub(super) fn check(
         let in_file = offset / u64::from(copy.page_size) + number as u64;
         let block = pages.first_block.wrapping_add(in_file as u32);
         let mut verdict = check_page(page, block, copy.start_lsn, copy.checksums);
-        let pauses = if *wrong < PLENTY { AGAIN.as_slice() } else { &[Duration::ZERO] };
+        let pauses = if work.wrong.load(Ordering::Relaxed) < PLENTY { AGAIN.as_slice() } else { &[Duration::ZERO] };
         for pause in pauses {
             if !matches!(verdict, PageVerdict::Bad(_)) {
                 break;
@@ -53,7 +53,7 @@ pub(super) fn check(
         let damaged = |why: String| DamagedPage { path: work.job.shown.clone(), fork: pages.fork.into(), block, why };
         match verdict {
             PageVerdict::Bad(fault) => {
-                *wrong += 1;
+                work.wrong.fetch_add(1, Ordering::Relaxed);
                 copy.damage.add(damaged(fault.to_string()));
             }
             PageVerdict::OddNew => copy.damage.add(damaged("it is marked as new, and is not empty".into())),

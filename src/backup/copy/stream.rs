@@ -22,7 +22,6 @@ struct UpTo<'s, 'a> {
     end: u64,
     stretch: Vec<u8>,
     at: usize,
-    wrong: u32,
 }
 
 /// Bytes that are read at once: whole pages of any size.
@@ -36,7 +35,7 @@ impl UpTo<'_, '_> {
         let got = self.file.read_at(&mut self.stretch, self.offset).map_err(|e| self.work.error(e))?;
         self.stretch.truncate(got);
         if let Some(how) = &self.work.job.pages {
-            pages::check(self.shared, self.work, self.file, how, self.offset, &mut self.stretch, &mut self.wrong)?;
+            pages::check(self.shared, self.work, self.file, how, self.offset, &mut self.stretch)?;
         }
         self.file.done_with(self.offset, got as u64);
         self.offset += got as u64;
@@ -67,11 +66,11 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork) -> Result<(), BackupErr
     let copy = shared.copy;
     let Some(file) = work.open(copy)? else { return Ok(()) };
     let (end, stretch) = (work.job.attributes.size, Vec::new());
-    let reader = UpTo { shared, work, file: file.as_ref(), offset: 0, end, stretch, at: 0, wrong: 0 };
+    let reader = UpTo { shared, work, file: file.as_ref(), offset: 0, end, stretch, at: 0 };
     let (mut extents, mut needs, mut leaves) = (Vec::new(), Needs::default(), Vec::<Leaf>::new());
     let (mut len, mut level) = (0, None::<i32>);
     let mut chunks = Cdc::new(reader, CdcSizes::DEFAULT);
-    while let Some((_, chunk)) = chunks.next_chunk().map_err(|e| work.error(e))? {
+    while let Some((_, chunk)) = chunks.next_chunk().map_err(|e| e.downcast().unwrap_or_else(|e| work.error(e)))? {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
         shared.has_read(chunk.len() as u64);
         len += chunk.len() as u64;

@@ -1,7 +1,7 @@
 //! Parts and files, with what is still to be done on them.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{Copy, FileJob, Shared};
@@ -92,6 +92,8 @@ pub(super) struct FileWork {
     pub way: Way,
     opened: Mutex<Opened>,
     leaves_left: AtomicUsize,
+    /// Damaged pages so far.
+    pub wrong: AtomicU32,
     before_leaves: OnceLock<Vec<(u64, TreeRef)>>,
     pub leaves: Mutex<Vec<Option<LeafResult>>>,
     /// Of a stream or small file: length and data, or nothing if it has vanished.
@@ -118,6 +120,7 @@ impl FileWork {
             before,
             way,
             opened: Mutex::new(Opened::NotYet),
+            wrong: AtomicU32::new(0),
             before_leaves: OnceLock::new(),
             leaves: Mutex::default(),
             data: Mutex::default(),

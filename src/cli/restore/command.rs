@@ -5,9 +5,12 @@
 //! written beside the target, for the target's owner alone, and named in the command.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::AccessFlags;
 
 use super::args::Args;
 use crate::cli::context::{Context, Here};
@@ -16,7 +19,7 @@ use crate::cli::own_command::OwnCommand;
 use crate::host::StateDir;
 use crate::host::access::Opened;
 use crate::host::paths::Owner;
-use crate::host::state::Pin;
+use crate::host::state::{Head, HostKeys, Pin, Secret32, StateError};
 use crate::repo::log::LiveCommit;
 use crate::units::Progress;
 
@@ -26,6 +29,8 @@ pub(super) struct GetCommand {
     /// Where a key is put, and for which repository.
     key: Option<PathBuf>,
     url: crate::host::config::RepositoryUrl,
+    /// An earlier restore has put one there.
+    present: bool,
 }
 
 impl GetCommand {
@@ -33,7 +38,7 @@ impl GetCommand {
     pub fn find(context: &Context, here: &Here, opened: &Opened, args: &Args, commit: &LiveCommit) -> Result<Self, Failure> {
         let url = here.repository.url.clone();
         if let Some(line) = &args.restore_command {
-            return Ok(GetCommand { line: line.into(), key: None, url });
+            return Ok(GetCommand { line: line.into(), key: None, url, present: false });
         }
         let target = crate::restore::resolve(&args.to)?;
         let own = opened.signer.is_some() && here.state.is_some() && !is_for_another(commit, opened);
@@ -44,7 +49,7 @@ impl GetCommand {
         };
         let identifier = commit.summary.system_identifier.to_string();
         let line = command.line(&["archive-get", "--system-identifier", &identifier, "%f", "\"%p\""]);
-        Ok(GetCommand { line, key, url })
+        Ok(GetCommand { line, key, url, present: false })
     }
 
     /// As a setting's value.
@@ -68,41 +73,79 @@ impl GetCommand {
         self.key = None;
     }
 
-    /// Looks, before anything is written, whether a state folder of an earlier restore stands in the way.
-    pub fn check(&self, context: &Context, opened: &Opened) -> Result<(), Failure> {
-        let Some(folder) = self.key.as_ref().filter(|f| f.exists()) else { return Ok(()) };
-        let other = match StateDir::open_at(folder, &context.reporter) {
-            Ok(state) => state.pin(&self.url)?.is_some_and(|pin| pin.repository != opened.format.repository),
-            // Somebody else's: whoever it is, it is not from a restore by this user.
-            Err(_) => !nix::unistd::geteuid().is_root(),
+    /// Looks, before anything is written, whether a state folder can be made, and whether one of an earlier restore does or
+    /// stands in the way.
+    pub fn check(&mut self, context: &Context, opened: &Opened) -> Result<(), Failure> {
+        let Some(folder) = &self.key else { return Ok(()) };
+        let m = match std::fs::symlink_metadata(folder) {
+            Ok(m) => m,
+            Err(e) if e.kind() == ErrorKind::NotFound => return can_be_made(folder),
+            Err(e) => return Err(Failure::io(format!("looking at {}", folder.display()), e)),
         };
-        if other {
-            return Err(Failure::refused(
-                format!("{} is there, with the key of another repository: an earlier restore has left it", folder.display()),
-                format!("remove {} if its server has ended recovery", folder.display()),
-            ));
+        let refused = |why: &str| {
+            Err(Failure::refused(
+                format!("{} is there, {why}", folder.display()),
+                format!("remove {} if it is of an earlier restore whose server has ended recovery", folder.display()),
+            ))
+        };
+        // Root writes nothing into what others own: links may lie in it.
+        let root = nix::unistd::geteuid().is_root();
+        if !m.is_dir() {
+            return refused("and is no folder");
         }
-        Ok(())
+        let there = if root {
+            StateDir::open_for(folder, Owner { uid: m.uid(), gid: m.gid() }, &context.reporter)
+        } else {
+            StateDir::open_at(folder, &context.reporter)
+        };
+        let Ok(state) = there else { return refused("and can't be used") };
+        let pinned = state.pin(&self.url)?;
+        if pinned.as_ref().is_some_and(|pin| pin.repository != opened.format.repository) {
+            return refused("with the key of another repository");
+        }
+        self.present = pinned.is_some() && state.repository(opened.format.repository).host_keys()?.is_some();
+        if root && !self.present { refused("and has no key of this repository") } else { Ok(()) }
     }
 
     /// Writes the state folder beside the target, for whoever owns the target.
-    pub fn place_key(&mut self, context: &Context, opened: &Opened, target: &Path) -> Result<(), Failure> {
-        let Some(folder) = &self.key else { return Ok(()) };
+    pub fn place_key(&self, context: &Context, opened: &Opened, target: &Path) -> Result<(), Failure> {
+        let Some(folder) = self.key.as_ref().filter(|_| !self.present) else { return Ok(()) };
         let m = std::fs::metadata(target).map_err(|e| Failure::io(format!("looking at {}", target.display()), e))?;
-        let here = nix::unistd::geteuid().as_raw();
-        let state = if m.uid() == here {
+        let here = nix::unistd::geteuid();
+        if here.is_root() {
+            // Fails if there is something by now, a link too.
+            std::fs::DirBuilder::new().mode(0o700).create(folder).map_err(|e| Failure::io(format!("making {}", folder.display()), e))?;
+            std::os::unix::fs::lchown(folder, Some(m.uid()), Some(m.gid()))
+                .map_err(|e| Failure::io(format!("giving away {}", folder.display()), e))?;
+        }
+        let state = if m.uid() == here.as_raw() {
             StateDir::open_at(folder, &context.reporter)?
         } else {
             StateDir::open_for(folder, Owner { uid: m.uid(), gid: m.gid() }, &context.reporter)?
         };
         let repository = state.repository(opened.format.repository);
         if repository.host_keys()?.is_none() {
-            repository.create_host_keys(&opened.keys)?;
+            // To read, this host's keys; to sign, none that any log knows: whoever gets hold of it appends nothing.
+            let seed = crate::crypt::secret::random()?;
+            repository.create_host_keys(&HostKeys { signing_seed: Secret32::new(seed), ..opened.keys.clone() })?;
         }
+        let newest = opened.view().newest;
+        repository.update(|seen| Ok::<(), StateError>(seen.advance(Head { number: newest.number, hash: newest.hash })?))?;
         state.remember_pin(&self.url, &Pin { repository: opened.format.repository, owner_key: *opened.owner.as_bytes() })?;
         context.reporter.info(&format!("a key for restore_command lies in {}: remove it when recovery has ended", folder.display()));
         Ok(())
     }
+}
+
+/// Is the nearest folder that is there writable?
+fn can_be_made(folder: &Path) -> Result<(), Failure> {
+    let above = folder.ancestors().skip(1).find(|p| p.is_dir()).unwrap_or(Path::new("/"));
+    nix::unistd::eaccess(above, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|e| {
+        Failure::refused(
+            format!("restore_command needs a key, which would lie in {}, and {} can't be written: {e}", folder.display(), above.display()),
+            format!("create {} yourself, for this user and with mode 0700, or give --restore-command", folder.display()),
+        )
+    })
 }
 
 /// Will another user run the server than the one who restores?

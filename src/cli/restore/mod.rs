@@ -20,16 +20,21 @@ pub(super) use args::Args;
 use super::context::{Context, Here};
 use super::contract::Exit;
 use super::failure::Failure;
+use super::fronts::CatalogFronts;
+use super::tail::OpenedTail;
+use crate::archive::{self, Archive, GetContext};
+use crate::host::HostError;
 use crate::host::access::{Need, OpenSession, Opened};
 use crate::host::lock::FileLock;
 use crate::host::machine::MachineId;
-use crate::repo::log::{Begin, LiveCommit};
+use crate::pg::wal::WalFileName;
+use crate::repo::log::{Begin, LiveCommit, LogError, Void};
 use crate::repo::pack::Place;
 use crate::repo::structure::Snapshot;
 use crate::repo::write::Uploaded;
 use crate::restore::{self, ArchiveMode, Recovery, RestoreOptions, RestorePlan};
 use crate::units::ids::hex;
-use crate::units::{Class, Explain, Progress, Timestamp};
+use crate::units::{Progress, SegmentName, Timestamp};
 use answer::Done;
 use command::GetCommand;
 use reach::Reached;
@@ -47,8 +52,6 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     say_age(context, &opened, args)?;
     let reached = reach::reach(context, &opened, args, &wanted)?;
     let commit = reached.commit.clone();
-    // The session is held as long as anything is read: nothing of the snapshot can be swept meanwhile.
-    let session = begin(context, &opened, &here, &reached)?;
     let opening = opened.reader()?;
     let place = Place {
         pack: commit.root.place.pack,
@@ -62,7 +65,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let snapshot = Snapshot::open(&packs, opening, commit.root.chunk.short(), place, commit.root.digest)?;
     let own = cluster.as_ref().and_then(|c| c.pgdata.as_deref());
     let mut get = GetCommand::find(context, &here, &opened, args, &commit)?;
-    let options = options(args, &reached, &get, own)?;
+    let options = options(context, &opened, args, &reached, &get, own)?;
     if !matches!(options.recovery, Recovery::Target { .. } | Recovery::Standby { .. }) {
         get.is_not_needed();
     }
@@ -75,14 +78,16 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     }
     lines.iter().for_each(|line| context.reporter.info(line));
     reached.warnings().iter().chain(&plan.warnings).for_each(|line| context.reporter.warn(line));
-    let lock = lock_target(context, &plan.target)?;
+    let lock = lock_target(context, &plan)?;
+    // The session is held as long as files are written: nothing of the snapshot can be swept meanwhile.
+    let session = begin(context, &opened, &here, &reached)?;
     let jobs = context.settings.jobs.get();
     let restored = alive(context, session.as_deref(), || {
         restore::execute(&plan, &snapshot, &packs, opening, jobs, &context.reporter, &context.cancel)
     })?;
     get.place_key(context, &opened, &plan.target)?;
     drop(lock);
-    let trial = try_command(context, &plan, &options, &commit);
+    let trial = try_command(context, &opened, &plan, &options, &commit);
     if let Some(session) = session.and_then(Arc::into_inner) {
         // A session that can't be ended now is ended when its lock is found free.
         let _ = session.abort();
@@ -91,8 +96,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     context.reporter.phase("", None);
     let done =
         Done { commit: &commit, plan: &plan, restored, wanted: &wanted, reached: &reached, options: &options, key: get.key_folder() };
-    answer::say(context, &done)?;
-    trial.map(|()| Exit::DONE)
+    match trial {
+        // One document is the answer, and the failure is one.
+        Err(e) if context.settings.json => Err(e),
+        trial => {
+            answer::say(context, &done)?;
+            trial.map(|()| Exit::DONE)
+        }
+    }
 }
 
 /// How old what the repository says is; with `--expect`, that it is not older than what is known.
@@ -109,22 +120,24 @@ fn say_age(context: &Context, opened: &Opened, args: &Args) -> Result<(), Failur
     Ok(())
 }
 
-/// A session that reads, if this host can write one.
+/// A session that reads, if this host can write one. Whatever keeps it from being announced, a restore goes on: only that
+/// the snapshot is no longer there is an answer.
 fn begin(context: &Context, opened: &Arc<Opened>, here: &Here, reached: &Reached) -> Result<Option<Arc<OpenSession>>, Failure> {
     let (Some(_), Some(state)) = (&opened.signer, &here.state) else { return Ok(None) };
-    let machine = MachineId::of_this_machine(state)?;
-    let begin = Begin { purpose: "restore".into(), machine: hex(machine.as_bytes()), reads: Some(reached.number), ..Begin::default() };
-    match OpenSession::begin(opened, &state.locks(), begin) {
-        Ok(session) => Ok(Some(Arc::new(session))),
-        // The store can't be written; that the snapshot is gone, or the log damaged, is another thing.
-        Err(e) if matches!(e.class(), Class::Denied | Class::Failed | Class::Unreachable) => {
-            context
-                .reporter
-                .warn(&format!("nothing can be written to the repository, so this restore is not announced there ({e}); it goes on"));
-            Ok(None)
+    let begin = |machine: MachineId| {
+        let begin = Begin { purpose: "restore".into(), machine: hex(machine.as_bytes()), reads: Some(reached.number), ..Begin::default() };
+        OpenSession::begin(opened, &state.locks(), begin)
+    };
+    let unannounced = match MachineId::of_this_machine(state).map(begin) {
+        Ok(Ok(session)) => return Ok(Some(Arc::new(session))),
+        Ok(Err(HostError::Log(LogError::Void { void: Void::Rule(why), kind }))) => {
+            return Err(HostError::Log(LogError::Void { void: Void::Rule(why), kind }).into());
         }
-        Err(e) => Err(e.into()),
-    }
+        Ok(Err(e)) => e.to_string(),
+        Err(e) => e.to_string(),
+    };
+    context.reporter.warn(&format!("this restore can't be announced in the repository ({unannounced}); it goes on without"));
+    Ok(None)
 }
 
 /// Does `work`, and lets the session give signs of life meanwhile: after an hour without any it would be ended by others.
@@ -146,19 +159,25 @@ fn alive<T>(context: &Context, session: Option<&OpenSession>, work: impl FnOnce(
 }
 
 /// The lock that keeps a second restore away from the same target.
-fn lock_target(context: &Context, target: &Path) -> Result<FileLock, Failure> {
-    if let Some(parent) = target.parent() {
-        // The restore would make it; where it can't be made, the lock says why.
-        let _ = std::fs::create_dir_all(parent);
+fn lock_target(context: &Context, plan: &RestorePlan) -> Result<FileLock, Failure> {
+    if let Some(parent) = plan.target.parent() {
+        restore::make_folders(parent, plan.owner)?;
     }
-    let lock = FileLock::for_target(target)?;
+    let lock = FileLock::for_target(&plan.target)?;
     if lock.was_orphan() {
         context.reporter.warn(&format!("{} was left behind by a restore that was killed", lock.path().display()));
     }
     Ok(lock)
 }
 
-fn options(args: &Args, reached: &Reached, get: &GetCommand, own: Option<&Path>) -> Result<RestoreOptions, Failure> {
+fn options(
+    context: &Context,
+    opened: &Opened,
+    args: &Args,
+    reached: &Reached,
+    get: &GetCommand,
+    own: Option<&Path>,
+) -> Result<RestoreOptions, Failure> {
     let recovery = if args.no_recovery {
         Recovery::None
     } else if args.standby {
@@ -171,11 +190,24 @@ fn options(args: &Args, reached: &Reached, get: &GetCommand, own: Option<&Path>)
     };
     let to_own_place =
         own.is_some_and(|own| restore::resolve(own).ok().is_some_and(|own| restore::resolve(&args.to).is_ok_and(|to| to == own)));
-    let archive_mode = match args.archive_mode {
+    let mut archive_mode = match args.archive_mode {
         Some(mode) => mode.into(),
         None if args.standby || to_own_place => ArchiveMode::Preserve,
         None => ArchiveMode::Off,
     };
+    if archive_mode == ArchiveMode::Preserve && recovery == Recovery::AsItself && is_archived_behind(context, opened, &reached.commit)? {
+        // On the same timeline it would write segments anew that the archive has otherwise.
+        if args.archive_mode.is_some() {
+            return Err(Failure::refused(
+                "the archive has WAL behind this snapshot, and the server would write the same segments anew: none of them could be archived",
+                "leave --archive-mode preserve out, or restore to the end of the archive",
+            ));
+        }
+        context.reporter.warn(
+            "the archive has WAL behind this snapshot, and the server will write the same segments anew: archiving is switched off in it",
+        );
+        archive_mode = ArchiveMode::Off;
+    }
     Ok(RestoreOptions {
         to: args.to.clone(),
         tablespaces: args.tablespace.clone(),
@@ -187,27 +219,53 @@ fn options(args: &Args, reached: &Reached, get: &GetCommand, own: Option<&Path>)
     })
 }
 
+/// Does the archive hold anything of what a server would write behind this snapshot?
+fn is_archived_behind(context: &Context, opened: &Opened, commit: &LiveCommit) -> Result<bool, Failure> {
+    let Some(wal) = &commit.summary.wal else { return Ok(false) };
+    let cluster = commit.summary.cluster_id();
+    let tail = OpenedTail::new(opened, &cluster.name);
+    let archive = Archive::read(&tail.site(), cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
+    let timeline = wal.ranges.last().map_or(wal.timeline, |range| range.timeline);
+    let stop = wal.segment_size.segment_of(wal.stop_lsn);
+    Ok(archive.segments.values().any(|entry| entry.facts.timeline == timeline && entry.facts.no >= stop))
+}
+
+/// Has the archive this segment?
+fn has(opened: &Opened, commit: &LiveCommit, name: SegmentName) -> Result<bool, Failure> {
+    let cluster = commit.summary.cluster_id();
+    let tail = OpenedTail::new(opened, &cluster.name);
+    let get = GetContext { site: tail.site(), opening: opened.reader()?, system_identifier: cluster.system_identifier };
+    Ok(archive::fetch(&get, &WalFileName::Segment(name))?.is_some())
+}
+
 /// Runs the restore_command once, as the server's user will.
-fn try_command(context: &Context, plan: &RestorePlan, options: &RestoreOptions, commit: &LiveCommit) -> Result<(), Failure> {
+fn try_command(
+    context: &Context,
+    opened: &Opened,
+    plan: &RestorePlan,
+    options: &RestoreOptions,
+    commit: &LiveCommit,
+) -> Result<(), Failure> {
     use restore::check::Tried;
     let command = match &options.recovery {
         Recovery::Target { restore_command, .. } | Recovery::Standby { restore_command } => restore_command,
         Recovery::AsItself | Recovery::None => return Ok(()),
     };
     let Some(wal) = &commit.summary.wal else { return Ok(()) };
-    let first = crate::units::SegmentName::new(wal.timeline, wal.segment_size.segment_of(wal.start_lsn), wal.segment_size);
+    let first = SegmentName::new(wal.timeline, wal.segment_size.segment_of(wal.start_lsn), wal.segment_size);
     context.reporter.phase("trying restore_command", None);
-    match restore::check::try_restore_command(command, &plan.target, &first.to_string(), TRIAL)? {
-        Tried::Brought(_) | Tried::Absent { .. } => Ok(()),
-        Tried::Failed { how, said } => Err(Failure::refused(
-            format!(
-                "all files are restored, but restore_command does not work for the owner of {} ({how}: {})",
-                plan.target.display(),
-                said.trim()
-            ),
-            format!(
-                "give that user what it needs (the repository readable, a key: `pgcairn key` file or state folder), or another --restore-command; it is: {command}"
-            ),
-        )),
-    }
+    let (how, said) = match restore::check::try_restore_command(command, &plan.target, &first.to_string(), TRIAL)? {
+        Tried::Brought(_) => return Ok(()),
+        // A snapshot that holds its own WAL need not have it in the archive.
+        Tried::Absent { .. } if !has(opened, commit, first)? => return Ok(()),
+        Tried::Absent { code, said } => (format!("exit {code}, as if {first} were not in the archive, which it is"), said),
+        Tried::Failed { how, said } => (how, said),
+    };
+    let said = if said.trim().is_empty() { String::new() } else { format!(": {}", said.trim()) };
+    Err(Failure::refused(
+        format!("all files are restored, but restore_command does not work for the owner of {} ({how}{said})", plan.target.display()),
+        format!(
+            "give that user what it needs (the repository readable, a key: `pgcairn key` file or state folder), or another --restore-command; it is: {command}"
+        ),
+    ))
 }

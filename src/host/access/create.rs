@@ -80,6 +80,17 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
     let seal = KeyOp::Seal { algorithm: 1, public: hex(&root.content.public().0) };
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
     let view = parts.log().create(&root.owner, vec![KeyOp::Owner { public: owner.clone() }, seal, enrol::host_op(&key, &roles)])?;
+    // Another `init` at the same time may have taken our format or slot for a leftover, before one of us made the log.
+    let still = |name: &str, bytes: &[u8]| -> Result<bool, HostError> {
+        let object = ObjectName::new(name).map_err(StoreError::from)?;
+        Ok(backend.read(&object, 65536).is_ok_and(|there| there == bytes))
+    };
+    if !still(format::NAME, &format.encode())? || !still(&format!("key/{id}"), slot.as_bytes())? {
+        return Err(HostError::Refused {
+            what: format!("two runs of init were at {shown} at the same time"),
+            cure: format!("empty {shown} and run one init"),
+        });
+    }
     let (opening, signer, state) = (Some(opening), Some(key), Some(repository));
     let opened = Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder });
     opened.remember(place)?;

@@ -13,6 +13,10 @@ mod index;
 mod log_store;
 mod open;
 mod session;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use create::{Created, NewRepository, create};
 pub use index::KnownChunks;

@@ -113,13 +113,17 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
         let unknown = opened.signer.as_ref().is_some_and(|s| opened.view().fold.keys.get(&s.id()).is_none());
         if need == Need::Write && unknown && place.repository.secret.is_some() {
             // Its key was kept, and then the enrolment was interrupted; or the folder was written for a restore.
-            let root = unlock(place, backend.as_ref(), &format, &shown, true)?;
+            let root = unlock(place, backend.as_ref(), &format, &shown, false)?;
             enrol::enrol(&mut opened, &root)?;
         }
         return opened.ready(place, need);
     }
-    let known = pin.is_some() || state.as_ref().is_some_and(RepositoryState::is_known);
-    let root = unlock(place, backend.as_ref(), &format, &shown, known)?;
+    // What this host knows of it must be of the owner that a slot names: the pin, or the entry seen last, which `load`
+    // looks for in a log that this owner began.
+    let seen = state.as_ref().map(RepositoryState::seen).transpose()?.is_some_and(|seen| seen.newest().is_some());
+    let known = state.as_ref().is_some_and(RepositoryState::is_known);
+    let clear = pin.is_some() || seen || !known;
+    let root = unlock(place, backend.as_ref(), &format, &shown, clear)?;
     if pin.as_ref().is_some_and(|pin| pin.owner_key != *root.owner_public().as_bytes()) {
         return Err(HostError::Another { place: shown });
     }
@@ -137,10 +141,23 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
         cache,
     )?;
     opened.remember(place)?;
-    if need == Need::Write {
-        opened.check_sealing_key()?;
-        enrol::enrol(&mut opened, &root)?;
-        opened.pin(place)?;
+    match need {
+        Need::Write => {
+            opened.check_sealing_key()?;
+            enrol::enrol(&mut opened, &root)?;
+            opened.pin(place)?;
+        }
+        // Who only looks can go on without; the next time it is again the first.
+        Need::Read => {
+            if let Err(e) = opened.pin(place) {
+                match &e {
+                    HostError::State(s) if s.is_about_writing() => {
+                        place.progress.detail(&format!("which repository lies at {} can't be kept: {e}", opened.shown));
+                    }
+                    _ => return Err(e),
+                }
+            }
+        }
     }
     Ok(opened)
 }
@@ -272,9 +289,9 @@ pub fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
 /// Slots that are tried: each may cost a key derivation.
 const MOST_SLOTS: usize = 32;
 
-/// Opens a slot. One in clear only where nothing is known of the repository and no secret is given: else a store could
-/// pass off another repository.
-fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str, known: bool) -> Result<Root, HostError> {
+/// Opens a slot. One in clear only where `clear` allows it and no secret is given: where this host knows the repository,
+/// the caller must be able to tell whether what opens is the same one, else a store could pass off another.
+fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str, clear: bool) -> Result<Root, HostError> {
     let folder = ObjectName::new("key").map_err(crate::store::StoreError::from)?;
     let mut slots = Vec::new();
     for object in backend.list_sorted(Some(&folder))?.into_iter().take(MOST_SLOTS) {
@@ -290,7 +307,7 @@ fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str
     }
     let unlock = match &place.repository.secret {
         Some(source) => unlock_with(source)?,
-        None if !known && slots.iter().any(|s| s.kind().is_ok_and(|k| k == SlotKind::Clear)) => Unlock::Clear,
+        None if clear && slots.iter().any(|s| s.kind().is_ok_and(|k| k == SlotKind::Clear)) => Unlock::Clear,
         None => return Err(HostError::NoKey { place: shown.into() }),
     };
     for slot in &slots {

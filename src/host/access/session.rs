@@ -10,7 +10,7 @@ use crate::crypt::secret;
 use crate::host::HostError;
 use crate::host::lock::{FileLock, LockState, SessionLocks};
 use crate::repo::PackRef;
-use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, NewPacks, PackFacts, PackSet, Progressed};
+use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, LogError, NewPacks, PackFacts, PackSet, Progressed};
 use crate::repo::write::Uploaded;
 use crate::store::{LocalStore, SessionTag};
 use crate::units::ids::{hex, unhex};
@@ -185,6 +185,8 @@ impl OpenSession {
                 self.ended = true;
                 Ok(head)
             }
+            // That it can be read is no proof that it is durable, where the store says that it is not.
+            Err(e) if !was_lost(&e) => Err(e),
             Err(e) => match self.committed() {
                 // The answer was lost, the entry is there.
                 Some(head) => {
@@ -231,6 +233,14 @@ impl Drop for OpenSession {
         {
             lock.leave();
         }
+    }
+}
+
+/// Did only an answer of the store get lost?
+fn was_lost(e: &HostError) -> bool {
+    match e {
+        HostError::Log(LogError::Unsure { source, .. }) => source.as_ref().is_none_or(|s| s.class() == Class::Unreachable),
+        e => e.class() == Class::Unreachable,
     }
 }
 

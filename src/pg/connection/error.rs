@@ -38,12 +38,14 @@ pub enum PgConnError {
         message: String,
     },
     /// The server wants a password and none is known.
-    #[error("the server at {endpoint} asks for the password of {user:?}, and none is given")]
+    #[error("the server at {endpoint} asks for the password of {user:?}, and none is given{}", because(warnings))]
     NoPassword {
         /// Where.
         endpoint: String,
         /// The role.
         user: String,
+        /// Why a password file was not used.
+        warnings: Vec<String>,
     },
     /// The role, its password or the place it comes from isn't accepted.
     #[error("the server at {endpoint} does not let {user:?} in: {message}")]
@@ -136,7 +138,7 @@ impl PgConnError {
         let Some(db) = error.as_db_error() else {
             let reason = reason_of(error);
             return match reason.as_str() {
-                "password missing" => PgConnError::NoPassword { endpoint, user },
+                "password missing" => PgConnError::NoPassword { endpoint, user, warnings: Vec::new() },
                 _ if is_authentication(error) => PgConnError::NotLetIn { endpoint, user, message: reason },
                 _ => PgConnError::NotReached { endpoint, reason },
             };
@@ -213,6 +215,20 @@ fn reason_of(error: &postgres::Error) -> String {
 /// The crate tells its kinds apart only by their text.
 fn is_authentication(error: &postgres::Error) -> bool {
     error.to_string() == "authentication error"
+}
+
+fn because(warnings: &[String]) -> String {
+    if warnings.is_empty() { String::new() } else { format!(" ({})", warnings.join("; ")) }
+}
+
+impl PgConnError {
+    /// With what was found on the way to it.
+    pub(super) fn with_warnings(mut self, found: Vec<String>) -> Self {
+        if let PgConnError::NoPassword { warnings, .. } = &mut self {
+            *warnings = found;
+        }
+        self
+    }
 }
 
 impl Explain for PgConnError {

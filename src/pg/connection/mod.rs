@@ -119,7 +119,10 @@ impl Connection {
         let waited = wait_for(move || config.connect(NoTls), &options.cancel, conninfo.connect_timeout);
         let client = match waited {
             Waited::Done(Ok(client)) => client,
-            Waited::Done(Err(error)) => return Err(PgConnError::connecting(&error, endpoint, &conninfo.user, &conninfo.dbname)),
+            Waited::Done(Err(error)) => {
+                let error = PgConnError::connecting(&error, endpoint, &conninfo.user, &conninfo.dbname);
+                return Err(error.with_warnings(warnings.take()));
+            }
             Waited::Cancelled(_) => return Err(PgConnError::Interrupted { during: "connecting" }),
             Waited::TooLong => {
                 let reason = "it does not answer in time".to_owned();

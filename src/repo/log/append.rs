@@ -104,19 +104,25 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// Creates an object; an answer that leaves it open whether it is there is settled by reading back, and by offering
-    /// the same bytes again.
+    /// Creates an object; an answer that leaves it open whether it is there is settled by offering the same bytes again.
+    ///
+    /// That our bytes can be read is not enough after a failure: an fsync may have failed, and what is read comes from
+    /// memory. Only the store's own word, created or there, says that they are durable.
     fn offer(&self, name: &str, bytes: &[u8], number: u64) -> Result<Settled, LogError> {
         let mut last: Option<StoreFailure> = None;
         for _ in 0..OFFERS {
-            match self.store.create(name, bytes) {
+            let there = match self.store.create(name, bytes) {
                 Ok(Created::Created) => return Ok(Settled::Ours),
-                Ok(Created::Exists) => {}
-                Err(failure) => last = Some(failure),
-            }
+                Ok(Created::Exists) => true,
+                Err(failure) => {
+                    last = Some(failure);
+                    false
+                }
+            };
             match self.store.read(name, bytes.len().max(ENTRY_LIMIT)) {
-                Ok(Some(found)) if found == bytes => return Ok(Settled::Ours),
-                Ok(Some(_)) => return Ok(Settled::Others),
+                Ok(Some(found)) if found != bytes => return Ok(Settled::Others),
+                Ok(Some(_)) if there => return Ok(Settled::Ours),
+                Ok(Some(_)) => {}
                 Ok(None) => {}
                 Err(failure) => last = Some(failure),
             }

@@ -120,6 +120,19 @@ fn an_answer_that_never_came_is_settled_by_reading_back() {
 }
 
 #[test]
+fn what_can_be_read_but_is_not_durable_is_no_entry_yet() {
+    let (scene, mut view) = Scene::new();
+    *scene.store.faults.lock().unwrap() = vec![Fault::NotDurable; 3];
+    let unsure = scene.log().append(&mut view, &host(), &evidence("in memory alone"));
+    assert!(matches!(&unsure, Err(LogError::Unsure { number: 1, source: Some(s) }) if s.class() == Class::Failed), "{unsure:?}");
+    assert_eq!(view.newest.number, 0);
+    // Made durable by a later attempt, it counts.
+    let (scene, mut view) = Scene::new();
+    *scene.store.faults.lock().unwrap() = vec![Fault::NotDurable];
+    assert_eq!(scene.append(&mut view, evidence("once")).number, 1);
+}
+
+#[test]
 fn a_store_that_gives_one_number_twice_fools_nobody() {
     let (scene, mut view) = Scene::new();
     *scene.store.faults.lock().unwrap() = vec![Fault::Liar];

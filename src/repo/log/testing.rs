@@ -29,6 +29,8 @@ pub enum Fault {
     AnswerLost,
     /// Not written, and the answer is lost.
     RequestLost,
+    /// Written, but an fsync failed: what is read may be gone with the next crash.
+    NotDurable,
     /// Says that it created the object, and another's bytes are there.
     Liar,
 }
@@ -66,6 +68,10 @@ impl LogStore for MemoryStore {
         let mut objects = self.objects.lock().unwrap();
         match fault {
             Some(Fault::RequestLost) => return Err(failure("request lost")),
+            Some(Fault::NotDurable) => {
+                objects.insert(name.to_owned(), bytes.to_vec());
+                return Err(StoreFailure(Box::new(Failed("not durable".into(), Class::Failed))));
+            }
             Some(Fault::Liar) => {
                 objects.insert(name.to_owned(), b"another's".to_vec());
                 return Ok(Created::Created);

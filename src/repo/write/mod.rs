@@ -4,6 +4,8 @@
 //! - `upload.rs`: the thread that stores finished packs, one after the other, and tells of each
 
 mod chunks;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use chunks::{ChunkWriter, Known, NewChunk, Stored, Totals, WriterSetup, is_of_one_pack};

@@ -65,7 +65,7 @@ fn fate(path: &[u8]) -> Fate {
 }
 
 fn write(stored: &TestSnapshot, target: &Path, spaces: &BTreeMap<u32, std::path::PathBuf>) -> Result<Written, RestoreError> {
-    let folders = Folders::open(target, spaces)?;
+    let folders = Folders::open(target, spaces, None)?;
     let writing = Writing {
         snapshot: &stored.open(),
         packs: &stored.packs,
@@ -165,7 +165,7 @@ fn what_a_manifest_should_not_say_is_refused_and_leads_nowhere() {
 fn an_interruption_ends_it() {
     let stored = TestSnapshot::store(&cluster(), serde_json::Value::Null, |_, _| {});
     let scratch = tempfile::tempdir().unwrap();
-    let folders = Folders::open(&scratch.path().join("data"), &BTreeMap::new()).unwrap();
+    let folders = Folders::open(&scratch.path().join("data"), &BTreeMap::new(), None).unwrap();
     let cancel = Cancel::new();
     cancel.cancel();
     let snapshot = stored.open();

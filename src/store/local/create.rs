@@ -68,7 +68,7 @@ impl<F: FileSystem> LocalStore<F> {
     }
 
     /// Nothing is written after a failed fsync, nor into a folder that has taken the place of ours.
-    fn check_writable(&self) -> Result<(), StoreError> {
+    pub(super) fn check_writable(&self) -> Result<(), StoreError> {
         if self.failed.load(Ordering::SeqCst) {
             return Err(StoreError::NotDurableBefore { path: self.root.clone() });
         }

@@ -99,7 +99,8 @@ impl<F: FileSystem> LocalStore<F> {
     }
 
     pub(super) fn delete_object(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.check_root()?;
+        // After a failed fsync, what allows the deletion may not be durable either.
+        self.check_writable()?;
         self.unlink_if_there(self.path_of(name))
     }
 

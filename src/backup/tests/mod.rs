@@ -1,0 +1,17 @@
+//! Backups of a tree in memory into a repository in memory, read back byte by byte.
+//!
+//! - `files.rs`: the tree, scripted · `world.rs`: the repository, one copy, one restore · `relation.rs`: pages
+//! - the others: what must come of it
+
+mod files;
+mod huge;
+mod layout;
+mod lengths;
+mod pages;
+mod patches;
+mod relation;
+mod small;
+mod unchanged;
+mod vanish;
+mod whole;
+mod world;
