@@ -63,11 +63,6 @@ enum Opened {
     Done,
 }
 
-/// Leaves of a relation fork; 1 of everything else.
-fn job_leaves(job: &FileJob) -> usize {
-    if job.pages.is_some() { (job.attributes.size.div_ceil(LEAF as u64 * EXTENT as u64) as usize).max(1) } else { 1 }
-}
-
 /// What came of a leaf.
 pub(super) enum LeafResult {
     /// The file's only leaf: its extents.
@@ -115,7 +110,7 @@ impl FileWork {
     pub fn new(job: FileJob, before: Option<StoredFile>, copy: &Copy<'_>) -> Self {
         let way = way_of(&job, before.as_ref(), copy);
         FileWork {
-            leaves_left: AtomicUsize::new(job_leaves(&job)),
+            leaves_left: AtomicUsize::new(if way == Way::Extents { leaves_of(&job) } else { 1 }),
             job,
             before,
             way,
@@ -182,8 +177,12 @@ impl FileWork {
     }
 
     pub fn leaf_count(&self) -> usize {
-        self.job.attributes.size.div_ceil(LEAF as u64 * EXTENT as u64) as usize
+        leaves_of(&self.job)
     }
+}
+
+fn leaves_of(job: &FileJob) -> usize {
+    job.attributes.size.div_ceil(LEAF as u64 * EXTENT as u64) as usize
 }
 
 /// Without what can't be read of the parent, all is read and found by id.

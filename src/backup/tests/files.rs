@@ -56,6 +56,8 @@ struct Tree {
     nodes: BTreeMap<PathBuf, Node>,
     inodes: u64,
     calls: Vec<(PathBuf, Call)>,
+    open: usize,
+    most_open: usize,
 }
 
 /// See the module. Clones are the same tree.
@@ -192,6 +194,11 @@ impl Files {
         calls.into_iter().filter(|(_, call)| *call == Call::Open).map(|(path, _)| path).collect()
     }
 
+    /// How many files were open at once at most.
+    pub fn most_open(&self) -> usize {
+        self.tree.lock().unwrap().most_open
+    }
+
     fn called(&self, path: &Path, call: Call) -> io::Result<()> {
         self.tree.lock().unwrap().calls.push((path.to_owned(), call));
         let script = self.scripts.lock().unwrap().get(path).cloned();
@@ -261,7 +268,12 @@ impl FileSource for Files {
     fn open(&self, path: &Path) -> io::Result<Box<dyn SourceFile>> {
         self.called(path, Call::Open)?;
         match self.node(&self.real(path)?)? {
-            Node::File(inode) => Ok(Box::new(OpenFile { files: self.clone(), path: path.to_owned(), inode })),
+            Node::File(inode) => {
+                let mut tree = self.tree.lock().unwrap();
+                tree.open += 1;
+                tree.most_open = tree.most_open.max(tree.open);
+                Ok(Box::new(OpenFile { files: self.clone(), path: path.to_owned(), inode }))
+            }
             Node::Link(..) => Err(raw(nix::libc::ELOOP)),
             Node::Folder(_) => Err(raw(nix::libc::EISDIR)),
             Node::Special => Err(raw(nix::libc::ENXIO)),
@@ -285,6 +297,12 @@ struct OpenFile {
     files: Files,
     path: PathBuf,
     inode: Arc<Inode>,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.files.tree.lock().unwrap().open -= 1;
+    }
 }
 
 impl SourceFile for OpenFile {

@@ -228,3 +228,18 @@ fn a_folder_of_many_files_and_many_folders_are_whole() {
         assert_eq!(bytes, files.bytes(at("").join(path)));
     }
 }
+
+/// Descriptors are few: a thread has one file open, however many it has read.
+#[test]
+fn a_file_is_closed_when_it_is_read() {
+    for cdc_for_all in [false, true] {
+        let (world, files) = (World::new(), Files::cluster(ROOT.as_ref()));
+        for relation in 16384..16388 {
+            files.file(at(&format!("base/5/{relation}")), vec![0; 9 << 20]);
+            files.file(at(&format!("base/5/small{relation}")), vec![1; 100]);
+        }
+        let how = How { cdc_for_all, jobs: 1, ..How::default() };
+        world.backup(&files, &how).unwrap();
+        assert_eq!(files.most_open(), 1, "{cdc_for_all}");
+    }
+}

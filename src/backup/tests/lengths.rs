@@ -111,6 +111,17 @@ fn a_file_that_shrinks_and_grows_again_between_two_leaves_is_cut_at_the_short_pl
 }
 
 #[test]
+fn a_stream_that_shrinks_and_grows_again_is_cut_at_the_short_place() {
+    let (left, bytes) = (EXTENT + 5000, noise(2, 900_000));
+    let mut reads = 0;
+    let (_, _, stored) = copied("base/5/large", bytes.clone(), false, move |files, _| {
+        reads += 1;
+        files.change(at("base/5/large"), |b| if reads == 2 { b.truncate(left) } else { b.resize(900_000, 0xEE) });
+    });
+    assert!(stored == bytes[..left]);
+}
+
+#[test]
 fn an_odd_tail_is_stored_as_it_is() {
     for more in [1, 100, PAGE - 1] {
         let mut bytes = relation(33, 1);

@@ -82,6 +82,29 @@ fn if_one_changes_all_of_its_part_are_stored_together_again() {
     assert_whole(&world, &files, &snap);
 }
 
+/// A snapshot that takes nothing but joint chunks from its parent names the pack in which they lie.
+#[test]
+fn inherited_joint_chunks_are_needed() {
+    let (world, files) = (World::new(), Files::default());
+    for (folder, changed) in [("", "a"), ("base", "a"), ("base/5", "16384")] {
+        files.folder(at(folder));
+        files.file(at(folder).join(changed), super::relation::relation(2, 1));
+    }
+    files.file(at("base/5/small"), b"unchanged".to_vec());
+    let first = world.backup(&files, &How::default()).unwrap();
+    for changed in ["a", "base/a", "base/5/16384"] {
+        files.write(at(changed), |bytes| bytes.clone_from(&super::relation::relation(2, 2)));
+    }
+    files.take_opened();
+    let snap = world.backup(&files, &How::after(&first)).unwrap();
+    assert!(!files.take_opened().contains(&at("base/5/small")));
+    let joint = world.stored(&snap, "base/5/small").0.joint[0].place.pack;
+    assert!(first.own.iter().any(|pack| pack.id == joint));
+    let only_joint = u64::from(world.row(world.stored(&snap, "base/5/small").0.joint[0].place).len);
+    assert_eq!(snap.needs.0[&joint], only_joint);
+    assert_whole(&world, &files, &snap);
+}
+
 #[test]
 fn more_small_files_than_one_chunk_holds_lie_in_several() {
     let (world, files) = (World::new(), Files::cluster(ROOT.as_ref()));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::files::{Call, Files};
-use super::relation::{OLD, noise, page, put_page, relation};
+use super::relation::{OLD, PAGE, noise, page, put_page, relation};
 use super::world::{Reader, Warnings};
 use crate::backup::BackupError;
 use crate::backup::run::{Options, Outcome, Setting, run};
@@ -97,6 +97,11 @@ impl World {
     }
 
     fn backup(&self) -> Result<Outcome, BackupError> {
+        self.backup_by(2)
+    }
+
+    /// With so many threads.
+    fn backup_by(&self, jobs: usize) -> Result<Outcome, BackupError> {
         let options = Options {
             cluster: "shop".into(),
             pgdata: Some(self.pgdata.path().to_owned()),
@@ -108,7 +113,7 @@ impl World {
             new_history: false,
             cdc_for_all: false,
             trust_writers: Vec::new(),
-            jobs: 2,
+            jobs,
         };
         let cancel = Cancel::new();
         let setting = Setting {
@@ -349,6 +354,74 @@ fn one_lost_pack_of_several_is_done_without() {
         assert!(third.summary.new_bytes < 30_000);
         assert_eq!(third.summary.parent, Some(second.summary.id.clone()));
     }
+}
+
+/// The parent can be read, and what a file of it needs is gone: `stat` alone must not make it part of the next snapshot.
+#[test]
+fn a_file_whose_pack_is_gone_is_not_inherited() {
+    let world = World::new();
+    world.backup().unwrap();
+    let mut before = world.packs();
+    before.sort_by_key(|p| p.size);
+    let content = before.pop().unwrap();
+    // Each part that has files gets attributes anew, so that the second snapshot tells of all files without the first's.
+    for file in ["PG_VERSION", "base/5/16385", "base/5/large", "global/pg_filenode.map", "pg_xact/0000"] {
+        world.files.write(world.at(file), |_| {});
+    }
+    world.backup().unwrap();
+    world.store.delete(&pack_name(content.session, &content).unwrap()).unwrap();
+    world.files.take_opened();
+    let third = world.backup().unwrap();
+    assert!(world.files.take_opened().contains(&world.at("base/5/16384")));
+    world.assert_whole(&third);
+    assert!(!world.commit(&third).set.contains(&content.session, &content.id));
+}
+
+/// Where more pages are damaged than a snapshot names, no file is known to be whole.
+#[test]
+fn beside_unnamed_damage_nothing_is_inherited() {
+    let world = World::new();
+    world.files.file(world.at("base/5/1"), vec![0x11; 10_000 * PAGE]);
+    world.files.file(world.at("base/5/2"), vec![0x11; PAGE]);
+    let first = world.backup_by(1).unwrap();
+    assert_eq!((first.summary.damaged_pages, first.damaged.len()), (10_001, 10_000));
+    assert!(first.damaged.iter().all(|page| page.path == "base/5/1"));
+    world.files.remove(world.at("base/5/1"));
+    let second = world.backup().unwrap();
+    assert_eq!(second.summary.damaged_pages, 1);
+    world.assert_whole(&second);
+}
+
+/// What was read behind a hole is stored and not needed: the packs that hold nothing else are listed all the same.
+#[test]
+fn packs_of_which_nothing_is_needed_in_the_end_are_listed() {
+    let world = World::new();
+    let file = world.at("base/5/16386");
+    let mut bytes = noise(5, 48 << 20);
+    for page in bytes.chunks_mut(PAGE) {
+        page[..24].copy_from_slice(&super::relation::page(0, OLD, 1)[..24]);
+    }
+    world.files.change(world.at(CONTROL), |bytes| {
+        bytes[252] = 0;
+        let crc = crc32c::crc32c(&bytes[..288]);
+        bytes[288..292].copy_from_slice(&crc.to_le_bytes());
+    });
+    world.files.file(&file, bytes.clone());
+    let of = file.clone();
+    world.files.script(file, move |files, call| {
+        match call {
+            Call::Read(0, _) => files.change(&of, Vec::clear),
+            Call::Read(offset, _) if offset == 8 << 20 => files.change(&of, |b| b.clone_from(&bytes)),
+            _ => {}
+        }
+        Ok(())
+    });
+    let outcome = world.backup_by(1).unwrap();
+    assert_eq!(outcome.summary.damaged_pages, 0);
+    assert_eq!(world.read(&outcome).0[Path::new("base/5/16386")], b"");
+    let listed: BTreeSet<String> = world.packs().iter().map(|p| pack_name(p.session, p).unwrap().to_string()).collect();
+    assert_eq!(world.stored_packs(), listed);
+    assert!(world.commit(&outcome).set.iter().count() < listed.len());
 }
 
 #[test]
