@@ -41,7 +41,8 @@ impl GetCommand {
             return Ok(GetCommand { line: line.into(), key: None, url, present: false });
         }
         let target = crate::restore::resolve(&args.to)?;
-        let own = opened.signer.is_some() && here.state.is_some() && !is_for_another(commit, opened);
+        // Root gives the files to another user, who will run the server; everybody else owns what he restores.
+        let own = opened.signer.is_some() && here.state.is_some() && !nix::unistd::geteuid().is_root();
         let key = (!own).then(|| beside(&target));
         let command = match &key {
             Some(folder) => OwnCommand::find(context, here, &commit.summary.cluster)?.with_state(folder),
@@ -146,12 +147,6 @@ fn can_be_made(folder: &Path) -> Result<(), Failure> {
             format!("create {} yourself, for this user and with mode 0700, or give --restore-command", folder.display()),
         )
     })
-}
-
-/// Will another user run the server than the one who restores?
-fn is_for_another(_commit: &LiveCommit, _opened: &Opened) -> bool {
-    // Only root gives files to others; everybody else owns what he restores.
-    nix::unistd::geteuid().is_root()
 }
 
 /// `DIR.pgcairn`.

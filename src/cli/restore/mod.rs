@@ -265,7 +265,7 @@ fn try_command(
     Err(Failure::refused(
         format!("all files are restored, but restore_command does not work for the owner of {} ({how}{said})", plan.target.display()),
         format!(
-            "give that user what it needs (the repository readable, a key: `pgcairn key` file or state folder), or another --restore-command; it is: {command}"
+            "give that user what it needs (the repository readable, and a key: a key file or a state folder), or another --restore-command; it is: {command}"
         ),
     ))
 }
