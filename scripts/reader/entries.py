@@ -3,7 +3,7 @@
 import json
 import re
 
-from .primitives import Refused, is_canonical
+from .primitives import Refused, is_key
 
 LARGEST = 2**53 - 1
 
@@ -105,7 +105,7 @@ one_id = spelt("[0-9a-f]{32}", "id")
 one_hash = spelt("[0-9a-f]{64}", "hash")
 word = spelt("[!-~]{1,64}", "word")
 cluster_name = spelt("[a-z0-9_-]{1,64}", "name of a cluster")
-lock_name = spelt("[0-9a-f]{1,64}", "name of a lock")
+lock_name = spelt("(?:[0-9a-f]{2}){1,32}", "name of a lock")
 
 
 def decimal(value):
@@ -165,7 +165,7 @@ reason = plain_text(0, 2048)
 
 
 def public_key(value):
-    fits(is_canonical(bytes.fromhex(one_hash(value))), f"{value} is no public key in canonical encoding")
+    fits(is_key(bytes.fromhex(one_hash(value))), f"{value} is no public key in canonical encoding")
     return bytes.fromhex(value)
 
 
@@ -316,7 +316,7 @@ summary = record(
 ends = record(cluster=cluster_name, system_identifier=decimal, last=Segment)
 CHANGES = {
     "owner": record(op=text, public=public_key),
-    "seal": record(op=text, algorithm=number, public=spelt("(?:[0-9a-f]{2}){1,4096}", "key")),
+    "seal": record(op=text, algorithm=u(32), public=spelt("(?:[0-9a-f]{2}){1,4096}", "key")),
     "host": record(
         op=text,
         public=public_key,
@@ -364,7 +364,7 @@ KINDS = {
     "COMMIT": dict(
         session=one_id,
         summary=summary,
-        root=record(chunk=one_hash, place=record(pack=one_id, blob=u(32), position=u(16)), digest=one_id),
+        root=record(chunk=one_hash, place=record(pack=one_id, blob=u(32), position=u(32)), digest=one_id),
         lists=held,
         replaces=(count,),
     ),
@@ -419,9 +419,8 @@ def check(kind, fields):
     elif kind == "KEY":
         for one in fields["keys"]:
             if one["op"] == "wal-end":
-                named = [(e["cluster"], e["last"].timeline) for e in one["ends"]]
+                named = [(e["cluster"], e["system_identifier"], e["last"].timeline) for e in one["ends"]]
                 fits(len(set(named)) == len(named), "two ends of WAL of one timeline")
-            known(one["op"] != "seal" or one["algorithm"] == 1, "a seal of an unknown algorithm")
     elif kind == "NOTE" and fields["note"] == "gap":
         fits(fields["from"].timeline == fields["to"].timeline, "a gap across timelines")
         fits(fields["from"].name <= fields["to"].name, "a gap that ends before it begins")

@@ -55,7 +55,7 @@ class Log:
 
     def _read(self):
         found = (re.fullmatch("log/(0|[1-9][0-9]{0,19})", name) for name in self.store.list("log"))
-        numbers = sorted(int(match[1]) for match in found if match)
+        numbers = sorted(int(match[1]) for match in found if match and int(match[1]) < 1 << 64)
         need(numbers, "there is no log: an interrupted init, or no repository")
         need(numbers[0] == 0, "log/0 is not there")
         # A hole of any width is damage at its numbers; one entry of each run of missing numbers says so.

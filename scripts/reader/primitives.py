@@ -156,23 +156,31 @@ def hpke_base_schedule(shared, encapsulated, public, info):
 
 # Ed25519's field and curve, for the checks of keys alone.
 P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
 
 
-def is_canonical(public):
-    """Is this the one encoding of a point on the curve?"""
+def is_key(public):
+    """Is this the one encoding of a point on the curve that is not of small order?"""
     if len(public) != 32:
         return False
-    y, sign = int.from_bytes(public, "little") & (2**255 - 1), public[31] >> 7
-    if y >= P:
-        return False
-    d = -121665 * pow(121666, -1, P) % P
-    square = (y * y - 1) * pow(d * y * y + 1, -1, P) % P
-    return (square == 0 and sign == 0) or pow(square, (P - 1) // 2, P) == 1
+    y = int.from_bytes(public, "little") & (2**255 - 1)
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    if y >= P or pow(square, (P - 1) // 2, P) != 1:
+        return False  # x = 0 as well: the two points with that have order 1 and 2
+    return not is_small(y)
+
+
+def is_small(y):
+    """Is the point of small order? Its double's y is (y² + x²) / (1 - d x² y²), and no other point's comes to 1."""
+    for _ in range(3):
+        square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+        y = (y * y + square) * pow(1 - D * square * y * y, -1, P) % P
+    return y == 1
 
 
 def verifies(public, context, signed, signature):
     """Ed25519, strictly. libsodium refuses keys and R of small order, S that isn't reduced, and knows no cofactor."""
-    if not is_canonical(public) or len(signature) != 64:
+    if not is_key(public) or len(signature) != 64:
         return False
     message = b"pgcairn 1 " + context + b"\x00" + signed
     try:

@@ -180,10 +180,7 @@ class Check:
             self.attempt(self.folder, snapshot, folder)
 
     def folder(self, snapshot, folder):
-        seen = set()
         for file in snapshot.files(folder):
-            need(file.name not in seen, f"{tree.show(file.path)} stands twice in its folder")
-            seen.add(file.name)
             self.attempt(self.file, snapshot, file)
 
     def file(self, snapshot, file):

@@ -156,27 +156,42 @@ class Snapshot:
         while len(children) < len(found):
             level += 1
             need(level <= LEVELS_OF_FOLDERS and all(c.kind == BRANCH for c in children), f"{what}: it has more folders than the tree")
-            children = [below for child in children for below in read_branch(self.chunks, child, f"{what}: folders")]
+            below = []
+            for child in children:
+                below += read_branch(self.chunks, child, f"{what}: folders")
+                need(len(below) <= len(found), f"{what}: it has fewer folders than the tree")
+            children = below
         need(len(children) == len(found), f"{what}: it has fewer folders than the tree")
         self.folders = [Folder(*of, child) for of, child in zip(found, children)]
 
     def parts(self, folder):
-        """The parts of a folder: none of its levels has more than one node more than the folder has files."""
-        level, depth = [folder.child], 0
-        while level and any(c.kind == BRANCH for c in level):
-            depth += 1
-            need(depth <= LEVELS_OF_PARTS, f"{show(folder.path)}: too many levels")
-            below = []
-            for child in level:
-                below += [child] if child.kind == PART else read_branch(self.chunks, child, show(folder.path))
-                need(len(below) <= folder.child.files + 1, f"{show(folder.path)}: more nodes than files")
-            level = below
-        return level
+        """The parts of a folder, as they come: a tree that names one node many times fills no memory."""
+        yield from self._parts_below(folder, folder.child, 0, [0] * (LEVELS_OF_PARTS + 1))
+
+    def _parts_below(self, folder, child, depth, seen):
+        what = show(folder.path)
+        need(depth <= LEVELS_OF_PARTS, f"{what}: too many levels")
+        seen[depth] += 1
+        need(seen[depth] <= folder.child.files + 1, f"{what}: more nodes than files")
+        if child.kind == PART:
+            yield child
+            return
+        children = read_branch(self.chunks, child, what)
+        # Only a folder without files has a part without any, so what is said below must come to what was said above.
+        need(all(c.files for c in children), f"{what}: a part of no files beside others")
+        sums = (sum(c.files for c in children), sum(c.bytes for c in children))
+        need(sums == (child.files, child.bytes), f"{what}: a branch of {sums} files and bytes instead of {child.files, child.bytes}")
+        for below in children:
+            yield from self._parts_below(folder, below, depth + 1, seen)
 
     def files(self, folder):
-        """The files of a folder, checked, as they come."""
+        """The files of a folder, checked, as they come; none twice."""
+        seen = set()
         for child in self.parts(folder):
-            yield from Part(self, folder, child).files()
+            for file in Part(self, folder, child).files():
+                need(file.name not in seen, f"{show(file.path)} stands twice in its folder")
+                seen.add(file.name)
+                yield file
 
     def all_files(self):
         for folder in self.folders:
@@ -200,6 +215,8 @@ class Part:
         self.snapshot, self.folder = snapshot, folder
         self.what = f"snapshot {snapshot.name}: a part of {show(folder.path)}"
         self.attributes, self.joint, self.data = read_part(snapshot.chunks, child, self.what)
+        counted = (len(self.data), sum(d.length for d in self.data))
+        need(counted == (child.files, child.bytes), f"{self.what}: {counted} files and bytes instead of {child.files, child.bytes}")
 
     def files(self):
         chunk = self.attributes

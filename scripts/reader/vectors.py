@@ -8,7 +8,7 @@ from . import entries, frames, keys, tree, wal
 from .fold import Cluster, Fold, From, Void, Window
 from .log import Log
 from .packs import STRUCTURE, Chunks, Facts, Place
-from .primitives import Refused, derive, digest, is_canonical, key_id, need, open_envelope, subkey, unseal, verifies
+from .primitives import Refused, derive, digest, is_key, key_id, need, open_envelope, subkey, unseal, verifies
 from .store import Store
 
 # In the recorded logs WAL is counted in segments: a position is a segment, of one byte, and ranges name their last one.
@@ -75,7 +75,8 @@ def keys_and_seals(tests):
     signed_by_other = verifies(root.content_public, context, bytes.fromhex(signed["bytes"]), signature)
     same("signature", (signed_by_owner, signed_by_other), (True, False))
     same("format object", keys.Format(bytes.fromhex(vectors["format_object"])).domain, root.domain)
-    same("canonical keys", [is_canonical(k) for k in (root.owner_public, b"\xff" * 32, bytes(31) + b"\x80")], [True, False, True])
+    small = ["00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"]
+    same("keys", [is_key(bytes.fromhex(k)) for k in [root.owner_public.hex(), "ff" * 32, *small]], [True, *[False] * 5])
     return len(vectors)
 
 
