@@ -191,7 +191,7 @@ fn story(pg: &Postgres, by: By) {
     server.pgbench_init(1);
     server.sql("postgres", "vacuum freeze; checkpoint");
     std::fs::write(server.data().join("odd name ü\n"), "of no server").unwrap();
-    std::fs::set_permissions(server.data().join("odd name ü\n"), PermissionsExt::from_mode(0o640)).unwrap();
+    std::fs::set_permissions(server.data().join("odd name ü\n"), PermissionsExt::from_mode(0o664)).unwrap();
 
     let mut snapshots = vec![store.backup(&server, &[])];
     for round in 0..3 {

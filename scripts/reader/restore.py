@@ -97,9 +97,8 @@ class Restore:
             self.folder_of(path)
             with self.create(self.place(path)) as out:
                 out.write(data)
-        # Folders last: their modes may forbid to write in them.
         for path, mode in sorted(self.folders.items(), reverse=True):
-            os.chmod(self.place(path), mode & 0o777)
+            os.chmod(self.place(path), mode & 0o750 | 0o700)
 
     def place(self, path):
         """Where a checked path lies; the only links on the way are those to tablespaces, which are followed here."""
@@ -110,7 +109,7 @@ class Restore:
         return os.path.join(os.fsencode(self.target), *names)
 
     def folder(self, path, mode):
-        """Makes a folder, and those above it that nothing is said of; it may be there already."""
+        """Makes a folder, and those above it that nothing is said of, as the data directory; it may be there already."""
         self.folder_of(path)
         place = self.place(path)
         if path not in self.folders and not os.path.isdir(place):
@@ -120,7 +119,7 @@ class Restore:
     def folder_of(self, path):
         above = path.rpartition(b"/")[0]
         if path and above not in self.folders:
-            self.folder(above, 0o700)
+            self.folder(above, self.snapshot.folders[0].mode)
 
     def create(self, place):
         return os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb")
@@ -139,8 +138,7 @@ class Restore:
                 out.seek(offset)
                 out.write(data)
             out.truncate(file.data.length)
-        # Permissions alone: whoever restores lends nobody his identity.
-        os.chmod(place, file.attributes.mode & 0o777)
+        os.chmod(place, file.attributes.mode & 0o640)
 
 
 class Check:
