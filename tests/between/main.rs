@@ -222,7 +222,7 @@ fn pages_go_wrong(pg: &Postgres) {
     table(&server, "t", 20_000);
     server.sql("postgres", "checkpoint");
     let file = server.data().join(server.sql("postgres", "select pg_relation_filepath('t')"));
-    let mut hurt = |server: &mut Server, block: u64| {
+    let hurt = |server: &mut Server, block: u64| {
         server.stop(Stop::Fast);
         let mut bytes = std::fs::read(&file).unwrap();
         bytes[(block * 8192 + 5000) as usize] ^= 0xff;
