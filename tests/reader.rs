@@ -199,7 +199,7 @@ fn story(pg: &Postgres, by: By) {
         server.sql("postgres", &format!("update away set t = 'y{round}' where i % 500 = {round}; checkpoint"));
         snapshots.push(store.backup(&server, &[]));
     }
-    let mut load = Load::start(&server, &["-n", "-c", "2"]);
+    let load = Load::start(&server, &["-n", "-c", "2"]);
     snapshots.push(store.backup(&server, &["--wal", "copy"]));
     load.stop();
     let last = server.switch_wal();
@@ -222,6 +222,75 @@ fn story(pg: &Postgres, by: By) {
     }
     compare_wal(&store, &originals);
     what_was_changed_is_refused(&store, &last);
+    if matches!(by, By::Nothing) {
+        the_same_object_counts(&store, &last);
+    }
+}
+
+/// Of several objects under one name, damaged, foreign or cut, both take the same one, or none.
+fn the_same_object_counts(store: &Store, segment: &str) {
+    let copies = TestDir::new();
+    let copy = copies.join("repository");
+    copy_tree(&store.path(), &copy);
+    let object = files_below(&copy.join("wal")).into_iter().find(|path| path.ends_with(segment)).unwrap();
+    let whole = std::fs::read(&object).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        Some(bytes)
+    };
+    let end = whole.len();
+    let longer = [&whole[..], b"x"].concat();
+    // What lies at the name itself, at which name behind it the whole object does, and whether the file is found.
+    let cases: Vec<(&str, Option<Vec<u8>>, &str, bool)> = vec![
+        ("alone", Some(whole.clone()), "", true),
+        ("only behind", None, ".1", true),
+        ("only far behind", None, ".7", true),
+        ("no number", None, ".01", false),
+        ("zero", None, ".0", false),
+        ("nothing", None, "", false),
+        ("rubbish", Some(b"rubbish".to_vec()), "", false),
+        ("empty", Some(vec![]), "", false),
+        ("rubbish before", Some(b"rubbish".to_vec()), ".1", true),
+        ("another repository before", flipped(10), ".1", true),
+        ("another signer before", flipped(30), ".1", true),
+        ("another entry before", flipped(40), ".1", false),
+        ("another entry's hash before", flipped(50), ".1", false),
+        ("reserved bytes before", flipped(85), ".1", true),
+        ("another envelope before", flipped(100), ".1", true),
+        ("other metadata before", flipped(300), ".1", true),
+        ("rotten parts before", flipped(end - 5), ".1", true),
+        ("rotten parts", flipped(end - 5), "", false),
+        ("cut in front, before", Some(whole[..200].to_vec()), ".1", true),
+        ("cut at its end, before", Some(whole[..end - 5].to_vec()), ".1", true),
+        ("longer, before", Some(longer), ".1", true),
+    ];
+    for (what, first, second, found) in cases {
+        let behind = PathBuf::from(format!("{}{second}", object.display()));
+        std::fs::remove_file(&object).unwrap();
+        if !second.is_empty() {
+            std::fs::write(&behind, &whole).unwrap();
+        }
+        if let Some(bytes) = first {
+            std::fs::write(&object, bytes).unwrap();
+        }
+        let (ours, theirs) = (copies.join("ours"), copies.join("theirs"));
+        let host = Host::new();
+        let mut arguments = vec!["--repo", copy.to_str().unwrap()];
+        arguments.extend(store.secret.iter().map(String::as_str));
+        arguments.extend(["archive-get", "--rewind", segment, ours.to_str().unwrap()]);
+        let program = host.pgcairn(&arguments);
+        let reader = store.read_at(&copy, &["wal", segment, theirs.to_str().unwrap()]);
+        let taken = [&ours, &theirs].map(|path| std::fs::read(path).ok());
+        let report = || format!("{what}\n{}\n{}", program.report(), reader.report());
+        assert_eq!((taken[0].is_some(), taken[1].is_some()), (found, found), "{}", report());
+        assert_eq!((program.status.success(), reader.status.success()), (found, found), "{}", report());
+        assert!(taken[0] == taken[1], "{}", report());
+        for path in [&ours, &theirs, &behind, &object] {
+            let _ = std::fs::remove_file(path);
+        }
+        std::fs::write(&object, &whole).unwrap();
+    }
 }
 
 /// A byte that is another one: in what the newest snapshot is made of, and in a file of WAL.
