@@ -90,6 +90,8 @@ fn options(to: PathBuf) -> RestoreOptions {
     RestoreOptions {
         tablespaces: vec![("fast".into(), to.with_extension("space"))],
         to,
+        snapshot: "20261124-133000-7f3a".into(),
+        in_place: None,
         tablespace_root: None,
         recovery: Recovery::Target {
             restore_command: "pgcairn archive-get %f \"%p\" --repo '/a b'".into(),
@@ -299,7 +301,9 @@ fn an_interrupted_restore_has_no_pg_control() {
     let stored = store(&facts(), &folders);
     assert_eq!(restore(&stored, &options(to.clone())).unwrap_err().class(), Class::Corrupt);
     assert!(to.join("base/1").is_dir() && !to.join("global/pg_control").exists());
-    assert!(matches!(restore(&stored, &options(to)), Err(RestoreError::NotEmpty { .. })));
+    let error = restore(&stored, &options(to)).unwrap_err();
+    assert!(matches!(&error, RestoreError::Unfinished { snapshot, .. } if snapshot == "20261124-133000-7f3a"), "{error}");
+    assert!(error.cure().unwrap().contains("--delta"));
 }
 
 #[test]

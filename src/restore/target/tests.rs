@@ -39,6 +39,7 @@ fn segment(timeline: u32, no: u64) -> ArchivedSegment {
         restore_points_cut: false,
         valid_until: Lsn((no + 1) * MB),
         fault: None,
+        unfinished: false,
     }
 }
 
