@@ -32,6 +32,8 @@ pub mod target;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_in_place;
 mod warnings;
 pub mod write;
 
@@ -198,7 +200,9 @@ fn strangers_of(plan: &RestorePlan, snapshot: &Snapshot<'_>) -> Result<Vec<Vec<u
     let mut strangers = expected(plan, snapshot)?.find(&folders)?;
     // What is made anew in any case is no news.
     let own = |path: &[u8]| {
-        finish::fate(path) != write::Fate::Write || path.starts_with(b"pg_tblspc/") && !path.get(10..).unwrap_or_default().contains(&b'/')
+        let below = |folder: &[u8]| path.strip_prefix(folder);
+        let link = below(b"pg_tblspc/").is_some_and(|name| !name.contains(&b'/'));
+        finish::fate(path) != write::Fate::Write || link || below(b"pg_wal/archive_status/").is_some()
     };
     strangers.retain(|path| !own(path));
     Ok(strangers)

@@ -57,13 +57,13 @@ pub fn check_free(place: &Path) -> Result<(), RestoreError> {
     if !metadata.is_dir() {
         return Err(RestoreError::NoFolder { path: there.to_owned() });
     }
-    if there == place {
-        if let Some(found) = something_in(place).map_err(RestoreError::io(format!("reading {}", place.display())))? {
-            return Err(match Marker::read(place) {
-                Ok(Some(marker)) => RestoreError::Unfinished { folder: place.to_owned(), snapshot: marker.snapshot },
-                _ => RestoreError::NotEmpty { folder: place.to_owned(), found },
-            });
-        }
+    if there == place
+        && let Some(found) = something_in(place).map_err(RestoreError::io(format!("reading {}", place.display())))?
+    {
+        return Err(match Marker::read(place) {
+            Ok(Some(marker)) => RestoreError::Unfinished { folder: place.to_owned(), snapshot: marker.snapshot },
+            _ => RestoreError::NotEmpty { folder: place.to_owned(), found },
+        });
     }
     check_access(place, there, &metadata)
 }

@@ -14,7 +14,7 @@ use crate::host::access::{Need, Opened};
 use crate::pg::wal::WalFileName;
 use crate::repo::log::ClusterId;
 use crate::repo::wal::content_id;
-use crate::restore::rescue::{self, Archived, LocalWal, Tail, WalRescue};
+use crate::restore::rescue::{self, Archived, LocalSegment, LocalWal, WalRescue};
 use crate::restore::target::SearchError;
 use crate::restore::{self, Existing, RestoreError, RestorePlan};
 use crate::units::{Class, Explain, Progress, TimelineId, Timestamp};
@@ -96,8 +96,14 @@ impl Target {
     }
 
     /// The segment in which the server was when it ended, where recovery may use it.
-    pub fn tail(&self) -> Option<&Tail> {
+    fn tail(&self) -> Option<&LocalSegment> {
         self.rescue.tail.as_ref()
+    }
+
+    /// The target's segments that recovery will have besides those of the archive as it is now.
+    pub fn own_segments(&self, pushed: bool) -> Vec<&LocalSegment> {
+        let push = if pushed { [].as_slice() } else { self.rescue.push.as_slice() };
+        push.iter().chain(self.tail()).collect()
     }
 
     /// Must something be pushed?
@@ -108,12 +114,13 @@ impl Target {
     /// What would be done with its WAL, in lines.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = self.rescue.notes.clone();
-        let names = |paths: &[PathBuf]| paths.iter().map(|p| shown(p)).collect::<Vec<_>>().join(", ");
         if self.has_to_push() {
-            lines.push(format!("pushed into the archive, which lacks them: {}", names(&self.rescue.push)));
+            let names: Vec<String> = self.rescue.push.iter().map(|segment| segment.name.to_string()).collect();
+            lines.push(format!("pushed into the archive, which lacks them: {}", names.join(", ")));
         }
         if !self.rescue.save.is_empty() {
-            lines.push(format!("moved to {}: {}", rescue::name_for(&self.path, Timestamp::now()).display(), names(&self.rescue.save)));
+            let names: Vec<String> = self.rescue.save.iter().map(|path| shown(path)).collect();
+            lines.push(format!("moved to {}: {}", rescue::name_for(&self.path, Timestamp::now()).display(), names.join(", ")));
         }
         if let Some(tail) = self.tail() {
             lines.push(format!("the unfinished last segment {}: WAL up to {}", tail.name, tail.facts.valid_until));
@@ -129,11 +136,11 @@ impl Target {
         context.reporter.phase("pushing WAL that the archive lacks", None);
         let tail = OpenedTail::new(opened, cluster);
         let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata: &self.path, level: codec::DENSE };
-        for path in &self.rescue.push {
+        for segment in &self.rescue.push {
             context.cancel.check().map_err(RestoreError::from)?;
-            let pushed = archive::push(&push, path).map_err(|source| NotPushed { name: shown(path), source })?;
+            let pushed = archive::push(&push, &segment.path).map_err(|source| NotPushed { name: segment.name.to_string(), source })?;
             pushed.warnings.iter().for_each(|warning| context.reporter.warn(warning));
-            self.kept.pushed.push(shown(path));
+            self.kept.pushed.push(segment.name.to_string());
         }
         opened.settle(&here.place(&context.reporter));
         let (first, last) = (self.kept.pushed.first(), self.kept.pushed.last());
@@ -211,13 +218,13 @@ fn sort(opened: &Opened, cluster: &ClusterId, local: &LocalWal, archived: &Archi
 }
 
 /// The unfinished segment that an interrupted restore has saved: its pg_wal no longer has it.
-fn tail_of_before(existing: &Existing, archived: &Archived) -> Option<Tail> {
+fn tail_of_before(existing: &Existing, archived: &Archived) -> Option<LocalSegment> {
     let marker = existing.marker.as_ref()?;
     let (name, folder) = (marker.tail?, marker.wal_saved.as_ref()?);
     if archived.files.contains_key(&WalFileName::Segment(name)) {
         return None;
     }
-    Tail::read(&folder.join(name.to_string()), name, existing.system_identifier)
+    LocalSegment::read(&folder.join(name.to_string()), name, existing.system_identifier)
 }
 
 /// The repository, opened to write where something must be pushed and this host has no key of its own yet.

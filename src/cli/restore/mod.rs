@@ -67,7 +67,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     if let Some(target) = target.as_mut().filter(|_| !args.dry_run) {
         target.push(context, &here, &opened, &reach::cluster_of(context, &opened, args)?.name)?;
     }
-    let reached = reach::reach(context, &opened, args, &wanted, target.as_ref().and_then(delta::Target::tail))?;
+    let own_wal = target.as_ref().map(|target| target.own_segments(!args.dry_run)).unwrap_or_default();
+    let reached = reach::reach(context, &opened, args, &wanted, &own_wal)?;
     let commit = reached.commit.clone();
     let opening = opened.reader()?;
     let place = Place {

@@ -16,7 +16,7 @@ use crate::pg::control_file::{ControlFile, FILE_SIZE};
 use crate::pg::facts::ClusterFacts;
 use crate::pg::wal::{FindError, Found, RestorePoint, Sought, TransactionEnds, WalFileName, find};
 use crate::repo::log::{ClusterId, LiveCommit, WalMode};
-use crate::restore::rescue::Tail;
+use crate::restore::rescue::LocalSegment;
 use crate::restore::target::{self, ArchivedSegment, Candidate, RecoveryChoice, SearchError, Target, TargetSettings, Wanted};
 use crate::units::ids::unhex;
 use crate::units::{Class, Explain, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
@@ -78,9 +78,9 @@ pub(super) fn cluster_of(context: &Context, opened: &Opened, args: &Args) -> Res
     }
 }
 
-/// Chooses: the named snapshot, or the newest of the cluster that reaches the target. `tail` is the last segment of the
-/// folder that is restored in place, behind all that the archive has.
-pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wanted, tail: Option<&Tail>) -> Result<Reached, Failure> {
+/// Chooses: the named snapshot, or the newest of the cluster that reaches the target. `own` are segments of the
+/// folder that is restored in place, which recovery will have besides the archive's.
+pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wanted, own: &[&LocalSegment]) -> Result<Reached, Failure> {
     let all = candidates(context, opened, args)?;
     let Some((_, newest)) = all.last() else {
         return Err(look::NameError::None { cluster: context.settings.chosen_cluster() }.into());
@@ -105,12 +105,11 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
     let archive = Archive::read(&site, cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let size = archive.segment_size.or_else(|| same.iter().find_map(|(_, c)| c.summary.wal.as_ref().map(|w| w.segment_size)));
     let mut known = known(&archive, size.unwrap_or(SegmentSize::DEFAULT));
-    let tail = tail.filter(|tail| tail.size == known.segment_size);
-    known.segments.extend(tail.map(unfinished));
+    known.segments.extend(own.iter().filter(|own| own.size == known.segment_size).map(|own| own_segment(own)));
     let candidates: Vec<Candidate> =
         same.iter().filter_map(|(number, commit)| candidate(opened, *number, commit, &wanted.target)).collect();
     let get = GetContext { site, opening: opened.reader()?, system_identifier: cluster.system_identifier };
-    let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, tail, names, sought);
+    let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, own, names, sought);
     let choice = target::choose(&known, &candidates, wanted, &mut search)?;
     let chosen = same.iter().find(|(_, c)| c.summary.id == choice.snapshot).copied().cloned();
     let (number, commit) = chosen.ok_or(look::NameError::None { cluster: Some(cluster.name) })?;
@@ -220,22 +219,22 @@ fn segment(r: &SegmentRecord) -> ArchivedSegment {
     }
 }
 
-/// The target's own last segment, as if it were archived.
-fn unfinished(tail: &Tail) -> ArchivedSegment {
-    let facts = &tail.facts;
+/// A segment of the target's own, as if it were archived.
+fn own_segment(own: &LocalSegment) -> ArchivedSegment {
+    let facts = &own.facts;
     ArchivedSegment {
-        timeline: tail.name.timeline,
-        no: tail.name.no(tail.size).unwrap_or(SegmentNo(0)),
+        timeline: own.name.timeline,
+        no: own.name.no(own.size).unwrap_or(SegmentNo(0)),
         last_record: facts.last_record,
-        tail_record: None,
+        tail_record: facts.tail_record,
         continuation_ends: facts.continuation_ends,
         transactions: facts.commits,
-        open_tail_may_hold_commit: false,
+        open_tail_may_hold_commit: facts.open_tail_may_hold_commit,
         restore_points: facts.restore_points.clone(),
         restore_points_cut: false,
         valid_until: facts.valid_until,
         fault: None,
-        unfinished: true,
+        unfinished: facts.stop.is_some(),
     }
 }
 
@@ -250,9 +249,9 @@ impl Explain for Unsearchable {
     }
 }
 
-/// Reads WAL out of the archive, and the target's own last segment, and looks for a transaction's end or a restore point.
-fn search(get: &GetContext<'_>, tail: Option<&Tail>, names: &[SegmentName], sought: Sought<'_>) -> Result<Option<Found>, SearchError> {
-    let own = |name: &SegmentName| tail.filter(|tail| tail.name == *name).map(|tail| std::fs::read(&tail.path));
+/// Reads WAL out of the archive, or of the target where it has more, and looks for a transaction's end or a restore point.
+fn search(get: &GetContext<'_>, own: &[&LocalSegment], names: &[SegmentName], sought: Sought<'_>) -> Result<Option<Found>, SearchError> {
+    let own = |name: &SegmentName| own.iter().find(|own| own.name == *name).map(|own| std::fs::read(&own.path));
     let segments = names.iter().map(|name| match own(name) {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(e)) => Err(SearchError::new(Unsearchable(format!("WAL segment {name} can't be read: {e}")))),

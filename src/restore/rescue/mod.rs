@@ -4,7 +4,7 @@
 //! that is lacking there is saved beside the target. The unfinished last segment, in which the server was when it ended,
 //! is never pushed, under no name: the archive would refuse the whole one that another server of this line may still
 //! finish, or the `.partial` that a standby archives when it is promoted. It is saved, and put into the restored pg_wal,
-//! where recovery finds it behind the archive's last. (docs/decisions/011.)
+//! where recovery finds it behind the archive's last. (docs/decisions/011-restoring-in-place.md)
 //!
 //! - `sort.rs`: what becomes of which file (pure, but for reading them)
 //! - `save.rs`: the folder beside the target
@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub use save::{name_for, save};
-pub use sort::{Archived, FetchArchived, Tail, WalRescue, sort};
+pub use sort::{Archived, FetchArchived, LocalSegment, WalRescue, sort};
 
 use super::RestoreError;
 use super::folders::read_small;

@@ -30,9 +30,9 @@ impl Archived {
 /// Fetches an archived segment.
 pub type FetchArchived<'f> = dyn FnMut(SegmentName) -> Result<Option<Vec<u8>>, SearchError> + 'f;
 
-/// The segment in which the server was when it ended.
+/// A segment of the target that the archive lacks.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Tail {
+pub struct LocalSegment {
     /// Its name.
     pub name: SegmentName,
     /// The size of segments.
@@ -43,14 +43,14 @@ pub struct Tail {
     pub path: PathBuf,
 }
 
-impl Tail {
-    /// One that was saved; `None` if it is no longer what it was.
-    pub fn read(path: &Path, name: SegmentName, system_identifier: u64) -> Option<Tail> {
+impl LocalSegment {
+    /// An unfinished one that was saved; `None` if it is no longer what it was.
+    pub fn read(path: &Path, name: SegmentName, system_identifier: u64) -> Option<LocalSegment> {
         let bytes = read(path).ok()?;
         let header = check_segment(name, &bytes, bytes.len() as u64, Some(system_identifier)).ok()?;
         let facts = SegmentFacts::of(&header, &bytes);
         let use_it = facts.valid_until > header.start();
-        use_it.then(|| Tail { name, size: header.segment_size, facts, path: path.to_owned() })
+        use_it.then(|| LocalSegment { name, size: header.segment_size, facts, path: path.to_owned() })
     }
 }
 
@@ -58,11 +58,11 @@ impl Tail {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct WalRescue {
     /// Whole segments that are to be pushed, in order.
-    pub push: Vec<PathBuf>,
+    pub push: Vec<LocalSegment>,
     /// Files that are saved beside the target.
     pub save: Vec<PathBuf>,
-    /// The unfinished last segment: saved, and used by recovery.
-    pub tail: Option<Tail>,
+    /// The unfinished last segment, in which the server was when it ended: saved, and used by recovery.
+    pub tail: Option<LocalSegment>,
     /// Why something is saved and not pushed, a line each.
     pub notes: Vec<String>,
 }
@@ -70,7 +70,7 @@ pub struct WalRescue {
 impl WalRescue {
     /// Nothing is pushed: all that would be is saved.
     pub fn without_push(&mut self) {
-        self.save.append(&mut self.push);
+        self.save.extend(self.push.drain(..).map(|segment| segment.path));
         self.save.extend(self.tail.take().map(|tail| tail.path));
         self.save.sort_unstable();
     }
@@ -178,11 +178,11 @@ impl Sorting<'_, '_> {
                     true
                 }
                 None if facts.stop.is_none() => {
-                    self.rescue.push.push(path);
+                    self.rescue.push.push(LocalSegment { name: *name, size: header.segment_size, facts, path });
                     continue;
                 }
                 None if newest && facts.valid_until > header.start() => {
-                    self.rescue.tail = Some(Tail { name: *name, size: header.segment_size, facts, path });
+                    self.rescue.tail = Some(LocalSegment { name: *name, size: header.segment_size, facts, path });
                     // What was written behind the end of WAL is of no use to a recovery.
                     self.save_rest(segments.get(at + 1..).unwrap_or_default());
                     return Ok(());

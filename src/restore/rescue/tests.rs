@@ -64,8 +64,8 @@ impl Scene {
     /// Pushed, saved, tail.
     fn sorted(&self) -> (Vec<String>, Vec<String>, Option<String>) {
         let rescue = self.try_sort().unwrap();
-        let names = |paths: &[PathBuf]| paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
-        (names(&rescue.push), names(&rescue.save), rescue.tail.map(|tail| tail.name.to_string()))
+        let names = rescue.save.iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        (rescue.push.iter().map(|s| s.name.to_string()).collect(), names, rescue.tail.map(|tail| tail.name.to_string()))
     }
 }
 
@@ -97,7 +97,7 @@ fn whole_segments_are_pushed_and_the_last_is_the_tail() {
     assert_eq!(scene.sorted(), (vec![], vec![], tail));
     let found = scene.try_sort().unwrap().tail.unwrap();
     assert_eq!((found.facts.commits.unwrap().max_xid, found.size.bytes()), (701, 1 << 20));
-    assert!(Tail::read(&found.path, found.name, SYSTEM).is_some() && Tail::read(&found.path, found.name, 1).is_none());
+    assert!(LocalSegment::read(&found.path, found.name, SYSTEM).is_some() && LocalSegment::read(&found.path, found.name, 1).is_none());
     // Another server went on in it: nothing is lost here.
     let mut longer = WalBuilder::new();
     for _ in 0..3 {

@@ -58,11 +58,11 @@ impl<'a> Index<'a> {
         let mut no = size.segment_of(from.start_lsn);
         while let Some(segment) = owner(&branches, no, size).and_then(|t| self.segments.get(&(t, no)).copied()) {
             segments.push(segment);
-            no = no.next();
             if segment.unfinished {
                 unfinished = Some(segment.valid_until);
                 break;
             }
+            no = no.next();
             if segment.fault.is_some() {
                 damaged = Some(segment);
                 break;

@@ -75,7 +75,7 @@ pub(super) fn zero(file: &File, from: u64, len: u64, hole: u64) -> io::Result<u6
 }
 
 fn write_zeros(file: &File, from: u64, end: u64) -> io::Result<u64> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut at = from;
     while at < end {
         let len = (end - at).min(ZEROS.len() as u64);
