@@ -58,19 +58,61 @@ fn nothing_stands_there() {
     });
 }
 
-/// A second host that has nothing but a key file is enrolled where it must push.
+/// By the guide's own lines, on a host that has nothing but a key file: it is enrolled where it must push.
 #[test]
 fn another_host_pushes_as_well() {
     support::on(18, |pg| {
+        const GUIDE: &str = include_str!("../../docs/restore-at-3am.md");
         let (repository, mut server) = backed_up(pg, 1);
         crate::cut_off(&server);
         crate::mark(&server, 1);
         server.crash();
-        let (host, outcome) = repository.restore(server.data(), &["--delta", "--json"]);
-        assert!(!outcome.json()["wal_pushed"].as_array().unwrap().is_empty(), "{}", outcome.report());
+        let blocks: Vec<&str> = GUIDE.split("```sh old\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(blocks.len(), 2);
+        let data = server.data().to_str().unwrap();
+        let host = support::Host::new();
+        let program = support::shell_quote(host.program().to_str().unwrap());
+        let lines = blocks.concat().replace("/var/lib/postgresql/18/main", data).replace("pgcairn restore", &format!("{program} restore"));
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-e", "-c", &lines]).env_clear().envs(host.environment());
+        shell.env("PGCAIRN_REPO", repository.path()).env("PGCAIRN_KEY_FILE", repository.key_file()).env("PGCAIRN_PGDATA", data);
+        let outcome = support::Outcome::of(shell).ok();
+        assert!(outcome.stderr.contains("were pushed") && outcome.stdout.contains("in place:"), "{}", outcome.report());
         crate::recover(&mut server);
         assert_eq!(crate::marks(&server), "1");
-        drop(host);
+    });
+}
+
+/// From another container a server is not seen, and neither is its death: nobody guesses.
+#[test]
+fn what_can_not_be_seen_is_a_doubt() {
+    support::on(18, |pg| {
+        let (repository, mut server) = backed_up(pg, 1);
+        let data = server.data().to_owned();
+        let from_a_container = || {
+            let line = repository.host.shell_line(repository.arguments(["restore", "--delta", "--to", data.to_str().unwrap()]));
+            let mut command = std::process::Command::new("unshare");
+            command.args(["--user", "--map-current-user", "--pid", "--fork", "--mount-proc", "--ipc", "sh", "-c"]);
+            command.arg(format!("echo inside && {line}")).env_clear().envs(repository.host.environment());
+            support::Outcome::of(command)
+        };
+        let control = fs::read(data.join("global/pg_control")).unwrap();
+        for _ in ["alive", "dead"] {
+            let outcome = from_a_container();
+            if !outcome.stdout.contains("inside") {
+                return support::skip(&format!("no containers can be made here: {}", outcome.stderr.trim()));
+            }
+            outcome.code(1).says("a server may run on").says("postmaster.pid");
+            assert!(fs::read(data.join("global/pg_control")).unwrap() == control && !data.join("pgcairn.restore").exists());
+            if server.runs() {
+                server.crash();
+            }
+        }
+        // Outside its death is proven; inside, the cure helps.
+        repository.run(["restore", "--delta", "--dry-run", "--to", data.to_str().unwrap()]).ok();
+        fs::remove_file(data.join("postmaster.pid")).unwrap();
+        from_a_container().ok();
+        crate::recover(&mut server);
     });
 }
 
