@@ -307,7 +307,7 @@ impl HistoryFacts {
 
     /// The same laws as those of the file.
     fn is_ordered(&self) -> bool {
-        let rising = self.lines.is_sorted_by(|a, b| a.parent < b.parent && a.switch <= b.switch);
+        let rising = self.lines.is_sorted_by(|a, b| a.parent < b.parent);
         rising && self.lines.len() <= MAX_HISTORY && self.lines.iter().all(|l| l.parent.0 > 0 && l.parent < self.timeline)
     }
 }
