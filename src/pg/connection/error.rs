@@ -404,10 +404,31 @@ impl Explain for PgConnError {
             E::NoDatabase { .. } => Some("name one that exists: dbname=postgres".into()),
             E::Lost { .. } => Some("see the server's log; run it again".into()),
             E::State { hint, .. } | E::Server { hint, .. } => hint.clone(),
-            E::NoRight { .. } => Some("grant the role EXECUTE on that function (or what the server names), or use a superuser".into()),
+            E::NoRight { message, .. } => Some(right_to_grant(message)),
             E::NoneFits { .. } => Some("name the other servers in host as well, or change target_session_attrs".into()),
             E::Unexpected { .. } | E::Interrupted { .. } => None,
         }
+    }
+}
+
+/// What to grant, by the server's words.
+fn right_to_grant(message: &str) -> String {
+    let function = message.strip_prefix("permission denied for function ");
+    match function {
+        Some(name) => {
+            let arguments = match name {
+                "pg_backup_start" => "text, boolean",
+                "pg_backup_stop" => "boolean",
+                "pg_start_backup" => "text, boolean, boolean",
+                "pg_stop_backup" => "boolean, boolean",
+                _ => "...",
+            };
+            format!("in this database: GRANT EXECUTE ON FUNCTION {name}({arguments}) TO the role (all rights: docs/connection.md)")
+        }
+        None if message.contains("replication slots") => {
+            "ALTER ROLE ... REPLICATION: --wal copy keeps WAL by a temporary slot (all rights: docs/connection.md)".to_owned()
+        }
+        None => "grant the role the right that the server names (docs/connection.md), or use a superuser".to_owned(),
     }
 }
 

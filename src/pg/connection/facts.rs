@@ -150,13 +150,17 @@ impl Connection {
         self.one("asking for the time", sql).map(Timestamp)
     }
 
-    /// A setting's value as `SHOW` prints it; `None` where there is no such setting.
+    /// A setting's value as `SHOW` prints it; `None` where there is no such setting, or where the role may not see it
+    /// (`pg_read_all_settings`).
     pub fn setting(&mut self, name: &str) -> Result<Option<String>, PgConnError> {
         const DURING: &str = "asking for a setting";
         let name = name.to_owned();
         let sql = "SELECT pg_catalog.current_setting($1, true)";
-        let row = self.run(DURING, move |client| client.query_one(sql, &[&name]))?;
-        row.try_get(0).map_err(|error| PgConnError::answer(DURING, &error))
+        match self.run(DURING, move |client| client.query_one(sql, &[&name])) {
+            Ok(row) => row.try_get(0).map_err(|error| PgConnError::answer(DURING, &error)),
+            Err(PgConnError::NoRight { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// How archiving goes.
