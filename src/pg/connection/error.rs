@@ -32,7 +32,7 @@ pub enum PgConnError {
         /// Where.
         endpoint: String,
         /// What is wrong.
-        error: TlsError,
+        error: Box<TlsError>,
     },
     /// The server asks for a proof that isn't allowed, or can't give one that is demanded.
     #[error("connection to {endpoint}: {reason}")]
@@ -180,7 +180,7 @@ impl PgConnError {
         let endpoint = endpoint.to_owned();
         match error {
             OpenError::Wire(WireError::Io(error)) => PgConnError::NotReached { endpoint, reason: error.to_string() },
-            OpenError::Wire(WireError::Tls(error)) => PgConnError::Tls { endpoint, error },
+            OpenError::Wire(WireError::Tls(error)) => PgConnError::Tls { endpoint, error: Box::new(error) },
             OpenError::Wire(error @ WireError::Peer { .. }) => PgConnError::Authentication {
                 endpoint,
                 reason: error.to_string(),
@@ -224,7 +224,7 @@ impl PgConnError {
             return PgConnError::Authentication { endpoint, reason: forbidden.to_string(), cure };
         }
         if let Some(error) = TlsError::of_session(error) {
-            return PgConnError::Tls { endpoint, error };
+            return PgConnError::Tls { endpoint, error: Box::new(error) };
         }
         if encrypted {
             return PgConnError::Tls { endpoint, error: closed_early() };
@@ -266,7 +266,7 @@ impl PgConnError {
     /// With what came of a second try at the same server.
     pub(super) fn and_then(self, how: &'static str, second: PgConnError) -> Self {
         // Without TLS there was nothing new to learn.
-        if matches!(&second, PgConnError::Tls { error: TlsError::NotOffered, .. }) {
+        if matches!(&second, PgConnError::Tls { error, .. } if **error == TlsError::NotOffered) {
             return self;
         }
         PgConnError::Several(vec![Attempt { how: "", error: self }, Attempt { how, error: second }])
@@ -322,8 +322,8 @@ impl PgConnError {
     }
 }
 
-fn closed_early() -> TlsError {
-    TlsError::RefusedUs { reason: "it closes the connection after the handshake".to_owned() }
+fn closed_early() -> Box<TlsError> {
+    Box::new(TlsError::RefusedUs { reason: "it closes the connection after the handshake".to_owned() })
 }
 
 /// The words of the crate's error and its cause.

@@ -39,8 +39,7 @@ impl Guard {
                 [b'R', _, _, _, _, code @ ..] => {
                     let Ok(code) = <[u8; 4]>::try_from(code) else { continue };
                     let method = method_of(u32::from_be_bytes(code));
-                    if let Some(method) = method.filter(|method| require.allows(*method)) {
-                        let _ = method;
+                    if method.is_some_and(|method| require.allows(method)) {
                         self.require = None;
                         return Ok(());
                     }

@@ -150,7 +150,7 @@ impl Opening<'_> {
             Host::Tcp { name, .. } => name.as_str(),
             Host::Socket(_) => "",
         };
-        let wrong = |error| PgConnError::Tls { endpoint: endpoint.to_string(), error };
+        let wrong = |error| PgConnError::Tls { endpoint: endpoint.to_string(), error: Box::new(error) };
         ClientTls::new(&self.conninfo.tls, host).map(Arc::new).map_err(wrong)
     }
 

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
+use zeroize::Zeroizing;
 
 use super::TlsError;
 use super::x509::Certificate;
@@ -137,7 +138,10 @@ fn certificates(file: &NamedFile, what: &'static str) -> Result<Option<Vec<Certi
     Ok(Some(all))
 }
 
-fn open(file: &NamedFile, what: &'static str) -> Result<Option<(zeroize::Zeroizing<Vec<u8>>, Metadata)>, TlsError> {
+/// A file's bytes, and what the system says of it.
+type Opened = (Zeroizing<Vec<u8>>, Metadata);
+
+fn open(file: &NamedFile, what: &'static str) -> Result<Option<Opened>, TlsError> {
     match read(&file.path) {
         Ok(read) => Ok(Some(read)),
         Err(error) if is_absent(&error) && !file.named => Ok(None),

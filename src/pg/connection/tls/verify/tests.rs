@@ -177,3 +177,38 @@ fn revocation_lists_are_asked() {
     let own = Wish::new("db").self_signed();
     says(&verifier("db", &[&own], &[root.revoking(&[], 2090)]), &[&own], "itself the root");
 }
+
+/// Whatever a certificate is changed into, nobody believes it and nothing breaks.
+#[test]
+fn a_changed_certificate_is_not_believed() {
+    let root = Wish::ca("root").self_signed();
+    let makes: [fn(&Pair) -> Pair; 4] = [
+        |root| Wish::new("db").dns("db").signed_by(root),
+        |root| Wish::like_openssl("db").signed_by(root),
+        |root| Wish::new("db").v1().signed_by(root),
+        |_| Wish::like_openssl("db").self_signed(),
+    ];
+    for make in makes {
+        let server = make(&root);
+        let verifier = verifier("db", &[&root, &server], &[]);
+        assert_eq!(verifier.judge(&der(&server), &[], year(2026)), Ok(()));
+        for at in 0..server.der.len() {
+            for bit in [0x01, 0x20, 0x80] {
+                let mut changed = server.der.clone();
+                changed[at] ^= bit;
+                let judged = verifier.judge(&CertificateDer::from(changed), &[], year(2026));
+                assert!(judged.is_err(), "byte {at}, bit {bit:#x}");
+            }
+            assert!(verifier.judge(&CertificateDer::from(server.der[..at].to_vec()), &[], year(2026)).is_err(), "cut at {at}");
+        }
+    }
+}
+
+/// Every certificate that this system believes can be read, so that none is left out unseen.
+#[test]
+fn certificates_of_the_system_are_read() {
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        Certificate::parse(&certificate).unwrap();
+        anchor_from_trusted_cert(&certificate).unwrap();
+    }
+}
