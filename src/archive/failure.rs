@@ -241,6 +241,9 @@ impl Explain for PushError {
             PushError::OtherBytes { name, .. } => Some(format!(
                 "two servers archive under one name: find out which one is the right {name}; the first stays and nothing is overwritten"
             )),
+            PushError::Variants { name, .. } => {
+                Some(format!("somebody fills the archive with objects that do not count: find out who, and move those of {name} away"))
+            }
             PushError::NoRight { .. } => Some("key list shows who has which right; key add-host gives it".into()),
             PushError::Site(e) => e.cure(),
             PushError::Repo(e) => e.cure(),
@@ -342,6 +345,9 @@ impl Explain for GetError {
                 Some("bring the segment back from the server or a copy, or restore from a snapshot behind the gap".into())
             }
             GetError::Unusable { .. } => Some("bring the object back from a copy of the repository".into()),
+            GetError::Segment { name, .. } | GetError::History { name, .. } => Some(format!(
+                "find out who pushed {name}: what a key of this cluster's archived there is something else, and stands in the way of the right file"
+            )),
             GetError::Site(e) => e.cure(),
             GetError::Repo(e) => e.cure(),
             _ => None,

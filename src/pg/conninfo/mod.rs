@@ -490,5 +490,8 @@ fn hosts_at(host: &str, address: &str) -> Result<Vec<Host>, ConninfoError> {
     Ok(vec![Host::Tcp { name: host.to_owned(), addr: None }])
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use password_file::probe as probe_password_file;
+
 #[cfg(test)]
 mod tests;
