@@ -201,6 +201,15 @@ impl Archive {
         lost
     }
 
+    /// All files that count.
+    pub fn files(&self) -> Vec<WalFileName> {
+        let segments = self.segments.values().map(|e| WalFileName::Segment(e.facts.name()));
+        let others = self.other_sizes.keys().map(|name| WalFileName::Segment(*name));
+        let partials = self.partials.keys().map(|name| WalFileName::Partial(*name));
+        let histories = self.histories.keys().map(|timeline| WalFileName::History(*timeline));
+        segments.chain(others).chain(partials).chain(histories).chain(self.backups.keys().copied()).collect()
+    }
+
     /// Is this segment there?
     pub fn has(&self, name: SegmentName) -> bool {
         let no = self.segment_size.and_then(|size| name.no(size));
@@ -246,7 +255,11 @@ impl Reader<'_> {
                 Ok(Standing::NotEntitled) => {}
                 Ok(Standing::Unproven { why }) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why }),
                 Err(SiteError::Store(e)) if e.is_absent() => {}
-                Err(e @ (SiteError::UnknownHead { .. } | SiteError::Store(StoreError::Short { .. }))) => {
+                // A disk that can't read a sector: the next object may be readable.
+                Err(
+                    e @ (SiteError::UnknownHead { .. }
+                    | SiteError::Store(StoreError::Short { .. } | StoreError::Io { .. } | StoreError::NotAFile { .. })),
+                ) => {
                     damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: e.to_string() });
                 }
                 Err(e) => return Err(e),

@@ -35,6 +35,7 @@ mod process;
 mod restore;
 mod show;
 mod tail;
+mod verify;
 
 use std::ffi::OsString;
 use std::io;
@@ -125,6 +126,7 @@ impl Command {
             Command::Restore(args) => restore::run(context, args),
             Command::List => list::run(context),
             Command::Show(args) => show::run(context, args),
+            Command::Verify(args) => verify::run(context, args),
         }
     }
 }

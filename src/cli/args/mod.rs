@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive, archive_get, archive_push, backup, init, restore, show};
+use super::{archive, archive_get, archive_push, backup, init, restore, show, verify};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -48,6 +48,8 @@ pub(super) enum Command {
     List,
     /// Show one snapshot in full
     Show(show::Args),
+    /// Check that all objects are there and whole
+    Verify(verify::Args),
 }
 
 impl Command {
@@ -57,7 +59,9 @@ impl Command {
             Command::Backup(args) => args.cluster_keys(),
             Command::ArchivePush(args) => args.cluster_keys(),
             Command::Archive(command) => command.cluster_keys(),
-            Command::Init(_) | Command::ArchiveGet(_) | Command::Restore(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
+            Command::Init(_) | Command::ArchiveGet(_) | Command::Restore(_) | Command::List | Command::Show(_) | Command::Verify(_) => {
+                ClusterKeys::default()
+            }
         }
     }
 }

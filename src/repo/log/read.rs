@@ -123,6 +123,12 @@ impl LogView {
         self.damage.is_empty() && self.missing.is_empty() && self.fold.unknown.is_none()
     }
 
+    /// Is the newest entry unsigned? It is void as long as no signed one names other bytes; but it may as well be the
+    /// rotten form of one that counted.
+    pub fn ends_unsigned(&self) -> bool {
+        self.unsigned
+    }
+
     /// Refuses while damage or an unknown entry forbids every append, or a missing body this kind.
     pub(super) fn may_append(&self, kind: &Kind) -> Result<(), LogError> {
         if let Some(damage) = self.damage.first() {

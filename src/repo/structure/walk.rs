@@ -127,6 +127,20 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// If a node can't be read.
     pub fn parts(&self, folder: &Child) -> Result<Vec<Child>, RepoError> {
+        self.parts_despite(folder, &mut |_| {}, &mut |_, e| Err(e))
+    }
+
+    /// The parts of a folder, in order, without those below branches that can't be read: these are told to `bad`, which
+    /// may go on. All branches are told to `passed`.
+    ///
+    /// # Errors
+    /// What `bad` returned, or that the folder isn't what it must be.
+    pub fn parts_despite(
+        &self,
+        folder: &Child,
+        passed: &mut dyn FnMut(&Child),
+        bad: &mut dyn FnMut(&Child, RepoError) -> Result<(), RepoError>,
+    ) -> Result<Vec<Child>, RepoError> {
         let mut row = vec![*folder];
         for _ in 0..MAX_DEPTH {
             if row.iter().all(|c| c.kind == ChildKind::Part) {
@@ -136,8 +150,12 @@ impl<'a> Snapshot<'a> {
             for child in row {
                 if child.kind == ChildKind::Part {
                     below.push(child);
-                } else {
-                    below.extend(self.branch(&child)?);
+                    continue;
+                }
+                passed(&child);
+                match self.branch(&child) {
+                    Ok(children) => below.extend(children),
+                    Err(e) => bad(&child, e)?,
                 }
             }
             // Every part holds a file, but the one of an empty folder: a tree that says otherwise is there to exhaust us.
@@ -205,11 +223,20 @@ impl<'a> Snapshot<'a> {
 /// # Errors
 /// If a node can't be read, or the lengths don't add up.
 pub fn leaves_below(packs: &Packs, root: TreeRef, len: u64) -> Result<Vec<(u64, TreeRef)>, RepoError> {
+    leaves_and_nodes(packs, root, len, &mut |_| {})
+}
+
+/// The leaves below `root`, which must cover `len` bytes; `node` is told where each stream node above them lies.
+///
+/// # Errors
+/// If a node can't be read, or the lengths don't add up.
+pub fn leaves_and_nodes(packs: &Packs, root: TreeRef, len: u64, node: &mut dyn FnMut(Place)) -> Result<Vec<(u64, TreeRef)>, RepoError> {
     let file_len = len;
     let mut row = vec![(len, root)];
     while row.iter().any(|(_, tree)| tree.level > 0) {
         let mut below = Vec::new();
         for (len, tree) in row {
+            node(tree.place);
             let Node::Stream { level, children } = read_node(packs, tree.id, tree.place, tree.digest)? else {
                 return Err(corrupt("a file", "a stream node is another kind of node"));
             };
