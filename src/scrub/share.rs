@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(some, draw(Percent(100_000), 1));
         assert_ne!(some, draw(Percent(100_000), 2));
         assert_eq!(draw(Percent(1), 7).len(), 1, "never nothing");
-        assert!(Share::None.choose(items, u32::to_string).is_empty());
+        assert!(Share::None.choose(vec![1, 2], u32::to_string).is_empty());
         // Who verifies a tenth often enough has seen all.
         let seen: std::collections::BTreeSet<u32> = (0..100).flat_map(|seed| draw(Percent(100_000), seed)).collect();
         assert!(seen.len() > 190, "{}", seen.len());

@@ -210,12 +210,14 @@ fn damaged_packs_are_named_with_what_they_hit(pg: &Postgres) {
             );
             assert!(!texts(&error["files"]).is_empty(), "{what}: {error}");
             hit.extend(texts(&error["files"]));
-            let full = error_about(world.verify(&["--read-data"]), pack, &[]);
-            assert_eq!(texts(&full["files"]), texts(&error["files"]), "{what}");
+            if what == "table" {
+                let full = error_about(world.verify(&["--read-data"]), pack, &[]);
+                assert_eq!(texts(&full["files"]), texts(&error["files"]), "{what}");
+            }
             drop(damaged);
         }
         // A bit anywhere: found by reading.
-        for at in [0, 20, 40, size / 3, size / 2] {
+        for at in [0, size / 3, size / 2] {
             let damaged = Damaged::flipped(&world, pack, at);
             let error = error_about(world.verify(&["--read-data"]), pack, &[]);
             assert!(error["problem"].as_str().unwrap().contains("hash"), "{error}");
