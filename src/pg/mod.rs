@@ -9,6 +9,7 @@
 //! - `conninfo/`, `connection/`: connection strings, and sessions
 //! - `backup_api.rs`: the calls that start and stop a backup
 //! - `facts.rs`: what a snapshot says of its cluster
+//! - `relations.rs`: [`relations::RelationNames`]: which relation a file belongs to
 //! - `backup_label.rs`: what a backup's stop hands out, and tablespace_map
 //! - `backup_manifest.rs`: [`backup_manifest::ManifestWriter`], for pg_verifybackup
 //! - `recovery.rs`: what a restored server is told, in postgresql.auto.conf
@@ -28,6 +29,7 @@ mod fixtures;
 pub mod layout;
 pub mod page;
 pub mod recovery;
+pub mod relations;
 pub mod timeline;
 pub mod wal;
 
