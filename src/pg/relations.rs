@@ -21,10 +21,10 @@ pub const ANNEX: &str = "databases";
 pub const LIST: &str = "databases";
 /// The largest list of databases that is read, in bytes.
 pub const MAX_LIST: u64 = 16 << 20;
-/// The largest file of one database's relations that is written or read, in bytes: some 700,000 relations.
-pub const MAX_RELATIONS: u64 = 48 << 20;
-/// The most bytes of all files together that are read.
-pub const MAX_ALL: u64 = 512 << 20;
+/// The largest file of one database's relations that is written or read, in bytes: some 500,000 relations.
+pub const MAX_RELATIONS: u64 = 32 << 20;
+/// The most bytes of all files together that are written or read.
+pub const MAX_ALL: u64 = 128 << 20;
 
 /// Tablespace of what lies in `base`.
 pub const DEFAULT_TABLESPACE: u32 = 1663;
