@@ -12,6 +12,7 @@
 //! - `relations.rs`: [`relations::RelationNames`]: which relation a file belongs to
 //! - `backup_label.rs`: what a backup's stop hands out, and tablespace_map
 //! - `backup_manifest.rs`: [`backup_manifest::ManifestWriter`], for pg_verifybackup
+//! - `config_files/`: which files a configuration consists of, and how they are told of another place
 //! - `recovery.rs`: what a restored server is told, in postgresql.auto.conf
 
 pub mod backup_api;
@@ -19,6 +20,7 @@ pub mod backup_label;
 pub mod backup_manifest;
 mod bytes;
 pub mod checksum;
+pub mod config_files;
 pub mod connection;
 pub mod conninfo;
 pub mod control_file;
