@@ -42,7 +42,7 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
     let facts = cluster_facts(&found, &taken, &damaged, mode, offline);
     let mut needs = taken.copied.needs;
     let extra = serde_json::to_value(&facts).map_err(|_| BackupError::Internal("facts that are no JSON"))?;
-    let meta = Meta { folders: taken.scanned.folders.clone(), extra };
+    let meta = Meta { folders: taken.scanned.folders.clone(), extra, annexes: taken.annexes };
     let meta = serde_json::to_vec(&meta).map_err(|_| BackupError::Internal("a meta chunk that is no JSON"))?;
     let meta = put_content(&writer, &meta, &mut needs)?;
     let (root_id, root) = put_snapshot(&writer, meta, taken.copied.folders, &mut needs)?;

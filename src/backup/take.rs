@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::annex::{self, Annex, Asking};
 use super::basis::{Basis, open_parent};
 use super::copy::{Copied, Copy};
 use super::damage::Damage;
@@ -21,6 +22,8 @@ use crate::units::{Lsn, TimelineId, Timestamp};
 /// What the copy of the files came to.
 pub(super) struct Taken {
     pub copied: Copied,
+    /// Names of the annexes, whose nodes stand behind the folders'.
+    pub annexes: Vec<String>,
     pub scanned: Scanned,
     pub control: Vec<u8>,
     pub timeline: TimelineId,
@@ -45,6 +48,8 @@ pub(super) fn take(
 ) -> Result<Taken, BackupError> {
     let parent_bytes = basis.parent.map(|c| c.summary.cluster_bytes);
     let parent = open_parent(setting, options, basis.packs, basis.parent, found)?;
+    // Asked while the rest goes on: the names are worth no waiting.
+    let asking = found.server.as_mut().zip(setting.server).and_then(|((c, _), conninfo)| Asking::begin(c, conninfo, setting.progress));
     let (layout, mode) = start_backup(setting, options, found, id)?;
     let start = mode.as_ref().map_or(found.control.redo, BackupSession::start_lsn);
     let started_at = mode.as_ref().map_or(found.control.written_at, BackupSession::start_time);
@@ -94,6 +99,8 @@ pub(super) fn take(
         ));
     }
     let stopped = stop_backup(setting, found, mode, &control, &mut scanned)?;
+    let mut annexes: Vec<Annex> = Vec::new();
+    annexes.extend(asking.map(|asking| asking.end(setting.cancel, setting.progress)));
     let stop = match &stopped {
         Some((stop, _)) => stop.stop_lsn,
         None => wal::end_of_stopped(&found.pgdata, found.control.timeline, found.control.checkpoint, found.control.segment_size)?,
@@ -107,13 +114,27 @@ pub(super) fn take(
     found.control = control;
     let span = Span { timeline, start, stop, offline: setting.server.is_none() };
     take_wal(&copy, &scan, &mut scanned, &mut copied, options, found, &span)?;
+    let names = store_annexes(&copy, annexes, &mut copied)?;
     let (label, map) = match stopped {
         Some((BackupStop { label, tablespace_map, .. }, _)) => (Some(text(label)?), tablespace_map),
         None => (None, Vec::new()),
     };
     let tablespace_map = if map.is_empty() { None } else { Some(String::from_utf8_lossy(&map).into_owned()) };
     let ancestry = wal::ancestry(&found.pgdata, timeline)?;
-    Ok(Taken { copied, scanned, control: control_bytes, timeline, ancestry, start, stop, started_at, stopped_at, label, tablespace_map })
+    Ok(Taken {
+        copied,
+        annexes: names,
+        scanned,
+        control: control_bytes,
+        timeline,
+        ancestry,
+        start,
+        stop,
+        started_at,
+        stopped_at,
+        label,
+        tablespace_map,
+    })
 }
 
 /// What is copied, and the server in backup mode, if there is one.
@@ -140,6 +161,15 @@ fn start_backup(
     }
     setting.progress.phase("starting the backup (checkpoint)", None);
     Ok((layout, Some(BackupSession::start(connection, &format!("pgcairn {id}"), options.fast)?)))
+}
+
+/// Stores what is recorded beside the data directory. It counts for nothing but the packs that it needs.
+fn store_annexes(copy: &Copy<'_>, annexes: Vec<Annex>, copied: &mut Copied) -> Result<Vec<String>, BackupError> {
+    let names = annexes.iter().map(|a| a.name.to_owned()).collect();
+    let stored = annex::store(copy, annexes)?;
+    copied.folders.extend(stored.folders);
+    copied.needs.join(&stored.needs);
+    Ok(names)
 }
 
 /// Ends backup mode; of a stopped cluster, sees that it was not started meanwhile.

@@ -99,7 +99,7 @@ impl TestSnapshot {
             children.push(put_folder(&writer, parts, &mut needs).unwrap());
             metas.push(FolderMeta { path: folder.path.clone(), mode: folder.mode, uid, gid });
         }
-        let meta = serde_json::to_vec(&Meta { folders: metas, extra }).unwrap();
+        let meta = serde_json::to_vec(&Meta { folders: metas, extra, ..Meta::default() }).unwrap();
         let meta = content(&writer, &meta);
         let top = put_snapshot(&writer, meta, children, &mut needs).unwrap();
         writer.finish().unwrap();

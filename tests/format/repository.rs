@@ -98,7 +98,7 @@ fn write(opened: &Opened, session: &OpenSession) -> Commit {
         folders.push(put_one(&writer, &files, &mut needs));
         metas.push(FolderMeta { path: path.into(), mode: 0o700, uid: 999, gid: 999 });
     }
-    let meta = Meta { folders: metas, extra: serde_json::to_value(facts()).unwrap() };
+    let meta = Meta { folders: metas, extra: serde_json::to_value(facts()).unwrap(), ..Meta::default() };
     let meta = put(&writer, &serde_json::to_vec(&meta).unwrap(), &mut needs);
     let (chunk, root) = put_snapshot(&writer, meta, folders, &mut needs).unwrap();
     let (packs, totals) = writer.finish().unwrap();
