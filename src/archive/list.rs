@@ -201,6 +201,12 @@ impl Archive {
         lost
     }
 
+    /// Plain bytes of all segments, partial ones and histories that count.
+    pub fn plain(&self) -> u64 {
+        let segments = self.segments.values().map(|e| e.plain).chain(self.partials.values().map(|e| e.plain));
+        segments.chain(self.histories.values().map(|e| e.plain)).fold(0, u64::saturating_add)
+    }
+
     /// All files that count.
     pub fn files(&self) -> Vec<WalFileName> {
         let segments = self.segments.values().map(|e| WalFileName::Segment(e.facts.name()));

@@ -74,6 +74,10 @@ impl Contract {
             | Command::Restore(_)
             | Command::List
             | Command::Show(_)
+            | Command::Ls(_)
+            | Command::Cat(_)
+            | Command::Diff(_)
+            | Command::Stats
             | Command::Verify(_) => Contract::Own,
         }
     }

@@ -62,13 +62,17 @@ impl TreeCheck<'_> {
         }
         let set = self.memo.set(&commit.set);
         let walk = Walk { check: self, packs: &packs, snapshot: &snapshot, set, id, log: &log };
-        match snapshot.folders() {
-            Ok(folders) => folders.par_iter().try_for_each(|(meta, child)| walk.folder(&meta.path, child)),
+        let all = snapshot.folders().and_then(|folders| Ok((folders, snapshot.annexes()?)));
+        let (folders, annexes) = match all {
+            Ok(all) => all,
             Err(e) => {
                 hit(&damage(e, &object_of(&packs, place, &log))?);
-                Ok(())
+                return Ok(());
             }
-        }
+        };
+        folders.par_iter().try_for_each(|(meta, child)| walk.folder(&meta.path, child))?;
+        // What lies beside the data directory: no path of it looks so.
+        annexes.par_iter().try_for_each(|(name, child)| walk.folder(format!("({name})").as_bytes(), child))
     }
 }
 

@@ -235,15 +235,15 @@ fn damaged_packs_are_named_with_what_they_hit(pg: &Postgres) {
         let damaged = Damaged::missing(&world, pack);
         let error = error_about(world.verify(&[]), pack, &[]);
         assert_eq!((texts(&error["snapshots"]), &error["problem"]), (only_second.clone(), &"it is not there".into()), "{error}");
-        let to = target.join(&format!("first{number}"));
-        let spaces = target.join(&format!("spaces{number}"));
+        let to = target.join(format!("first{number}"));
+        let spaces = target.join(format!("spaces{number}"));
         let more = [world.snapshots[0].as_str(), "--tablespace-root", spaces.to_str().unwrap(), "--target-immediate"];
         world.repository.restore(&to, &more);
         verify_backup(pg, &to);
         let failed = [world.snapshots[1].as_str(), "--tablespace-root", target.join("none").to_str().unwrap(), "--target-immediate"]
             .map(str::to_owned);
         let failed: Vec<&str> = failed.iter().map(String::as_str).collect();
-        let (_, outcome) = world.repository.try_restore(&target.join(&format!("second{number}")), &failed);
+        let (_, outcome) = world.repository.try_restore(&target.join(format!("second{number}")), &failed);
         outcome.code(1).says("pgcairn verify");
         drop(damaged);
     }

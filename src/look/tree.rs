@@ -1,0 +1,176 @@
+//! The files of a snapshot by their paths.
+
+use std::collections::BTreeMap;
+
+use super::snapshots::Listed;
+use super::{LookError, relation_names};
+use crate::crypt::Opening;
+use crate::pg::control_file::FILE_SIZE;
+use crate::pg::facts::ClusterFacts;
+use crate::pg::relations::RelationNames;
+use crate::repo::RepoError;
+use crate::repo::pack::{Packs, Place};
+use crate::repo::structure::{Child, Snapshot, StoredFile};
+use crate::units::ids::unhex;
+
+/// The annex that users see, and the folder under whose name they do.
+const SHOWN_ANNEXES: [(&str, &[u8]); 1] = [("configuration", b"(configuration)")];
+
+/// Opens the tree of a snapshot; `packs` are those that its COMMIT names.
+///
+/// # Errors
+/// If its root can't be read.
+pub fn open_snapshot<'a>(packs: &'a Packs, opening: &'a Opening, listed: &Listed<'_>) -> Result<Snapshot<'a>, LookError> {
+    let root = &listed.commit.root;
+    let wrong = || RepoError::Corrupt { object: format!("log/{}", listed.number), why: "its root's position is too large".into() };
+    let position = u16::try_from(root.place.position).map_err(|_| wrong())?;
+    let place = Place { pack: root.place.pack, blob: root.place.blob, position };
+    Ok(Snapshot::open(packs, opening, root.chunk.short(), place, root.digest)?)
+}
+
+/// What a snapshot says of its cluster.
+pub(super) fn facts_in(snapshot: &Snapshot<'_>, id: &str) -> Result<ClusterFacts, LookError> {
+    serde_json::from_value(snapshot.meta().extra.clone()).map_err(|source| LookError::Facts { snapshot: id.to_owned(), source })
+}
+
+/// The folders of a snapshot by path, and what is known of its relations.
+pub struct Tree<'a> {
+    /// The snapshot.
+    pub snapshot: &'a Snapshot<'a>,
+    /// Its id.
+    pub id: String,
+    /// What its files are called in the databases.
+    pub names: RelationNames,
+    /// Why that is not known, if it could not be read.
+    pub names_lost: Option<LookError>,
+    folders: BTreeMap<Vec<u8>, Vec<Child>>,
+    kept: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// What lies at a path.
+pub enum Found {
+    /// A folder.
+    Folder,
+    /// A file.
+    File(Box<StoredFile>),
+    /// A file that a restore makes out of what it knows: `backup_label`, `global/pg_control`.
+    Kept(Vec<u8>),
+}
+
+impl<'a> Tree<'a> {
+    /// Reads the folders, not what is in them.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub fn of(snapshot: &'a Snapshot<'a>, id: &str) -> Result<Self, LookError> {
+        let mut folders: BTreeMap<Vec<u8>, Vec<Child>> = BTreeMap::from([(Vec::new(), Vec::new())]);
+        for (meta, child) in snapshot.folders()? {
+            folders.entry(meta.path.clone()).or_default().push(child);
+        }
+        for (name, child) in snapshot.annexes()? {
+            if let Some((_, path)) = SHOWN_ANNEXES.iter().find(|(shown, _)| *shown == name) {
+                folders.entry(path.to_vec()).or_default().push(child);
+            }
+        }
+        let above: Vec<Vec<u8>> = folders.keys().flat_map(|path| parents(path).map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
+        above.into_iter().for_each(|path| _ = folders.entry(path).or_default());
+        let (names, names_lost) = match relation_names(snapshot) {
+            Ok(names) => (names, None),
+            Err(e) => (RelationNames::default(), Some(e)),
+        };
+        let kept = facts_in(snapshot, id).map(|facts| kept(&facts)).unwrap_or_default();
+        Ok(Tree { snapshot, id: id.to_owned(), names, names_lost, folders, kept })
+    }
+
+    /// Is there such a folder?
+    pub fn is_folder(&self, path: &[u8]) -> bool {
+        self.folders.contains_key(path)
+    }
+
+    /// The paths of all folders, in the order of their bytes.
+    pub fn folders(&self) -> impl Iterator<Item = &[u8]> {
+        self.folders.keys().map(Vec::as_slice)
+    }
+
+    /// The subtrees of a folder: one, unless the snapshot names it twice.
+    pub fn children(&self, path: &[u8]) -> &[Child] {
+        self.folders.get(path).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Paths of the folders that lie directly in this one.
+    pub fn folders_in<'s>(&'s self, path: &'s [u8]) -> impl Iterator<Item = &'s [u8]> {
+        let directly = move |folder: &&[u8]| !folder.is_empty() && parent_of(folder) == path;
+        self.folders().filter(directly)
+    }
+
+    /// The files that lie directly in a folder.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub fn files_in(&self, path: &[u8]) -> Result<Vec<StoredFile>, LookError> {
+        let mut files = Vec::new();
+        for child in self.children(path) {
+            for part in self.snapshot.parts(child)? {
+                files.extend(self.snapshot.files(&part)?.into_iter().filter(|f| !f.attributes.is_folder));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Files that a restore makes, by path.
+    pub fn kept(&self) -> &BTreeMap<Vec<u8>, Vec<u8>> {
+        &self.kept
+    }
+
+    /// What lies at a path.
+    ///
+    /// # Errors
+    /// [`LookError::NoPath`], or if the folder can't be read.
+    pub fn find(&self, path: &[u8]) -> Result<Found, LookError> {
+        if self.is_folder(path) {
+            return Ok(Found::Folder);
+        }
+        if let Some(bytes) = self.kept.get(path) {
+            return Ok(Found::Kept(bytes.clone()));
+        }
+        let name = name_of(path);
+        let found = self.files_in(parent_of(path))?.into_iter().find(|f| f.attributes.name == name);
+        found
+            .map(|file| Found::File(Box::new(file)))
+            .ok_or_else(|| LookError::NoPath { snapshot: self.id.clone(), path: super::show_path(path) })
+    }
+
+    /// What a file is called, if that was recorded.
+    pub fn relation(&self, path: &[u8]) -> Option<String> {
+        self.names.lookup(path).map(|relation| relation.to_string())
+    }
+}
+
+/// The files that a restore makes: neither is a file of the tree.
+fn kept(facts: &ClusterFacts) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let label = facts.backup_label.as_ref().map(|text| (b"backup_label".to_vec(), text.clone().into_bytes()));
+    let control = unhex(&facts.control_file).filter(|bytes| bytes.len() <= FILE_SIZE).map(|mut bytes| {
+        bytes.resize(FILE_SIZE, 0);
+        (b"global/pg_control".to_vec(), bytes)
+    });
+    label.into_iter().chain(control).collect()
+}
+
+/// The folder in which a path lies.
+pub(super) fn parent_of(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|b| *b == b'/').and_then(|at| path.get(..at)).unwrap_or_default()
+}
+
+/// The last name of a path.
+pub(super) fn name_of(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|b| *b == b'/').and_then(|at| path.get(at + 1..)).unwrap_or(path)
+}
+
+/// A file's or folder's path.
+pub(super) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::successors(Some(path), |path| (!path.is_empty()).then(|| parent_of(path))).skip(1)
+}
