@@ -71,11 +71,6 @@ impl Findings {
         });
     }
 
-    /// The objects found so far.
-    pub(super) fn objects(&self) -> BTreeSet<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
-    }
-
     fn with(&self, object: &str, change: impl FnOnce(&mut Found)) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(all.entry(object.to_owned()).or_default());

@@ -22,6 +22,8 @@ mod listing;
 mod memo;
 mod packs;
 mod share;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod verify;
 

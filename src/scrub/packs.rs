@@ -31,6 +31,10 @@ impl BadBlobs {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&(session, place.pack, place.blob))
     }
 
+    fn any_of(&self, pack: &PackRef) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|(session, id, _)| *session == pack.session && *id == pack.id)
+    }
+
     fn insert(&self, session: SessionId, pack: PackId, blob: u32) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert((session, pack, blob));
     }
@@ -114,7 +118,8 @@ impl PackCheck<'_> {
             Ok(read) => read,
             Err(e) => return self.note(e, &name),
         };
-        if hash != pack.hash.0 {
+        let rotten = hash != pack.hash.0;
+        if rotten {
             self.findings.note(name.as_str(), "its bytes have not the hash that its name says");
         }
         // A table that can't be read was found before.
@@ -124,6 +129,9 @@ impl PackCheck<'_> {
                 self.cancel.check()?;
             }
             self.blob(packs, pack, &name, &table, number, bytes.as_deref())?;
+        }
+        if rotten && !self.bad.any_of(pack) {
+            self.findings.note(name.as_str(), "all blobs in it are whole");
         }
         Ok(())
     }

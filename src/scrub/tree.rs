@@ -51,7 +51,7 @@ impl TreeCheck<'_> {
         let snapshot = match Snapshot::open(&packs, self.opening, root.chunk.short(), place, root.digest) {
             Ok(snapshot) => snapshot,
             Err(e) => {
-                hit(&damage(e, &object_of(&packs, place, &log))?);
+                hit(&damage_at(e, &packs, place, &log)?);
                 return Ok(());
             }
         };
@@ -66,7 +66,7 @@ impl TreeCheck<'_> {
         let (folders, annexes) = match all {
             Ok(all) => all,
             Err(e) => {
-                hit(&damage(e, &object_of(&packs, place, &log))?);
+                hit(&damage_at(e, &packs, place, &log)?);
                 return Ok(());
             }
         };
@@ -79,6 +79,14 @@ impl TreeCheck<'_> {
 /// The object of a pack; the COMMIT's entry, if that doesn't name it.
 fn object_of(packs: &Packs, place: Place, log: &str) -> String {
     packs.name(place.pack).map_or_else(|_| log.to_owned(), |name| name.to_string())
+}
+
+/// The damage that an error tells of, met at `place`.
+fn damage_at(e: RepoError, packs: &Packs, place: Place, log: &str) -> Result<Damage, RepoError> {
+    match &e {
+        RepoError::UnknownPack { pack } => Ok(Damage::new(log, format!("its tree needs pack {pack}, which it does not name"))),
+        _ => damage(e, &object_of(packs, place, log)),
+    }
 }
 
 /// One snapshot on the way.
@@ -110,12 +118,8 @@ impl Walk<'_> {
         self.check.findings.hit(damage, self.id, Some(path));
     }
 
-    /// The damage that an error tells of, met at `place`.
     fn damage(&self, e: RepoError, place: Place) -> Result<Damage, RepoError> {
-        match &e {
-            RepoError::UnknownPack { pack } => Ok(Damage::new(self.log, format!("its tree needs pack {pack}, which it does not name"))),
-            _ => damage(e, &object_of(self.packs, place, self.log)),
-        }
+        damage_at(e, self.packs, place, self.log)
     }
 
     /// A pack that is relied on.

@@ -9,7 +9,7 @@ use super::findings::Findings;
 use super::keys;
 use super::listing::{Compared, Listing, Tally};
 use super::memo::Memo;
-use super::packs::{BadBlobs, PackCheck, refs_of};
+use super::packs::{BadBlobs, PackCheck};
 use super::share::Share;
 use super::tree::TreeCheck;
 use crate::crypt::slot::Unlock;
@@ -88,7 +88,6 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
         cancel.check()?;
         trees.run(*number, commit)?;
     }
-    hit_by_packs(fold, &findings)?;
     warnings.extend(leftovers(&listing, &compared));
     Ok(Report {
         stored: listing.all,
@@ -141,20 +140,6 @@ fn note_log(view: &LogView, findings: &Findings, warnings: &mut Vec<String>) {
 fn note_packs(fold: &Fold, compared: &Compared, findings: &Findings) -> Result<(), ScrubError> {
     for pack in compared.missing.iter().filter(|p| fold.pack(&p.session, &p.id).is_some()) {
         findings.note(pack_name(pack.session, pack)?.as_str(), "it is not there");
-    }
-    Ok(())
-}
-
-/// Which snapshots name the packs that were found damaged, even if no file of theirs is hit.
-fn hit_by_packs(fold: &Fold, findings: &Findings) -> Result<(), ScrubError> {
-    let damaged = findings.objects();
-    for commit in fold.commits.values() {
-        for pack in refs_of(fold, &commit.set) {
-            let name = pack_name(pack.session, &pack)?;
-            if damaged.contains(name.as_str()) {
-                findings.hit_snapshot(name.as_str(), &commit.summary.id);
-            }
-        }
     }
     Ok(())
 }
