@@ -14,11 +14,12 @@ use crate::archive::status::Known;
 use crate::archive::{self, GetContext, LogTail, Rights, Site, TailFailure};
 use crate::crypt::secret;
 use crate::host::access::{self, Opened};
-use crate::host::config::SecretSource;
+use crate::host::config::{RepositoryUrl, SecretSource};
 use crate::pg::wal::WalFileName;
 use crate::repo::RepoError;
 use crate::repo::log::{ClusterId, LogView};
 use crate::scrub::{self, Counting, Finding, Percent, Report, Share};
+use crate::store::LocalStore;
 use crate::units::ids::hex;
 use crate::units::{ByteSize, Progress, show};
 
@@ -49,6 +50,7 @@ struct Answer<'a> {
     wal_files_read: usize,
     seed: Option<u64>,
     orphans: OrphansJson,
+    leftovers: usize,
     errors: Vec<ErrorJson<'a>>,
     warnings: &'a [String],
 }
@@ -73,6 +75,8 @@ struct Verified {
     findings: Vec<Finding>,
     warnings: Vec<String>,
     wal: (usize, usize),
+    /// Unfinished files of runs that were killed, or still go on.
+    leftovers: usize,
     bytes_read: u64,
     seed: Option<u64>,
 }
@@ -95,10 +99,8 @@ fn verify(context: &Context, args: &Args, opened: &Opened) -> Result<Verified, F
     };
     let read = args.read_data.map_or(Share::None, |percent| Share::Some(percent, seed.unwrap_or(0)));
     let store = Arc::new(Counting::new(Arc::clone(&opened.backend)));
-    let unlock = match context.cluster_if_one().and_then(|c| Ok(context.settings.repository(c.as_ref())?))?.secret {
-        Some(source) => unlock(context, &source),
-        None => None,
-    };
+    let repository = context.settings.repository(context.cluster_if_one()?.as_ref())?;
+    let unlock = repository.secret.as_ref().and_then(|source| unlock(context, source));
     let setup = scrub::Setup {
         opened,
         store: Arc::clone(&store),
@@ -124,7 +126,9 @@ fn verify(context: &Context, args: &Args, opened: &Opened) -> Result<Verified, F
         }
     }
     let findings = std::mem::take(&mut report.findings).take();
-    Ok(Verified { report, findings, warnings, wal, bytes_read: store.bytes_read(), seed })
+    let RepositoryUrl::Local(folder) = &repository.url;
+    let leftovers = LocalStore::open(folder).and_then(|store| store.leftovers()).map_err(RepoError::from)?.len();
+    Ok(Verified { report, findings, warnings, wal, leftovers, bytes_read: store.bytes_read(), seed })
 }
 
 /// What opens a slot, if it can be had: a host with a key of its own needs none.
@@ -209,6 +213,7 @@ fn answer(verified: &Verified) -> Answer<'_> {
         wal_files_read: verified.wal.1,
         seed: verified.seed,
         orphans: OrphansJson { objects: verified.report.orphans.objects, bytes: verified.report.orphans.bytes },
+        leftovers: verified.leftovers,
         errors: verified
             .findings
             .iter()
@@ -222,7 +227,9 @@ fn write_text(out: &mut dyn Write, verified: &Verified) -> io::Result<()> {
     for finding in &verified.findings {
         writeln!(out, "damaged  {}", one_line(&finding.object))?;
         writeln!(out, "    {}", one_line(&finding.problem))?;
-        if !finding.snapshots.is_empty() {
+        if finding.snapshots.is_empty() {
+            writeln!(out, "    no snapshot is hit")?;
+        } else {
             let snapshots: Vec<&str> = finding.snapshots.iter().map(String::as_str).collect();
             writeln!(out, "    snapshots: {}", one_line(&snapshots.join(", ")))?;
         }
@@ -241,6 +248,10 @@ fn write_text(out: &mut dyn Write, verified: &Verified) -> io::Result<()> {
     if report.orphans.objects > 0 {
         let text = "packs that no entry of the log lists, left by runs that were killed: no damage";
         writeln!(out, "note     {} {text} ({})", report.orphans.objects, ByteSize(report.orphans.bytes))?;
+    }
+    if verified.leftovers > 0 {
+        let text = "unfinished files in tmp/, of runs that were killed or still go on: no damage";
+        writeln!(out, "note     {} {text}", verified.leftovers)?;
     }
     let (packs, packs_read) = report.packs;
     let (wal, wal_read) = verified.wal;

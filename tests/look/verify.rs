@@ -27,8 +27,11 @@ impl World {
         let first = backup();
         server.sql("postgres", "update t set v = 'changed' where i % 4000 = 0");
         let second = backup();
-        let name = server.switch_wal();
-        server.await_archived(&name);
+        for _ in 0..3 {
+            server.sql("postgres", "insert into t select 0, 'more'");
+            let name = server.switch_wal();
+            server.await_archived(&name);
+        }
         World { repository, server, snapshots: [first, second] }
     }
 
@@ -166,9 +169,13 @@ fn clean_is_called_clean(pg: &Postgres) {
     std::fs::create_dir(&orphan).unwrap();
     std::fs::write(orphan.join(format!("{}-{}", "1".repeat(32), "2".repeat(64))), b"half").unwrap();
     std::fs::write(world.path("log/notes"), b"x").unwrap();
+    let unfinished = world.path("tmp").join(format!("prove-{}", "3".repeat(32)));
+    std::fs::write(&unfinished, b"half").unwrap();
     let noted = world.verify(&[]).ok().json();
     assert_eq!((&noted["orphans"]["objects"], &noted["orphans"]["bytes"]), (&1.into(), &4.into()), "{noted}");
     assert!(noted["warnings"][0].as_str().unwrap().contains("log/notes"), "{noted}");
+    assert_eq!(noted["leftovers"], 1, "{noted}");
+    std::fs::remove_file(unfinished).unwrap();
     std::fs::remove_dir_all(orphan).unwrap();
     std::fs::remove_file(world.path("log/notes")).unwrap();
 
@@ -321,6 +328,23 @@ fn damage_in_log_slots_and_wal_is_named() {
             "{error}"
         );
         drop(damaged);
+        // What can't be read for want of rights says nothing about what is there.
+        let mut chmod = std::process::Command::new("chmod");
+        chmod.arg("0").arg(world.path(&needed));
+        Outcome::of(chmod).ok();
+        let denied = world.verify(&[]).code(1).json();
+        assert_eq!(denied["error"]["class"], "denied", "{denied}");
+        let mut chmod = std::process::Command::new("chmod");
+        chmod.arg("600").arg(world.path(&needed));
+        Outcome::of(chmod).ok();
+        // A gap that no snapshot needs to be consistent ends a recovery, and damages nothing.
+        let behind = &segments[segments.len() - 2];
+        if !show(&world.snapshots[1])["last"].as_str().is_some_and(|last| behind.ends_with(last)) {
+            let damaged = Damaged::missing(&world, behind);
+            let noted = world.verify(&[]).ok().json();
+            assert!(noted["warnings"][0].as_str().unwrap().contains("archive status"), "{noted}");
+            drop(damaged);
+        }
         let last = segments.last().unwrap();
         let damaged = Damaged::shortened(&world, last);
         error_about(world.verify(&[]), last, &[]);
