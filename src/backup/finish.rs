@@ -140,6 +140,7 @@ fn cluster_facts(found: &Found, taken: &Taken, damaged: &[DamagedPage], mode: Wa
         ("max_prepared_transactions", found.control.max_prepared_transactions),
         ("max_locks_per_transaction", found.control.max_locks_per_transaction),
     ];
+    let theirs = taken.configuration.settings.clone();
     ClusterFacts {
         pg_version: found.version.clone(),
         major: found.major,
@@ -164,6 +165,7 @@ fn cluster_facts(found: &Found, taken: &Taken, damaged: &[DamagedPage], mode: Wa
         architecture: std::env::consts::ARCH.into(),
         left_out: taken.scanned.left_out.clone(),
         damaged: damaged.to_vec(),
-        settings: minimums.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect(),
+        settings: minimums.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).chain(theirs).collect(),
+        configuration: taken.configuration.facts.clone(),
     }
 }

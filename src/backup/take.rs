@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::annex::{self, Annex, Asking};
+use super::annex::{self, Annex, Asking, Configuration};
 use super::basis::{Basis, open_parent};
 use super::copy::{Copied, Copy};
 use super::damage::Damage;
@@ -24,6 +24,8 @@ pub(super) struct Taken {
     pub copied: Copied,
     /// Names of the annexes, whose nodes stand behind the folders'.
     pub annexes: Vec<String>,
+    /// What is known of the configuration; its files are in an annex.
+    pub configuration: Configuration,
     pub scanned: Scanned,
     pub control: Vec<u8>,
     pub timeline: TimelineId,
@@ -48,6 +50,7 @@ pub(super) fn take(
 ) -> Result<Taken, BackupError> {
     let parent_bytes = basis.parent.map(|c| c.summary.cluster_bytes);
     let parent = open_parent(setting, options, basis.packs, basis.parent, found)?;
+    let mut configuration = annex::gather(found.server.as_mut().map(|(c, _)| c), &found.pgdata, setting.progress);
     // Asked while the rest goes on: the names are worth no waiting.
     let asking = found.server.as_mut().zip(setting.server).and_then(|((c, _), conninfo)| Asking::begin(c, conninfo, setting.progress));
     let (layout, mode) = start_backup(setting, options, found, id)?;
@@ -99,7 +102,7 @@ pub(super) fn take(
         ));
     }
     let stopped = stop_backup(setting, found, mode, &control, &mut scanned)?;
-    let mut annexes: Vec<Annex> = Vec::new();
+    let mut annexes: Vec<Annex> = configuration.annex.take().into_iter().collect();
     annexes.extend(asking.map(|asking| asking.end(setting.cancel, setting.progress)));
     let stop = match &stopped {
         Some((stop, _)) => stop.stop_lsn,
@@ -124,6 +127,7 @@ pub(super) fn take(
     Ok(Taken {
         copied,
         annexes: names,
+        configuration,
         scanned,
         control: control_bytes,
         timeline,

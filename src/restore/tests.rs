@@ -57,6 +57,7 @@ fn facts() -> ClusterFacts {
         left_out: Vec::new(),
         damaged: Vec::new(),
         settings: Default::default(),
+        configuration: None,
     }
 }
 

@@ -4,8 +4,10 @@
 //! backup fail: what can't be had is missing in the annex, and that is said.
 //!
 //! - `names.rs`: databases, relations, extensions: which relation a file belongs to
+//! - `configuration.rs`: configuration files that lie outside the data directory
 //! - `memory.rs`: files in memory, as the copy reads them
 
+mod configuration;
 mod memory;
 mod names;
 
@@ -14,6 +16,7 @@ use super::copy::{Copied, Copy, FileJob};
 use crate::repo::structure::{Attributes, Instance};
 use memory::Memory;
 
+pub(super) use configuration::{Configuration, gather};
 pub(super) use names::Asking;
 
 /// A few files that are stored together.

@@ -91,6 +91,11 @@ fn quoted(line: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
     }
 }
 
+/// The value that a file sets last.
+pub fn last_setting(conf: &[u8], name: &str) -> Option<Vec<u8>> {
+    lines(conf).filter_map(|(_, line)| setting(line)).filter(|s| s.name == name).last().map(|s| s.value)
+}
+
 /// The file with all lines commented out that set one of `names`.
 pub fn without_settings(conf: &[u8], names: &[&str]) -> Vec<u8> {
     let mut out = Vec::with_capacity(conf.len());

@@ -15,7 +15,7 @@ mod moved;
 mod references;
 mod tokens;
 
-pub use lines::without_settings;
+pub use lines::{last_setting, without_settings};
 pub use moved::{Moved, resolve_from};
 pub use references::{Include, Reference, references};
 
