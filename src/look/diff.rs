@@ -79,7 +79,8 @@ pub fn diff(before: &Side<'_>, after: &Side<'_>, cancel: &Cancel) -> Result<Diff
 fn folder(before: &Side<'_>, after: &Side<'_>, path: &[u8], cancel: &Cancel) -> Result<Diff, LookError> {
     let digests = |side: &Side<'_>| side.tree.children(path).iter().map(|c| c.digest).collect::<Vec<_>>();
     let mut diff = Diff::default();
-    if digests(before) == digests(after) {
+    let beside = |side: &Side<'_>| !side.tree.beside(path).is_empty();
+    if digests(before) == digests(after) && !beside(before) && !beside(after) {
         return Ok(diff);
     }
     // Parts are divided by names alone: most of them are equal.
@@ -88,8 +89,8 @@ fn folder(before: &Side<'_>, after: &Side<'_>, path: &[u8], cancel: &Cancel) -> 
         let old: HashSet<Digest16> = old.iter().map(|c| c.digest).collect();
         new.iter().map(|c| c.digest).filter(|digest| old.contains(digest)).collect()
     };
-    let mut old = files(before, &old, &common)?;
-    let new = files(after, &new, &common)?;
+    let mut old = files(before, path, &old, &common)?;
+    let new = files(after, path, &new, &common)?;
     let mut joints = Joints::default();
     for (name, file) in new {
         cancel.check().map_err(RepoError::from)?;
@@ -123,8 +124,8 @@ fn parts(side: &Side<'_>, path: &[u8]) -> Result<Vec<Child>, LookError> {
     Ok(parts)
 }
 
-fn files(side: &Side<'_>, parts: &[Child], common: &HashSet<Digest16>) -> Result<BTreeMap<Vec<u8>, StoredFile>, LookError> {
-    let mut files = BTreeMap::new();
+fn files(side: &Side<'_>, path: &[u8], parts: &[Child], common: &HashSet<Digest16>) -> Result<BTreeMap<Vec<u8>, StoredFile>, LookError> {
+    let mut files: BTreeMap<_, _> = side.tree.beside(path).iter().map(|f| (f.attributes.name.clone(), f.clone())).collect();
     for part in parts.iter().filter(|part| !common.contains(&part.digest)) {
         let stored = side.tree.snapshot.files(part)?.into_iter().filter(|f| !f.attributes.is_folder);
         files.extend(stored.map(|f| (f.attributes.name.clone(), f)));
@@ -256,5 +257,64 @@ impl Extents {
             (None, None) => !(other.zeros || self.zeros && other.ids.is_empty()),
         };
         self.at.iter().filter(differs).map(|((_, len), _)| *len).fold(0, u64::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EXTENT: u64 = 256 << 10;
+
+    /// A file of extents: the id of each, 0 for zeros.
+    fn extents(ids: &[u8]) -> Extents {
+        let mut extents = Extents { at: BTreeMap::new(), ids: HashSet::new(), zeros: !ids.is_empty() && ids.iter().all(|id| *id == 0) };
+        if extents.zeros {
+            extents.at.insert((0, EXTENT * ids.len() as u64), None);
+            return extents;
+        }
+        for (i, id) in ids.iter().enumerate() {
+            extents.add(i as u64 * EXTENT, EXTENT, (*id != 0).then_some(ShortId([*id; 16])));
+        }
+        extents
+    }
+
+    #[test]
+    fn bytes_that_differ_are_counted_by_extents() {
+        for (before, after, differ) in [
+            (vec![1, 2, 3], vec![1, 2, 3], 0),
+            (vec![1, 2, 3], vec![1, 9, 3], 1),
+            (vec![1, 2], vec![1, 2, 3], 1),
+            (vec![1, 2, 3], vec![1, 2], 0), // what it lost is counted by lengths
+            (vec![1, 2], vec![2, 1], 2),
+            (vec![0, 0], vec![0, 5], 1),
+            (vec![0, 5], vec![0, 0], 2),
+            (vec![0, 0], vec![0, 0, 0], 0),
+            (vec![1, 0], vec![0, 1], 2),
+            (vec![], vec![1], 1),
+        ] {
+            assert_eq!(extents(&after).not_in(&extents(&before)), differ * EXTENT, "{before:?} {after:?}");
+        }
+        // Cut by content: what moved is the same.
+        let (mut before, mut after) = (extents(&[]), extents(&[]));
+        before.add(0, 100, Some(ShortId([1; 16])));
+        before.add(100, 50, Some(ShortId([2; 16])));
+        after.add(0, 7, Some(ShortId([3; 16])));
+        after.add(7, 100, Some(ShortId([1; 16])));
+        after.add(107, 50, Some(ShortId([2; 16])));
+        assert_eq!(after.not_in(&before), 7);
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_does_not_differ_from_itself(ids: Vec<u8>) {
+            prop_assert_eq!(extents(&ids).not_in(&extents(&ids)), 0);
+        }
+
+        #[test]
+        fn no_more_differs_than_there_is(a: Vec<u8>, b: Vec<u8>) {
+            prop_assert!(extents(&b).not_in(&extents(&a)) <= EXTENT * b.len() as u64);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::snapshots::Listed;
 use super::{LookError, relation_names};
 use crate::crypt::Opening;
+use crate::pg::config_files::{ANNEX, MAX_FILES};
 use crate::pg::control_file::FILE_SIZE;
 use crate::pg::facts::ClusterFacts;
 use crate::pg::relations::RelationNames;
@@ -13,8 +14,8 @@ use crate::repo::pack::{Packs, Place};
 use crate::repo::structure::{Child, Snapshot, StoredFile};
 use crate::units::ids::unhex;
 
-/// The annex that users see, and the folder under whose name they do.
-const SHOWN_ANNEXES: [(&str, &[u8]); 1] = [("configuration", b"(configuration)")];
+/// Configuration files that lay outside the data directory are shown below this folder, by where they lay.
+const CONFIGURATION: &[u8] = b"(configuration)";
 
 /// Opens the tree of a snapshot; `packs` are those that its COMMIT names.
 ///
@@ -44,6 +45,8 @@ pub struct Tree<'a> {
     /// Why that is not known, if it could not be read.
     pub names_lost: Option<LookError>,
     folders: BTreeMap<Vec<u8>, Vec<Child>>,
+    /// Files of annexes, by the folder in which they are shown.
+    beside: BTreeMap<Vec<u8>, Vec<StoredFile>>,
     kept: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -67,19 +70,17 @@ impl<'a> Tree<'a> {
         for (meta, child) in snapshot.folders()? {
             folders.entry(meta.path.clone()).or_default().push(child);
         }
-        for (name, child) in snapshot.annexes()? {
-            if let Some((_, path)) = SHOWN_ANNEXES.iter().find(|(shown, _)| *shown == name) {
-                folders.entry(path.to_vec()).or_default().push(child);
-            }
-        }
+        let facts = facts_in(snapshot, id).ok();
+        let beside = facts.as_ref().map(|facts| configuration(snapshot, facts)).transpose()?.unwrap_or_default();
+        beside.keys().for_each(|path| _ = folders.entry(path.clone()).or_default());
         let above: Vec<Vec<u8>> = folders.keys().flat_map(|path| parents(path).map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
         above.into_iter().for_each(|path| _ = folders.entry(path).or_default());
         let (names, names_lost) = match relation_names(snapshot) {
             Ok(names) => (names, None),
             Err(e) => (RelationNames::default(), Some(e)),
         };
-        let kept = facts_in(snapshot, id).map(|facts| kept(&facts)).unwrap_or_default();
-        Ok(Tree { snapshot, id: id.to_owned(), names, names_lost, folders, kept })
+        let kept = facts.as_ref().map(kept).unwrap_or_default();
+        Ok(Tree { snapshot, id: id.to_owned(), names, names_lost, folders, beside, kept })
     }
 
     /// Is there such a folder?
@@ -108,13 +109,18 @@ impl<'a> Tree<'a> {
     /// # Errors
     /// If they can't be read.
     pub fn files_in(&self, path: &[u8]) -> Result<Vec<StoredFile>, LookError> {
-        let mut files = Vec::new();
+        let mut files = self.beside(path).to_vec();
         for child in self.children(path) {
             for part in self.snapshot.parts(child)? {
                 files.extend(self.snapshot.files(&part)?.into_iter().filter(|f| !f.attributes.is_folder));
             }
         }
         Ok(files)
+    }
+
+    /// Files that are shown in a folder and lie beside the data directory.
+    pub fn beside(&self, path: &[u8]) -> &[StoredFile] {
+        self.beside.get(path).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Files that a restore makes, by path.
@@ -144,6 +150,23 @@ impl<'a> Tree<'a> {
     pub fn relation(&self, path: &[u8]) -> Option<String> {
         self.names.lookup(path).map(|relation| relation.to_string())
     }
+}
+
+/// The configuration files that lay outside the data directory, under their own names.
+fn configuration(snapshot: &Snapshot<'_>, facts: &ClusterFacts) -> Result<BTreeMap<Vec<u8>, Vec<StoredFile>>, LookError> {
+    let mut shown: BTreeMap<Vec<u8>, Vec<StoredFile>> = BTreeMap::new();
+    let Some(configuration) = &facts.configuration else { return Ok(shown) };
+    let stored = snapshot.annex(ANNEX, MAX_FILES)?;
+    for file in &configuration.files {
+        let Some(found) = stored.iter().find(|f| f.attributes.name == file.file.as_bytes()) else { continue };
+        let lay = file.path_bytes.as_deref().and_then(unhex).unwrap_or_else(|| file.path.clone().into_bytes());
+        let names: Vec<&[u8]> = lay.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b"." && *name != b"..").collect();
+        let path = names.iter().fold(CONFIGURATION.to_vec(), |path, name| join(&path, name));
+        let mut found = found.clone();
+        found.attributes.name = name_of(&path).to_vec();
+        shown.entry(parent_of(&path).to_vec()).or_default().push(found);
+    }
+    Ok(shown)
 }
 
 /// The files that a restore makes: neither is a file of the tree.

@@ -36,7 +36,14 @@ fn files_below(folder: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>
 
 fn looks_into_snapshots(pg: &Postgres) {
     let repository = Repository::init();
-    let server = Server::build(pg).host(&repository.host).archive(&repository.archive_command()).start();
+    let mut server = Server::build(pg).host(&repository.host).archive(&repository.archive_command()).create();
+    // A configuration file that lies elsewhere, as Debian's do.
+    let hba = server.folder("etc").join("pg_hba.conf");
+    std::fs::rename(server.data().join("pg_hba.conf"), &hba).unwrap();
+    let conf = server.data().join("postgresql.conf");
+    let settings = std::fs::read_to_string(&conf).unwrap();
+    std::fs::write(&conf, format!("{settings}\nhba_file = '{}'\n", hba.display())).unwrap();
+    server.start();
     let space = server.folder("space");
     server.sql("postgres", &format!("create tablespace far location '{}'", space.display()));
     server.sql("postgres", "create table t as select i, md5(i::text) v from generate_series(1, 90000) i");
@@ -69,7 +76,7 @@ fn looks_into_snapshots(pg: &Postgres) {
     assert_eq!(entries(&look(&["ls", "latest", &t, "--json"]).ok().json()).len(), 1);
     // All of it: as many files as the snapshot counts, and those that a restore makes.
     let all = entries(&look(&["ls", &id, "-R", "--json"]).ok().json());
-    let files = all.values().filter(|e| e["type"] == "file").count() as u64;
+    let files = all.iter().filter(|(path, e)| e["type"] == "file" && !path.starts_with("(configuration)/")).count() as u64;
     assert_eq!(files, first["files"].as_u64().unwrap() + 2, "backup_label and pg_control are made");
     assert!(all[&far]["relation"] == "postgres.public.far" && far.starts_with("pg_tblspc/"), "{far}");
     let text = look(&["ls", &id, "-R"]).ok().prints(&format!("{t}  postgres.public.t")).prints("base/\n").prints("x\\xff\\x0a");
@@ -100,6 +107,10 @@ fn looks_into_snapshots(pg: &Postgres) {
     look(&["cat", &id, ""]).code(2).says("the data directory");
     look(&["cat", &id, "base/5/nothing"]).code(4);
 
+    let elsewhere = format!("(configuration){}", hba.display());
+    assert!(all.contains_key(&elsewhere), "{elsewhere}");
+    assert_eq!(look(&["cat", &id, &elsewhere]).ok().stdout, std::fs::read_to_string(&hba).unwrap());
+
     // What changed: nothing between a snapshot and itself, and what was done between two.
     let same = look(&["diff", &id, &id, "--json"]).ok().json();
     assert!(["changed", "added", "removed"].iter().all(|list| same[*list] == Value::Array(vec![])), "{same}");
@@ -107,6 +118,7 @@ fn looks_into_snapshots(pg: &Postgres) {
     server.sql("postgres", "drop table gone");
     server.sql("postgres", "create table fresh as select 1 i");
     server.sql("postgres", "checkpoint");
+    std::fs::write(&hba, std::fs::read_to_string(&hba).unwrap() + "# changed\n").unwrap();
     let second = repository.backup(&server, &[])["id"].as_str().unwrap().to_owned();
     let fresh = path_of(&server, "postgres", "fresh");
     let diff = look(&["diff", "latest~1", "latest", "--json"]).ok().json();
@@ -122,6 +134,7 @@ fn looks_into_snapshots(pg: &Postgres) {
         (&removed["relation"], &removed["bytes"], &removed["size_after"]),
         (&"postgres.public.gone".into(), &8192.into(), &0.into())
     );
+    assert!(of("changed", &elsewhere).unwrap()["bytes"].as_u64() > Some(0), "{diff}");
     for untouched in ["PG_VERSION", far.as_str(), "odd\u{e9} name"] {
         assert!(of("changed", untouched).is_none(), "{diff}");
     }
