@@ -19,6 +19,6 @@ mod waiting;
 
 pub use full::{Full, LookError, facts, full};
 pub use name::{NameError, SnapshotName, resolve};
-pub use relations::relation_names;
+pub use relations::{databases, relation_names};
 pub use snapshots::{Listed, clusters, snapshots};
 pub use waiting::{segments_needed, waits_for};

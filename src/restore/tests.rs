@@ -92,6 +92,7 @@ fn options(to: PathBuf) -> RestoreOptions {
         tablespaces: vec![("fast".into(), to.with_extension("space"))],
         to,
         tablespace_root: None,
+        config_files: Default::default(),
         recovery: Recovery::Target {
             restore_command: "pgcairn archive-get %f \"%p\" --repo '/a b'".into(),
             settings: TargetSettings {

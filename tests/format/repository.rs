@@ -251,6 +251,7 @@ fn facts() -> ClusterFacts {
         left_out: vec!["postmaster.sock".into()],
         damaged: vec![],
         settings: BTreeMap::from([("max_connections".into(), "100".into())]),
+        configuration: None,
     }
 }
 
