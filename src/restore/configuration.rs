@@ -31,6 +31,8 @@ const INSIDE: &str = "restored.config";
 const MAIN: &str = "restored.conf";
 /// Says whose the folder beside is.
 const MARK: &str = "README.pgcairn";
+/// Bytes of all copies: longer paths make them longer.
+const MOST_WRITTEN: usize = 4 * MAX_ALL as usize;
 const HEAD: &str = "# Written by pgcairn at restore. What it includes are copies of files that lay outside the data directory:\n\
                     # paths in them lead to this place, and settings that led to the original's are commented out.\n";
 const README: &str = "Written by pgcairn at restore: copies of the configuration files that lay outside the data directory, each below the\n\
@@ -83,6 +85,10 @@ pub(super) fn plan(
     place: ConfigFiles,
 ) -> Result<Option<ConfigurationPlan>, RestoreError> {
     let Some(found) = facts.configuration.as_ref().filter(|c| !c.files.is_empty()) else { return Ok(None) };
+    let too_much = || RestoreError::corrupt(ANNEX.as_bytes(), "there are more, or larger, configuration files than anyone has");
+    if found.files.len() > MAX_FILES || found.folders.len() > MAX_FILES {
+        return Err(too_much());
+    }
     let contents = contents(snapshot)?;
     let folder = match place {
         ConfigFiles::Beside => beside(target),
@@ -102,6 +108,7 @@ pub(super) fn plan(
         }
         Ok(())
     };
+    let mut left = MOST_WRITTEN;
     for file in &found.files {
         let original = original(&file.path, file.path_bytes.as_deref())?;
         let bytes = contents.get(file.file.as_bytes());
@@ -116,7 +123,9 @@ pub(super) fn plan(
             ConfigRole::Config => Language::Settings,
             _ => Language::Columns,
         };
-        put(&at, moved.rewrite(language, &original, &at, bytes))?;
+        let bytes = moved.rewrite(language, &original, &at, bytes);
+        left = left.checked_sub(bytes.len()).ok_or_else(too_much)?;
+        put(&at, bytes)?;
         if file.top {
             tops.insert(file.role, at);
         }
@@ -138,7 +147,7 @@ pub(super) fn plan(
         (None, ConfigFiles::Inside) => None,
     };
     let mut folders = Vec::new();
-    for folder in found.folders.iter().take(MAX_FILES) {
+    for folder in &found.folders {
         let place = moved.place(&original(&folder.path, folder.path_bytes.as_deref())?);
         folders.extend(place.strip_prefix(root).ok().map(|path| path.as_os_str().as_bytes().to_vec()));
     }
@@ -183,16 +192,21 @@ fn original(path: &str, path_bytes: Option<&str>) -> Result<PathBuf, RestoreErro
 
 /// Is there room for the folder, and nothing of anybody's?
 fn check_place(snapshot: &Snapshot<'_>, folder: &Path, place: ConfigFiles) -> Result<(), RestoreError> {
-    let refused = |source: RestoreError| RestoreError::ConfigPlace { folder: folder.to_owned(), source: Box::new(source) };
     match place {
         ConfigFiles::Beside if is_ours(folder) => Ok(()),
-        ConfigFiles::Beside => check_free(folder).map_err(refused),
-        ConfigFiles::Inside => {
-            let taken = snapshot.meta().folders.iter().any(|f| f.path == INSIDE.as_bytes());
-            let taken = taken.then(|| RestoreError::NotEmpty { folder: folder.to_owned(), found: "files of the snapshot".into() });
-            taken.map_or(Ok(()), |e| Err(refused(e)))
+        ConfigFiles::Beside => check_free_beside(folder),
+        ConfigFiles::Inside if snapshot.meta().folders.iter().any(|f| f.path == INSIDE.as_bytes()) => {
+            let source = RestoreError::NotEmpty { folder: folder.to_owned(), found: "files of the snapshot".into() };
+            Err(RestoreError::ConfigPlace { folder: folder.to_owned(), source: Box::new(source) })
         }
+        ConfigFiles::Inside => Ok(()),
     }
+}
+
+fn check_free_beside(folder: &Path) -> Result<(), RestoreError> {
+    let is_link = fs::symlink_metadata(folder).is_ok_and(|m| m.is_symlink());
+    let free = if is_link { Err(RestoreError::NoFolder { path: folder.to_owned() }) } else { check_free(folder) };
+    free.map_err(|source| RestoreError::ConfigPlace { folder: folder.to_owned(), source: Box::new(source) })
 }
 
 /// Has an earlier restore written it?
@@ -253,7 +267,7 @@ pub(super) fn write_beside(plan: &ConfigurationPlan, rights: Rights, owner: Opti
             _ => {}
         }
     }
-    check_free(&plan.folder).map_err(|source| RestoreError::ConfigPlace { folder: plan.folder.clone(), source: Box::new(source) })?;
+    check_free_beside(&plan.folder)?;
     let folders = Folders::open(&plan.folder, &BTreeMap::new(), owner)?;
     let folder_rights = Rights { mode: 0o700 | if rights.mode & 0o040 == 0 { 0 } else { 0o050 }, ..rights };
     folders.make(b"", folder_rights)?;
