@@ -1,5 +1,6 @@
 //! Copying the files, in backup mode if there is a server, and what is read before and after.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::annex::{self, Annex, Asking, Configuration};
@@ -53,7 +54,7 @@ pub(super) fn take(
     let mut configuration = annex::gather(found.server.as_mut().map(|(c, _)| c), &found.pgdata, setting.progress);
     // Asked while the rest goes on: the names are worth no waiting.
     let asking = found.server.as_mut().zip(setting.server).and_then(|((c, _), conninfo)| Asking::begin(c, conninfo, setting.progress));
-    let (layout, mode) = start_backup(setting, options, found, id)?;
+    let (layout, mode) = start_backup(setting, options, found, id, &configuration.settings)?;
     let start = mode.as_ref().map_or(found.control.redo, BackupSession::start_lsn);
     let started_at = mode.as_ref().map_or(found.control.written_at, BackupSession::start_time);
     let joint_secret = setting.opened.joint_secret()?;
@@ -147,17 +148,16 @@ fn start_backup(
     options: &Options,
     found: &mut Found,
     id: &str,
+    settings: &BTreeMap<String, String>,
 ) -> Result<(DataDirectory, Option<BackupSession>), BackupError> {
     let mut layout = DataDirectory::new(found.major, found.control.catalog_version);
-    let Some((mut connection, _)) = found.server.take() else { return Ok((layout.without_log(Path::new("log")), None)) };
-    for (setting, is_log) in [("log_directory", true), ("stats_temp_directory", false)] {
-        if let Some(folder) = connection.setting(setting)? {
-            // An absolute path may lie inside.
-            let folder = Path::new(&folder);
-            let folder = folder.strip_prefix(&found.pgdata).unwrap_or(folder);
-            layout = if is_log { layout.without_log(folder) } else { layout.without_stats(folder) };
-        }
+    // An absolute path may lie inside. Of a stopped cluster, and where the role may not see it, the default is assumed.
+    let inside = |folder: &str| Path::new(folder).strip_prefix(&found.pgdata).unwrap_or(Path::new(folder)).to_owned();
+    layout = layout.without_log(&inside(settings.get("log_directory").map_or("log", String::as_str)));
+    if let Some(folder) = settings.get("stats_temp_directory") {
+        layout = layout.without_stats(&inside(folder));
     }
+    let Some((mut connection, _)) = found.server.take() else { return Ok((layout, None)) };
     if options.wal == WalMode::Copy
         && let Err(e) = temporary_slot(&mut connection)
     {

@@ -31,7 +31,7 @@ pub use files::{Bytes, Entries, Entry, EntryKind, cat, list};
 pub use full::{Full, LookError, facts, full};
 pub use name::{NameError, SnapshotName, resolve};
 pub use path::{parse_path, show_path};
-pub use relations::relation_names;
+pub use relations::{databases, relation_names};
 pub use snapshots::{Listed, clusters, snapshots};
 pub use stats::{Amount, Stats, stats};
 pub use tree::{Found, Tree, open_snapshot};

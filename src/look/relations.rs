@@ -1,8 +1,13 @@
 //! Which relations the files of a snapshot belong to.
 
-use super::LookError;
-use crate::pg::relations::{ANNEX, DatabaseList, LIST, MAX_ALL, MAX_LIST, MAX_RELATIONS, RelationNames, RelationsError, relations_file};
+use super::{Listed, LookError};
+use crate::host::access::Opened;
+use crate::pg::relations::{
+    ANNEX, DatabaseFact, DatabaseList, LIST, MAX_ALL, MAX_LIST, MAX_RELATIONS, RelationNames, RelationsError, relations_file,
+};
 use crate::repo::RepoError;
+use crate::repo::log::Fold;
+use crate::repo::pack::Place;
 use crate::repo::structure::Snapshot;
 
 /// The most files that are looked at: one a database, and two more.
@@ -27,6 +32,20 @@ pub fn relation_names(snapshot: &Snapshot<'_>) -> Result<RelationNames, LookErro
         names.add(oid, &bytes).map_err(corrupt)?;
     }
     Ok(names)
+}
+
+/// The databases as the backup found them; none where that was not recorded, or can't be read.
+pub fn databases(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Vec<DatabaseFact> {
+    let root = &listed.commit.root;
+    let read = || {
+        let place = Place { pack: root.place.pack, blob: root.place.blob, position: u16::try_from(root.place.position).ok()? };
+        let packs = opened.packs_of(fold, listed.commit);
+        let snapshot = Snapshot::open(&packs, opened.reader().ok()?, root.chunk.short(), place, root.digest).ok()?;
+        let files = snapshot.annex(ANNEX, MOST_FILES).ok()?;
+        let list = files.iter().find(|f| f.attributes.name == LIST.as_bytes())?;
+        DatabaseList::parse(&snapshot.read_file(list, MAX_LIST).ok()?).ok()
+    };
+    read().unwrap_or_default().databases
 }
 
 fn corrupt(e: RelationsError) -> LookError {

@@ -76,6 +76,16 @@ pub struct ConfigFile {
     pub names: bool,
 }
 
+/// A folder whose files are configuration files.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ConfigFolder {
+    /// Where it lay; hex of the bytes beside it where they are no UTF-8.
+    pub path: String,
+    /// See `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_bytes: Option<String>,
+}
+
 /// A configuration file that is not in the snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MissingFile {
@@ -90,7 +100,10 @@ pub struct MissingFile {
 pub struct ConfigurationFacts {
     /// The files of the annex: all that the server reads, those within the data directory too.
     pub files: Vec<ConfigFile>,
-    /// What should be among them.
+    /// Folders that are included whole: the server wants them to be there, empty or not.
+    #[serde(default)]
+    pub folders: Vec<ConfigFolder>,
+    /// What should be among the files.
     pub missing: Vec<MissingFile>,
 }
 

@@ -5,6 +5,7 @@
 //!
 //! - `target/`: which snapshot and timeline reach a point in time, and what the server is told (pure)
 //! - `plan.rs`, `place.rs`, `warnings.rs`: what will be done, checked before a byte is written
+//! - `configuration.rs`: configuration files that lay outside the data directory
 //! - `write/`: folders and files, by several threads
 //! - `folders.rs`: the folders written to; nothing gets outside them, whatever a manifest says
 //! - `finish.rs`: label, links, settings, durability, manifest, and pg_control last
@@ -12,6 +13,7 @@
 //! - `crc.rs`: checksums of files that are written out of order
 
 pub mod check;
+mod configuration;
 pub mod crc;
 mod failure;
 mod finish;
@@ -29,6 +31,7 @@ pub mod write;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+pub use configuration::{ConfigFiles, ConfigurationPlan};
 pub use failure::RestoreError;
 pub use place::{make_folders, resolve};
 pub use plan::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, TablespacePlan, facts_of, prepare};
@@ -80,7 +83,7 @@ pub fn execute(
         packs,
         opening,
         folders: &folders,
-        fate: &finish::fate,
+        fate: &|path| finish::fate(plan, path),
         wanted_folders: &finish::wanted_folders(plan),
         jobs,
         progress,

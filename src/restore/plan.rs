@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::RestoreError;
+use super::configuration::{self, ConfigFiles, ConfigurationPlan};
 use super::place::{check_apart, check_free, check_space, resolve};
 use super::target::TargetSettings;
 use crate::pg::backup_label::BackupLabel;
@@ -62,6 +63,8 @@ pub struct RestoreOptions {
     pub recovery: Recovery,
     /// Is archiving on?
     pub archive_mode: ArchiveMode,
+    /// Where configuration files go that lay outside the data directory.
+    pub config_files: ConfigFiles,
     /// Further settings for postgresql.auto.conf, behind all others.
     pub settings: Vec<(String, String)>,
     /// The snapshot's WAL ranges as its COMMIT has them; if empty, from its start to its stop.
@@ -92,6 +95,8 @@ pub struct RestorePlan {
     pub target: PathBuf,
     /// Tablespaces.
     pub tablespaces: Vec<TablespacePlan>,
+    /// Configuration files that lay outside the data directory.
+    pub configuration: Option<ConfigurationPlan>,
     /// What the snapshot says of its cluster.
     pub facts: ClusterFacts,
     /// What its pg_control says.
@@ -124,7 +129,9 @@ pub fn prepare(snapshot: &Snapshot<'_>, options: &RestoreOptions) -> Result<Rest
     let target = resolve(&options.to)?;
     let sizes = Sizes::of(snapshot)?;
     let tablespaces = map_tablespaces(&facts, options, &sizes)?;
-    check_apart(std::iter::once(target.as_path()).chain(tablespaces.iter().map(|t| t.place.as_path())))?;
+    let configuration = configuration::plan(&facts, snapshot, &target, options.config_files)?;
+    let beside = configuration.as_ref().filter(|c| c.place == ConfigFiles::Beside).map(|c| c.folder.as_path());
+    check_apart(std::iter::once(target.as_path()).chain(beside).chain(tablespaces.iter().map(|t| t.place.as_path())))?;
     check_free(&target)?;
     for space in &tablespaces {
         check_free(&space.place).map_err(|e| unless_named(space, e))?;
@@ -137,6 +144,7 @@ pub fn prepare(snapshot: &Snapshot<'_>, options: &RestoreOptions) -> Result<Rest
         wal_ranges: if options.wal_ranges.is_empty() { own_range(&facts) } else { options.wal_ranges.clone() },
         target,
         tablespaces,
+        configuration,
         files: sizes.files,
         bytes: sizes.all,
         settings,
@@ -354,6 +362,10 @@ impl fmt::Display for RestorePlan {
             c.max_prepared_transactions,
             c.max_locks_per_transaction
         )?;
+        if let Some(configuration) = &self.configuration {
+            let (copies, folder) = (configuration.copies, configuration.folder.display());
+            writeln!(f, "configuration   {copies} files from outside the data directory -> {folder}")?;
+        }
         writeln!(f, "signal file     {}", self.signal.unwrap_or("none"))?;
         let (off, set): (Vec<_>, Vec<_>) = self.settings.iter().partition(|(_, value)| value.is_empty());
         if !off.is_empty() {

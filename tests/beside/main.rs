@@ -3,4 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod configuration;
+mod debian;
 mod names;
+mod started;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::{Annex, AnnexFile};
 use crate::pg::config_files::{ANNEX, Include, Language, MAX_ALL, MAX_DEPTH, MAX_FILE, MAX_FILES, last_setting, references, resolve_from};
 use crate::pg::connection::{Connection, PgConnError};
-use crate::pg::facts::{ConfigFile, ConfigRole, ConfigurationFacts, MissingFile};
+use crate::pg::facts::{ConfigFile, ConfigFolder, ConfigRole, ConfigurationFacts, MissingFile};
 use crate::units::ids::hex;
 use crate::units::{Progress, show};
 
@@ -123,6 +123,7 @@ struct Search<'a> {
     keys: HashSet<(u64, u64)>,
     seen: HashSet<PathBuf>,
     found: Vec<FoundFile>,
+    folders: Vec<PathBuf>,
     missing: Vec<MissingFile>,
     /// Something of it lies outside the data directory.
     outside: bool,
@@ -139,6 +140,7 @@ impl<'a> Search<'a> {
             keys: KEYS.iter().filter_map(key).collect(),
             seen: HashSet::new(),
             found: Vec::new(),
+            folders: Vec::new(),
             missing: Vec::new(),
             outside: false,
             bytes: 0,
@@ -169,7 +171,7 @@ impl<'a> Search<'a> {
     fn named_in_files(&self, role: ConfigRole) -> Option<PathBuf> {
         let auto = fs::read(self.pgdata.join(AUTO_CONF)).unwrap_or_default();
         let files = self.found.iter().filter(|f| f.how.language == Language::Settings).map(|f| f.bytes.as_slice());
-        let value = files.chain(std::iter::once(auto.as_slice())).filter_map(|file| last_setting(file, role.setting())).last()?;
+        let value = files.chain(std::iter::once(auto.as_slice())).filter_map(|file| last_setting(file, role.setting())).next_back()?;
         Some(self.pgdata.join(std::ffi::OsStr::from_bytes(&value)))
     }
 
@@ -207,6 +209,8 @@ impl<'a> Search<'a> {
             Ok(entries) => entries,
             Err(e) => return self.miss(path, why(&e)),
         };
+        self.outside |= !self.is_inside(path);
+        self.folders.push(path.to_owned());
         let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
         names.retain(|name| name.as_bytes().ends_with(b".conf") && !name.as_bytes().starts_with(b"."));
         names.sort_unstable();
@@ -255,11 +259,11 @@ impl<'a> Search<'a> {
         let (mut files, mut annex) = (Vec::new(), Vec::new());
         for (number, found) in self.found.into_iter().enumerate() {
             let file = format!("{number:04}");
-            let path = found.path.as_os_str().as_bytes();
+            let (shown, path_bytes) = shown(&found.path);
             files.push(ConfigFile {
                 file: file.clone(),
-                path: show(path),
-                path_bytes: found.path.to_str().is_none().then(|| hex(path)),
+                path: shown,
+                path_bytes,
                 role: found.how.role,
                 top: found.how.top,
                 names: found.how.language == Language::Names,
@@ -269,8 +273,19 @@ impl<'a> Search<'a> {
             annex.push(AnnexFile { name: file, bytes: found.bytes, mode: m.mode() & 0o7777, owner: (m.uid(), m.gid()), mtime });
         }
         let annex = (!annex.is_empty()).then_some(Annex { name: ANNEX, files: annex });
-        Configuration { facts: Some(ConfigurationFacts { files, missing: self.missing }), settings, annex }
+        let folder = |path: &PathBuf| {
+            let (path, path_bytes) = shown(path);
+            ConfigFolder { path, path_bytes }
+        };
+        let folders = self.folders.iter().map(folder).collect();
+        Configuration { facts: Some(ConfigurationFacts { files, folders, missing: self.missing }), settings, annex }
     }
+}
+
+/// For people, and in hex where that isn't the same.
+fn shown(path: &Path) -> (String, Option<String>) {
+    let bytes = path.as_os_str().as_bytes();
+    (show(bytes), path.to_str().is_none().then(|| hex(bytes)))
 }
 
 /// `-----BEGIN PRIVATE KEY-----`, `-----BEGIN ENCRYPTED PRIVATE KEY-----`, `-----BEGIN RSA PRIVATE KEY-----`, ...
@@ -411,7 +426,7 @@ mod tests {
         assert!(warnings.len() == 3 && warnings[0].contains("etc/absent.conf is not in the snapshot"), "{warnings:?}");
         if !nix::unistd::geteuid().is_root() {
             host.write("etc/large.conf", "");
-            fs::set_permissions(host.root.join("etc/large.conf"), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(host.root.join("etc/large.conf"), fs::Permissions::from_mode(0o000)).unwrap();
             assert!(host.stopped().1.iter().any(|(_, why)| why.contains("may not read it")));
         }
     }
