@@ -11,6 +11,7 @@
 //! - `facts.rs`: what a snapshot says of its cluster
 //! - `backup_label.rs`: what a backup's stop hands out, and tablespace_map
 //! - `backup_manifest.rs`: [`backup_manifest::ManifestWriter`], for pg_verifybackup
+//! - `postmaster_pid.rs`: the lock file of a running server
 //! - `recovery.rs`: what a restored server is told, in postgresql.auto.conf
 
 pub mod backup_api;
@@ -27,6 +28,7 @@ pub mod filenode_map;
 mod fixtures;
 pub mod layout;
 pub mod page;
+pub mod postmaster_pid;
 pub mod recovery;
 pub mod timeline;
 pub mod wal;

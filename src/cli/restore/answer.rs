@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::announce::Announced;
+use super::delta::Kept;
 use super::reach::Reached;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -14,7 +15,7 @@ use crate::pg::recovery::{TargetAction, TargetTimeline};
 use crate::repo::log::LiveCommit;
 use crate::restore::target::{OtherLine, Target, Wanted};
 use crate::restore::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, Restored};
-use crate::units::{ByteSize, Lsn, TimelineId};
+use crate::units::{ByteSize, Lsn, TimelineId, show};
 
 /// A restore that is done.
 pub(super) struct Done<'a> {
@@ -25,6 +26,7 @@ pub(super) struct Done<'a> {
     pub reached: &'a Reached,
     pub options: &'a RestoreOptions,
     pub key: Option<&'a Path>,
+    pub kept: Kept,
     pub fork: &'a Announced,
 }
 
@@ -41,6 +43,10 @@ struct Answer<'a> {
     archive_mode: &'static str,
     start_command: String,
     key_folder: Option<String>,
+    in_place: bool,
+    removed: usize,
+    wal_pushed: &'a [String],
+    wal_saved: Option<String>,
     announced: Option<AnnouncedJson>,
 }
 
@@ -127,6 +133,10 @@ fn write_json(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
             archive_mode: if done.options.archive_mode == ArchiveMode::Off { "off" } else { "preserve" },
             start_command: start_command(done.plan),
             key_folder: done.key.map(|k| k.display().to_string()),
+            in_place: done.plan.in_place.is_some(),
+            removed: done.plan.in_place.as_ref().map_or(0, |p| p.strangers.len()),
+            wal_pushed: &done.kept.pushed,
+            wal_saved: done.kept.saved.as_ref().map(|p| p.display().to_string()),
             announced: match *done.fork {
                 Announced::Noted { timeline, number } => Some(AnnouncedJson { timeline, log: number }),
                 Announced::NotNeeded | Announced::Not { .. } => None,
@@ -139,6 +149,16 @@ fn write_text(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
     let to = done.plan.target.display();
     let r = &done.restored;
     writeln!(out, "restored {} to {to}: {} in {} files, in {:.1} s", done.commit.summary.id, ByteSize(r.bytes), r.files, r.seconds)?;
+    if let Some(in_place) = &done.plan.in_place {
+        let (written, removed) = (ByteSize(r.written_bytes), in_place.strangers.len());
+        writeln!(
+            out,
+            "in place: {written} differed and were written, {removed} files and folders that are not in the snapshot were removed"
+        )?;
+    }
+    if let Some(saved) = &done.kept.saved {
+        writeln!(out, "WAL that is not in the archive: {}", saved.display())?;
+    }
     for space in &done.plan.tablespaces {
         let name = space.name.clone().unwrap_or_else(|| space.oid.to_string());
         writeln!(out, "tablespace {name}: {}", space.place.display())?;
@@ -196,12 +216,17 @@ pub(super) fn show_plan(context: &Context, plan: &RestorePlan, commit: &LiveComm
         files: u64,
         explanation: &'a [String],
         warnings: &'a [String],
+        in_place: bool,
+        removed: Vec<String>,
     }
     let out = &mut io::stdout().lock();
     let (snapshot, to) = (commit.summary.id.as_str(), plan.target.display().to_string());
     let (bytes, files, warnings) = (plan.bytes, plan.files, plan.warnings.as_slice());
     if context.settings.json {
-        answered(json::write(out, &Planned { version: 1, dry_run: true, snapshot, to, bytes, files, explanation: lines, warnings }))?;
+        let in_place = plan.in_place.is_some();
+        let removed = plan.in_place.iter().flat_map(|p| &p.strangers).map(|path| show(path)).collect();
+        let planned = Planned { version: 1, dry_run: true, snapshot, to, bytes, files, explanation: lines, warnings, in_place, removed };
+        answered(json::write(out, &planned))?;
         return Ok(());
     }
     let write = |out: &mut dyn Write| {
