@@ -23,6 +23,9 @@ pub mod chunk;
 pub mod cli;
 pub mod codec;
 pub mod crypt;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod look;
 pub mod pg;

@@ -18,6 +18,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("restore", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("look", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("cli", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look"]),
+    // Compiled for tests and fuzzing alone.
+    ("fuzzing", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "cli"]),
 ];
 
 fn may_use(room: &str, other: &str) -> bool {

@@ -9,8 +9,9 @@
 //! - `site.rs`: [`Site`]: one cluster's archive in one repository; [`LogTail`]: what it asks of the log
 //! - `standing.rs`: does an object count? Valid, void, or neither as long as the log doesn't settle it
 //! - `push.rs`: [`push`], the contract of archive_command · `take.rs`: reading and checking the file
+//! - `fork/`: may a new timeline begin here? A promoted copy of the cluster would end the archive of its original
 //! - `get.rs`: [`get`], the contract of restore_command · `absence.rs`: when a file is proven absent · `deliver.rs`
-//! - `list.rs`: [`Archive`]: all metadata of one cluster's archive · `glance.rs`: [`Glance`]: those of single segments
+//! - `list.rs`: [`Archive`]: all metadata of one cluster's archive · `glance.rs`: [`Glance`], [`segment`]: those of single segments
 //! - `status/`: gaps, live lines, restorable windows, computed from an [`Archive`]
 //! - `failure.rs`: what can go wrong
 
@@ -18,6 +19,7 @@ mod absence;
 mod deliver;
 mod facts;
 mod failure;
+mod fork;
 mod get;
 mod glance;
 mod list;
@@ -35,7 +37,7 @@ mod tests;
 pub use facts::{BackupFacts, FileFacts, FileKind, HistoryFacts, HistoryLine, RestorePointFact, SegmentRecord, Transactions};
 pub use failure::{GetError, PushError, SiteError, TailFailure};
 pub use get::{Fetched, Got, fetch, get};
-pub use glance::Glance;
+pub use glance::{Glance, segment};
 pub use list::{Archive, DamagedFile, Entry, FrontCache, NoCache};
 pub use names::{ArchivedName, parse_listed};
 pub use push::{PushContext, Pushed, push};

@@ -80,6 +80,8 @@ impl From<Malformed> for RepoError {
 impl Explain for RepoError {
     fn class(&self) -> Class {
         match self {
+            // What a snapshot needs and isn't there is damage; "absent" is an answer about snapshots.
+            RepoError::Store(e) if e.is_absent() => Class::Corrupt,
             RepoError::Store(e) => e.class(),
             RepoError::Key(e) => e.class(),
             RepoError::Told(e) => e.class(),
@@ -90,13 +92,14 @@ impl Explain for RepoError {
     }
 
     fn cure(&self) -> Option<String> {
+        let copy = || Some("restore the object from another copy of the repository; other snapshots may be whole".into());
         match self {
+            RepoError::Store(e) if e.is_absent() => copy(),
             RepoError::Store(e) => e.cure(),
             RepoError::Key(e) => e.cure(),
             RepoError::Told(e) => e.cure(),
-            RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => {
-                Some("restore the object from another copy of the repository; other snapshots may be whole".into())
-            }
+            RepoError::Crypt { source, .. } => source.cure().or_else(copy),
+            RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => copy(),
             _ => None,
         }
     }

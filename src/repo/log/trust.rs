@@ -251,6 +251,7 @@ fn notes_are_kept() {
         system_identifier: 1,
         timeline: TimelineId(2),
         state: ForkState::Accepted,
+        begins: None,
         reason: "promoted clone".into(),
     };
     scene.append(&mut view, Kind::Note(fork));

@@ -14,6 +14,11 @@ use crate::units::{Digest16, ShortId};
 /// The deepest tree that is read: above that, a hostile structure loops or lies.
 const MAX_DEPTH: usize = 8;
 
+/// The most parts that a folder may have, whatever it says of its files: at least as many files.
+const MAX_PARTS: usize = 1 << 20;
+/// The most nodes in one level of a file's tree, whatever it says of its length: 16 TiB in leaves of 8 MiB.
+const MAX_LEAVES: u64 = 1 << 21;
+
 /// A folder of a snapshot, as the meta chunk names it.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct FolderMeta {
@@ -106,6 +111,10 @@ impl<'a> Snapshot<'a> {
             let mut below = Vec::new();
             for child in row {
                 below.extend(self.branch(&child)?);
+                // One node can stand for a hundred: a tree is read no further than its folders are named.
+                if below.len() > self.meta.folders.len() {
+                    return Err(corrupt("a snapshot", "it has more folders than it names"));
+                }
             }
             row = below;
         }
@@ -139,10 +148,10 @@ impl<'a> Snapshot<'a> {
                 } else {
                     below.extend(self.branch(&child)?);
                 }
-            }
-            // Every part holds a file, but the one of an empty folder: a tree that says otherwise is there to exhaust us.
-            if below.len() > folder.files as usize + 1 {
-                return Err(corrupt("a snapshot", "a folder has more parts than files"));
+                // Every part holds a file, but the one of an empty folder: a tree that says otherwise is there to exhaust us.
+                if below.len() > (folder.files as usize).saturating_add(1).min(MAX_PARTS) {
+                    return Err(corrupt("a snapshot", "a folder has more parts than files"));
+                }
             }
             row = below;
         }
@@ -205,7 +214,8 @@ impl<'a> Snapshot<'a> {
 /// # Errors
 /// If a node can't be read, or the lengths don't add up.
 pub fn leaves_below(packs: &Packs, root: TreeRef, len: u64) -> Result<Vec<(u64, TreeRef)>, RepoError> {
-    let file_len = len;
+    // Leaves of a few bytes each: nobody writes such a tree but to exhaust us.
+    let most = (len / 4096 + 1024).min(MAX_LEAVES);
     let mut row = vec![(len, root)];
     while row.iter().any(|(_, tree)| tree.level > 0) {
         let mut below = Vec::new();
@@ -218,10 +228,9 @@ pub fn leaves_below(packs: &Packs, root: TreeRef, len: u64) -> Result<Vec<(u64, 
                 return Err(corrupt("a file", "its tree doesn't cover its length"));
             }
             below.extend(children);
-        }
-        // Leaves of a few bytes each: nobody writes such a tree but to exhaust us.
-        if below.len() as u64 > file_len / 4096 + 1024 {
-            return Err(corrupt("a file", "its tree has more leaves than its length has room for"));
+            if below.len() as u64 > most {
+                return Err(corrupt("a file", "its tree has more leaves than its length has room for"));
+            }
         }
         row = below;
     }
