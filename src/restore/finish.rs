@@ -44,18 +44,18 @@ pub(super) fn wanted_folders(plan: &RestorePlan) -> Vec<Vec<u8>> {
 }
 
 /// What becomes of a file of the snapshot: some are written by us, and a foreign one must not get in between.
-pub(super) fn fate(plan: &RestorePlan, path: &[u8]) -> Fate {
-    if plan.configuration.as_ref().is_some_and(|c| c.replaces(path)) { Fate::Drop } else { fate_by_name(path) }
-}
-
-/// The same, whatever the plan says of configuration files.
-pub(super) fn fate_by_name(path: &[u8]) -> Fate {
+pub(super) fn fate(path: &[u8]) -> Fate {
     match path {
         AUTO_CONF => Fate::Keep,
         b"pgcairn.restore" | b"backup_label" | b"tablespace_map" | b"backup_manifest" | b"recovery.signal" | b"standby.signal"
         | b"postmaster.pid" | b"postmaster.opts" | b"global/pg_control" => Fate::Drop,
         _ => Fate::Write,
     }
+}
+
+/// As [`fate`]; copies of configuration files stand in the place of others.
+pub(super) fn fate_in(plan: &RestorePlan, path: &[u8]) -> Fate {
+    if plan.configuration.as_ref().is_some_and(|c| c.replaces(path)) { Fate::Drop } else { fate(path) }
 }
 
 /// The last steps of a restore.

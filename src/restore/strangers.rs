@@ -252,7 +252,7 @@ mod tests {
             ["", "base", "base/1", "global", "log", "pg_tblspc", "pg_tblspc/7", "pg_tblspc/7/PG_18_1", "pg_tblspc/7/PG_18_1/5", "pg_wal"];
         let made: Vec<Vec<u8>> = made.map(|path| path.as_bytes().to_vec()).into();
         let left_out = ["kept.conf (a symbolic link)", "base/1/11 (a symbolic link)", "pipe (a fifo)"].map(str::to_owned);
-        let expected = Expected::of(&snapshot, &finish::fate_by_name, made.iter()).unwrap().with_links(&left_out);
+        let expected = Expected::of(&snapshot, &finish::fate, made.iter()).unwrap().with_links(&left_out);
         let folders = Folders::open(&data, &[(7, space.clone())].into(), None).unwrap().in_place("PG_18_1");
         let strangers = expected.find(&folders).unwrap();
         assert_eq!(
@@ -292,7 +292,7 @@ mod tests {
         let twice = [folder("base", vec![file("1", "x", As::Joint)]), folder("base", vec![file("1", "y", As::Joint)])];
         let stored = TestSnapshot::store(&twice, serde_json::Value::Null, |_, _| {});
         let made = [b"".to_vec(), b"base".to_vec()];
-        assert!(matches!(Expected::of(&stored.open(), &finish::fate_by_name, made.iter()), Err(RestoreError::Corrupt { .. })));
+        assert!(matches!(Expected::of(&stored.open(), &finish::fate, made.iter()), Err(RestoreError::Corrupt { .. })));
     }
 
     #[test]
