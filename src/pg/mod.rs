@@ -13,6 +13,7 @@
 //! - `backup_label.rs`: what a backup's stop hands out, and tablespace_map
 //! - `backup_manifest.rs`: [`backup_manifest::ManifestWriter`], for pg_verifybackup
 //! - `config_files/`: which files a configuration consists of, and how they are told of another place
+//! - `postmaster_pid.rs`: the lock file of a running server
 //! - `recovery.rs`: what a restored server is told, in postgresql.auto.conf
 
 pub mod backup_api;
@@ -30,6 +31,7 @@ pub mod filenode_map;
 mod fixtures;
 pub mod layout;
 pub mod page;
+pub mod postmaster_pid;
 pub mod recovery;
 pub mod relations;
 pub mod timeline;

@@ -72,6 +72,11 @@ impl ConfigurationPlan {
     pub(super) fn replaces(&self, path: &[u8]) -> bool {
         self.place == ConfigFiles::Inside && self.files.contains_key(path)
     }
+
+    /// Is it a file or folder that this makes in the data directory?
+    pub(super) fn makes(&self, path: &[u8]) -> bool {
+        self.replaces(path) || self.place == ConfigFiles::Inside && self.folders.contains(path)
+    }
 }
 
 /// Plans it; `None` where nothing lay outside.

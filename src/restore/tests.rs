@@ -14,7 +14,7 @@ use crate::units::ids::hex;
 use crate::units::{Class, Explain, Lsn, Quiet, SegmentSize, TimelineId, Timestamp};
 
 /// That of a server that ran: the fixture's was stopped.
-fn control_of(state: u32) -> Vec<u8> {
+pub(super) fn control_of(state: u32) -> Vec<u8> {
     let mut bytes = include_bytes!("../../tests/fixtures/pg/18/pg_control").to_vec();
     bytes[16..20].copy_from_slice(&state.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..292]);
@@ -23,13 +23,13 @@ fn control_of(state: u32) -> Vec<u8> {
     bytes
 }
 
-const RUNNING: u32 = 6;
+pub(super) const RUNNING: u32 = 6;
 const STOPPED: u32 = 1;
 
 const LABEL: &str = "START WAL LOCATION: 0/3000028 (file 000000010000000000000003)\nCHECKPOINT LOCATION: 0/3000080\n\
                      BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-11-24 13:30:00 UTC\nLABEL: x\nSTART TIMELINE: 1\n";
 
-fn facts() -> ClusterFacts {
+pub(super) fn facts() -> ClusterFacts {
     let bytes = control_of(RUNNING);
     let control = ControlFile::parse(&bytes).unwrap();
     ClusterFacts {
@@ -61,7 +61,7 @@ fn facts() -> ClusterFacts {
     }
 }
 
-fn cluster() -> Vec<TestFolder> {
+pub(super) fn cluster() -> Vec<TestFolder> {
     let control = file("pg_control", "a foreign one", As::Joint);
     vec![
         folder(
@@ -83,14 +83,16 @@ fn cluster() -> Vec<TestFolder> {
     ]
 }
 
-fn store(facts: &ClusterFacts, folders: &[TestFolder]) -> TestSnapshot {
+pub(super) fn store(facts: &ClusterFacts, folders: &[TestFolder]) -> TestSnapshot {
     TestSnapshot::store(folders, serde_json::to_value(facts).unwrap(), |_, _| {})
 }
 
-fn options(to: PathBuf) -> RestoreOptions {
+pub(super) fn options(to: PathBuf) -> RestoreOptions {
     RestoreOptions {
         tablespaces: vec![("fast".into(), to.with_extension("space"))],
         to,
+        snapshot: "20261124-133000-7f3a".into(),
+        in_place: None,
         tablespace_root: None,
         config_files: Default::default(),
         recovery: Recovery::Target {
@@ -301,7 +303,9 @@ fn an_interrupted_restore_has_no_pg_control() {
     let stored = store(&facts(), &folders);
     assert_eq!(restore(&stored, &options(to.clone())).unwrap_err().class(), Class::Corrupt);
     assert!(to.join("base/1").is_dir() && !to.join("global/pg_control").exists());
-    assert!(matches!(restore(&stored, &options(to)), Err(RestoreError::NotEmpty { .. })));
+    let error = restore(&stored, &options(to)).unwrap_err();
+    assert!(matches!(&error, RestoreError::Unfinished { snapshot, .. } if snapshot == "20261124-133000-7f3a"), "{error}");
+    assert!(error.cure().unwrap().contains("--delta"));
 }
 
 #[test]

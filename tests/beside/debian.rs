@@ -54,7 +54,12 @@ impl<'p> Cluster<'p> {
     #[track_caller]
     fn start(&self, environment: &str) {
         self.add("environment", environment);
-        self.run("/usr/bin/pg_ctlcluster", &["15", "story", "start"].map(Into::into)).ok();
+        self.control("start");
+    }
+
+    #[track_caller]
+    fn control(&self, action: &str) {
+        self.run("/usr/bin/pg_ctlcluster", &["15", "story", action].map(Into::into)).ok();
     }
 
     fn sql(&self, query: &str) -> String {
@@ -123,5 +128,19 @@ fn a_cluster_of_debian_comes_back_with_its_configuration() {
         assert!(picture(&cluster.folder.join("etc")) == etc, "/etc was touched");
         assert_eq!(fs::read(cluster.folder.join("story.pid")).unwrap(), pid);
         assert_eq!(cluster.sql("select count(*) from t"), "1001");
+
+        // In place, and once more: started as ever, with the configuration as it is.
+        cluster.sql("insert into t values (0)");
+        cluster.control("stop");
+        let data = cluster.folder.join("data");
+        for _ in 0..2 {
+            repository.run(["restore", "--delta", "--archive-mode", "preserve", "--to", data.to_str().unwrap()]).ok();
+        }
+        cluster.control("start");
+        wait_until("the end of recovery", || cluster.sql("select pg_is_in_recovery()") == "f");
+        assert_eq!(cluster.sql("select count(*) from t"), "1002");
+        assert_eq!(cluster.sql("show config_file"), cluster.conf().join("postgresql.conf").to_str().unwrap());
+        assert!(cluster.folder.join("data.config/restored.conf").exists());
+        assert!(picture(&cluster.folder.join("etc")) == etc, "/etc was touched");
     });
 }

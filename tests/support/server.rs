@@ -104,6 +104,12 @@ impl Setup {
         Server::new(self, TestDir::new(), data.to_owned())
     }
 
+    /// As [`Setup::over`] for a folder that isn't a whole data directory: nothing is written into it.
+    #[track_caller]
+    pub fn over_unfinished(self, data: &Path) -> Server {
+        Server::new(self, TestDir::new(), data.to_owned())
+    }
+
     fn initdb_arguments(&self) -> Vec<String> {
         let mut all: Vec<String> = ["-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale"].map(str::to_owned).into();
         all.push(format!("--wal-segsize={}", self.segment_mb));
@@ -369,6 +375,16 @@ impl Server {
         command.env("PGHOST", &self.sockets).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
         command.env("PGDATABASE", database).env("HOME", self.folder.path());
         command
+    }
+
+    /// A value out of pg_controldata, by the end of its name: the server need not run.
+    #[track_caller]
+    pub fn control(&self, name: &str) -> String {
+        let mut command = self.setup.postgres.command("pg_controldata");
+        command.arg("-D").arg(&self.data).env("LC_ALL", "C");
+        let said = Outcome::of(command).ok().stdout;
+        let line = said.lines().find_map(|line| line.split_once(':').filter(|(left, _)| left.ends_with(name)));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{said}")).1.trim().to_owned()
     }
 
     /// Runs SQL by psql, each statement by itself; the unaligned rows, without the last newline. Any error is a panic.

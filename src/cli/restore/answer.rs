@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::delta::Kept;
 use super::reach::Reached;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -13,7 +14,7 @@ use crate::pg::recovery::TargetAction;
 use crate::repo::log::LiveCommit;
 use crate::restore::target::{Target, Wanted};
 use crate::restore::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, Restored};
-use crate::units::{ByteSize, TimelineId};
+use crate::units::{ByteSize, TimelineId, show};
 
 /// A restore that is done.
 pub(super) struct Done<'a> {
@@ -24,6 +25,7 @@ pub(super) struct Done<'a> {
     pub reached: &'a Reached,
     pub options: &'a RestoreOptions,
     pub key: Option<&'a Path>,
+    pub kept: Kept,
 }
 
 #[derive(Serialize)]
@@ -40,6 +42,10 @@ struct Answer<'a> {
     start_command: String,
     config_files: Option<ConfigJson>,
     key_folder: Option<String>,
+    in_place: bool,
+    removed: usize,
+    wal_pushed: &'a [String],
+    wal_saved: Option<String>,
 }
 
 /// Copies of configuration files that lay outside the data directory.
@@ -118,6 +124,10 @@ fn write_json(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
             start_command: start_command(done.plan),
             config_files: done.plan.configuration.as_ref().map(|c| ConfigJson { folder: c.folder.display().to_string(), files: c.copies }),
             key_folder: done.key.map(|k| k.display().to_string()),
+            in_place: done.plan.in_place.is_some(),
+            removed: done.plan.in_place.as_ref().map_or(0, |p| p.strangers.len()),
+            wal_pushed: &done.kept.pushed,
+            wal_saved: done.kept.saved.as_ref().map(|p| p.display().to_string()),
         },
     )
 }
@@ -126,6 +136,16 @@ fn write_text(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
     let to = done.plan.target.display();
     let r = &done.restored;
     writeln!(out, "restored {} to {to}: {} in {} files, in {:.1} s", done.commit.summary.id, ByteSize(r.bytes), r.files, r.seconds)?;
+    if let Some(in_place) = &done.plan.in_place {
+        let (written, removed) = (ByteSize(r.written_bytes), in_place.strangers.len());
+        writeln!(
+            out,
+            "in place: {written} differed and were written, {removed} files and folders that are not in the snapshot were removed"
+        )?;
+    }
+    if let Some(saved) = &done.kept.saved {
+        writeln!(out, "WAL that is not in the archive: {}", saved.display())?;
+    }
     for space in &done.plan.tablespaces {
         let name = space.name.clone().unwrap_or_else(|| space.oid.to_string());
         writeln!(out, "tablespace {name}: {}", space.place.display())?;
@@ -175,12 +195,17 @@ pub(super) fn show_plan(context: &Context, plan: &RestorePlan, commit: &LiveComm
         files: u64,
         explanation: &'a [String],
         warnings: &'a [String],
+        in_place: bool,
+        removed: Vec<String>,
     }
     let out = &mut io::stdout().lock();
     let (snapshot, to) = (commit.summary.id.as_str(), plan.target.display().to_string());
     let (bytes, files, warnings) = (plan.bytes, plan.files, plan.warnings.as_slice());
     if context.settings.json {
-        answered(json::write(out, &Planned { version: 1, dry_run: true, snapshot, to, bytes, files, explanation: lines, warnings }))?;
+        let in_place = plan.in_place.is_some();
+        let removed = plan.in_place.iter().flat_map(|p| &p.strangers).map(|path| show(path)).collect();
+        let planned = Planned { version: 1, dry_run: true, snapshot, to, bytes, files, explanation: lines, warnings, in_place, removed };
+        answered(json::write(out, &planned))?;
         return Ok(());
     }
     let write = |out: &mut dyn Write| {

@@ -22,6 +22,12 @@ pub(in crate::cli) struct Args {
     /// The data directory to make
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
+    /// In place: over this cluster's data directory, whose server is stopped, or what an interrupted restore left
+    #[arg(long)]
+    pub delta: bool,
+    /// With --delta: WAL in its pg_wal that the archive lacks is moved aside, not pushed
+    #[arg(long, requires = "delta")]
+    pub no_push: bool,
     /// Up to this time, with a zone: "2026-11-24 13:30:00+01"
     #[arg(long, value_name = "TIME")]
     pub target_time: Option<Timestamp>,

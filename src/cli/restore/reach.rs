@@ -15,10 +15,11 @@ use crate::look::{self, Listed, SnapshotName};
 use crate::pg::control_file::{ControlFile, FILE_SIZE};
 use crate::pg::facts::ClusterFacts;
 use crate::pg::wal::{FindError, Found, RestorePoint, Sought, TransactionEnds, WalFileName, find};
-use crate::repo::log::{LiveCommit, WalMode};
+use crate::repo::log::{ClusterId, LiveCommit, WalMode};
+use crate::restore::rescue::LocalSegment;
 use crate::restore::target::{self, ArchivedSegment, Candidate, RecoveryChoice, SearchError, Target, TargetSettings, Wanted};
 use crate::units::ids::unhex;
-use crate::units::{Class, Explain, Progress, SegmentName, SegmentSize, TimelineId};
+use crate::units::{Class, Explain, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
 /// What was chosen.
 pub(super) struct Reached {
@@ -43,6 +44,15 @@ impl Reached {
         self.choice.as_ref().map(|c| c.timeline)
     }
 
+    /// Will recovery read the target's own last segment, which lies on `timeline`? Where nothing was chosen the server
+    /// follows the newest timeline that it finds.
+    pub fn reads(&self, timeline: TimelineId, newest: Option<TimelineId>) -> bool {
+        match &self.choice {
+            Some(choice) => choice.settings.is_some() && choice.timeline == timeline,
+            None => newest == Some(timeline),
+        }
+    }
+
     /// Why, in lines.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("snapshot {} of {}", self.commit.summary.id, self.commit.summary.started_at.for_people())];
@@ -60,8 +70,17 @@ impl Reached {
     }
 }
 
-/// Chooses: the named snapshot, or the newest of the cluster that reaches the target.
-pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wanted) -> Result<Reached, Failure> {
+/// The cluster that is meant.
+pub(super) fn cluster_of(context: &Context, opened: &Opened, args: &Args) -> Result<ClusterId, Failure> {
+    match candidates(context, opened, args)?.last() {
+        Some((_, newest)) => Ok(newest.summary.cluster_id()),
+        None => Err(look::NameError::None { cluster: context.settings.chosen_cluster() }.into()),
+    }
+}
+
+/// Chooses: the named snapshot, or the newest of the cluster that reaches the target. `own` are segments of the
+/// folder that is restored in place, which recovery will have besides the archive's.
+pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wanted, own: &[&LocalSegment]) -> Result<Reached, Failure> {
     let all = candidates(context, opened, args)?;
     let Some((_, newest)) = all.last() else {
         return Err(look::NameError::None { cluster: context.settings.chosen_cluster() }.into());
@@ -81,15 +100,16 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
         };
         return Ok(Reached { number, commit, choice: None, waits_for });
     }
-    let tail = OpenedTail::new(opened, &cluster.name);
-    let site = tail.site();
+    let log = OpenedTail::new(opened, &cluster.name);
+    let site = log.site();
     let archive = Archive::read(&site, cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let size = archive.segment_size.or_else(|| same.iter().find_map(|(_, c)| c.summary.wal.as_ref().map(|w| w.segment_size)));
-    let known = known(&archive, size.unwrap_or(SegmentSize::DEFAULT));
+    let mut known = known(&archive, size.unwrap_or(SegmentSize::DEFAULT));
+    known.segments.extend(own.iter().filter(|own| own.size == known.segment_size).map(|own| own_segment(own)));
     let candidates: Vec<Candidate> =
         same.iter().filter_map(|(number, commit)| candidate(opened, *number, commit, &wanted.target)).collect();
     let get = GetContext { site, opening: opened.reader()?, system_identifier: cluster.system_identifier };
-    let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, names, sought);
+    let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, own, names, sought);
     let choice = target::choose(&known, &candidates, wanted, &mut search)?;
     let chosen = same.iter().find(|(_, c)| c.summary.id == choice.snapshot).copied().cloned();
     let (number, commit) = chosen.ok_or(look::NameError::None { cluster: Some(cluster.name) })?;
@@ -195,6 +215,26 @@ fn segment(r: &SegmentRecord) -> ArchivedSegment {
         restore_points_cut: r.restore_points_cut,
         valid_until: r.valid_until,
         fault: r.fault.clone(),
+        unfinished: false,
+    }
+}
+
+/// A segment of the target's own, as if it were archived.
+fn own_segment(own: &LocalSegment) -> ArchivedSegment {
+    let facts = &own.facts;
+    ArchivedSegment {
+        timeline: own.name.timeline,
+        no: own.name.no(own.size).unwrap_or(SegmentNo(0)),
+        last_record: facts.last_record,
+        tail_record: facts.tail_record,
+        continuation_ends: facts.continuation_ends,
+        transactions: facts.commits,
+        open_tail_may_hold_commit: facts.open_tail_may_hold_commit,
+        restore_points: facts.restore_points.clone(),
+        restore_points_cut: false,
+        valid_until: facts.valid_until,
+        fault: None,
+        unfinished: facts.stop.is_some(),
     }
 }
 
@@ -209,17 +249,26 @@ impl Explain for Unsearchable {
     }
 }
 
-/// Reads WAL out of the archive and looks for a transaction's end or a restore point.
-fn search(get: &GetContext<'_>, names: &[SegmentName], sought: Sought<'_>) -> Result<Option<Found>, SearchError> {
-    let segments = names.iter().map(|name| match archive::fetch(get, &WalFileName::Segment(*name)) {
-        Ok(Some(fetched)) => Ok(fetched.bytes),
-        Ok(None) => Err(SearchError::new(Unsearchable(format!("WAL segment {name} is not in the archive")))),
-        Err(e) => Err(SearchError::new(e)),
+/// Reads WAL out of the archive, or of the target where it has more, and looks for a transaction's end or a restore point.
+fn search(get: &GetContext<'_>, own: &[&LocalSegment], names: &[SegmentName], sought: Sought<'_>) -> Result<Option<Found>, SearchError> {
+    let own = |name: &SegmentName| own.iter().find(|own| own.name == *name).map(|own| std::fs::read(&own.path));
+    let segments = names.iter().map(|name| match own(name) {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(e)) => Err(SearchError::new(Unsearchable(format!("WAL segment {name} can't be read: {e}")))),
+        None => fetched(get, name),
     });
     find(segments, sought).map_err(|e| match e {
         FindError::Source(e) => e,
         other => SearchError::new(Unsearchable(other.to_string())),
     })
+}
+
+fn fetched(get: &GetContext<'_>, name: &SegmentName) -> Result<Vec<u8>, SearchError> {
+    match archive::fetch(get, &WalFileName::Segment(*name)) {
+        Ok(Some(fetched)) => Ok(fetched.bytes),
+        Ok(None) => Err(SearchError::new(Unsearchable(format!("WAL segment {name} is not in the archive")))),
+        Err(e) => Err(SearchError::new(e)),
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! - `find.rs`: [`find`]: a transaction's end or a restore point in a run of segments
 
 #[cfg(test)]
-mod build;
+pub(crate) mod build;
 mod find;
 mod header;
 mod name;

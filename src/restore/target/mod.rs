@@ -82,6 +82,9 @@ pub struct ArchivedSegment {
     pub valid_until: Lsn,
     /// Why it isn't valid to its end.
     pub fault: Option<String>,
+    /// It is not in the archive, but the target's own last, in which the server was when it ended: the end of WAL, and
+    /// no damage.
+    pub unfinished: bool,
 }
 
 impl ArchivedSegment {

@@ -39,6 +39,7 @@ fn segment(timeline: u32, no: u64) -> ArchivedSegment {
         restore_points_cut: false,
         valid_until: Lsn((no + 1) * MB),
         fault: None,
+        unfinished: false,
     }
 }
 
@@ -499,4 +500,31 @@ fn records_over_two_segments_are_read_and_no_segment_twice() {
     assert!(said(chosen).starts_with("b Name"));
     assert!(said(choose(&archive, &snapshots, &wanted(Target::Name("none".into())), &mut find)).contains("not in the WAL"));
     assert_eq!(asked, [vec![10, 11], vec![10, 11]]);
+}
+
+/// The folder that is restored in place has a last segment of its own, in which its server was when it ended.
+#[test]
+fn the_targets_own_last_segment_is_the_end() {
+    let own = |timeline: u32, no: u64| ArchivedSegment {
+        last_record: Some(lsn(no, 0x1_0000)),
+        tail_record: None,
+        valid_until: lsn(no, 0x1_0100),
+        unfinished: true,
+        ..segment(timeline, no)
+    };
+    let mut archive = archive(&[(1, 3..=5)], &[]);
+    let early = snapshot("a", 1, 3);
+    let end = |archive: &Archive| run(archive, std::slice::from_ref(&early), &wanted(Target::End));
+    archive.segments.push(own(1, 6));
+    let choice = end(&archive).unwrap();
+    assert_eq!(choice.settings.unwrap().target, RecoveryTarget::Lsn(lsn(6, 0x1_0000)));
+    assert_eq!(choice.window.unwrap().to_lsn, lsn(6, 0x1_0100));
+    // Where the archive goes on behind it, it is a gap.
+    archive.segments.push(segment(1, 7));
+    assert!(matches!(end(&archive), Err(TargetError::Gap { .. })));
+    archive.segments.pop();
+    // A snapshot whose end lies behind what it holds is not reached by it.
+    let late = Candidate { stop_lsn: lsn(6, 0x2_0000), ..snapshot("b", 1, 5) };
+    let error = run(&archive, &[late], &wanted(Target::End)).unwrap_err();
+    assert!(matches!(error, TargetError::WaitsForWal { .. }), "{error}");
 }
