@@ -141,7 +141,10 @@ impl Check<'_> {
                 progress.advance(fetched.map_or(0, |f| f.bytes.len() as u64));
                 Ok(None)
             }
-            Err(GetError::Unusable { object, why }) => Ok(Some(self.problem(file, object, why))),
+            Err(GetError::Unusable { object, why } | GetError::Site(SiteError::UnknownHead { object, why, .. })) => {
+                Ok(Some(self.problem(file, object, why)))
+            }
+            Err(e @ (GetError::Gap { .. } | GetError::Undecided { .. })) => Ok(Some(self.problem(file, object()?, words(&e)))),
             Err(e @ (GetError::Segment { .. } | GetError::History { .. })) => Ok(Some(self.problem(file, object()?, words(&e)))),
             Err(
                 GetError::Site(SiteError::Store(e @ (StoreError::Io { .. } | StoreError::NotAFile { .. })))

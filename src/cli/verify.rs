@@ -15,13 +15,14 @@ use crate::archive::{self, GetContext, LogTail, Rights, Site, TailFailure};
 use crate::crypt::secret;
 use crate::host::access::{self, Opened};
 use crate::host::config::{RepositoryUrl, SecretSource};
+use crate::look::show_path;
 use crate::pg::wal::WalFileName;
 use crate::repo::RepoError;
 use crate::repo::log::{ClusterId, LogView};
 use crate::scrub::{self, Counting, Finding, Percent, Report, Share};
 use crate::store::LocalStore;
 use crate::units::ids::hex;
-use crate::units::{ByteSize, Progress, show};
+use crate::units::{ByteSize, Progress};
 
 /// Arguments of `verify`.
 #[derive(clap::Args, Debug)]
@@ -200,7 +201,7 @@ impl LogTail for FreshTail<'_> {
 }
 
 fn answer(verified: &Verified) -> Answer<'_> {
-    let one = |finding: &'_ Finding| -> Vec<String> { finding.files.iter().map(|path| show(path)).collect() };
+    let one = |finding: &'_ Finding| -> Vec<String> { finding.files.iter().map(|path| show_path(path)).collect() };
     Answer {
         version: 1,
         ok: verified.findings.is_empty(),
@@ -235,7 +236,7 @@ fn write_text(out: &mut dyn Write, verified: &Verified) -> io::Result<()> {
         }
         for path in finding.files.iter().take(SHOWN) {
             let all = if path.ends_with(b"/") { "all of " } else { "" };
-            writeln!(out, "    {all}{}", one_line(&show(path)))?;
+            writeln!(out, "    {all}{}", show_path(path))?;
         }
         if let Some(more) = finding.files.len().checked_sub(SHOWN).filter(|more| *more > 0) {
             writeln!(out, "    and {more} more files (--json lists all)")?;

@@ -239,39 +239,10 @@ fn walk(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<(), LookError> {
-    let (packs, opening) = (opened.packs_of(fold, listed.commit), opened.reader()?);
+    let packs = opened.packs_of(fold, listed.commit);
     let mut counting = Counting { packs: &packs, needed, stats };
-    let snapshot = match open_snapshot(&packs, opening, listed) {
-        Err(LookError::Repo(e)) if is_of_the_object(&e) => {
-            counting.stats.warnings.push(format!("snapshot {} was not counted: {e}", listed.id()));
-            return Ok(());
-        }
-        other => other?,
-    };
-    let tree = match Tree::of(&snapshot, listed.id()) {
-        Err(LookError::Repo(e)) if is_of_the_object(&e) => {
-            counting.stats.warnings.push(format!("snapshot {} was not counted: {e}", listed.id()));
-            return Ok(());
-        }
-        other => other?,
-    };
-    counting.blob(snapshot.meta_chunk().place, "other")?;
-    let folders: Vec<Vec<u8>> = tree.folders().map(<[u8]>::to_vec).collect();
-    for path in folders {
-        cancel.check().map_err(RepoError::from)?;
-        match counting.folder(&tree, &path, progress) {
-            Err(LookError::Repo(e)) if is_of_the_object(&e) => {
-                counting.stats.warnings.push(format!("{} of snapshot {} was not counted: {e}", show_path(&path), listed.id()));
-            }
-            other => other?,
-        }
-    }
-    for (_, child) in snapshot.annexes()? {
-        for part in snapshot.parts(&child)? {
-            counting.part(&tree, b"(annex)", &part)?;
-        }
-    }
-    Ok(())
+    let counted = counting.snapshot(opened, listed, progress, cancel);
+    counting.unless_damaged(counted, || format!("snapshot {}", listed.id()))
 }
 
 struct Counting<'a> {
@@ -281,6 +252,34 @@ struct Counting<'a> {
 }
 
 impl Counting<'_> {
+    /// What is damaged is not counted, and said; the rest is counted all the same.
+    fn unless_damaged(&mut self, counted: Result<(), LookError>, what: impl Fn() -> String) -> Result<(), LookError> {
+        match counted {
+            Err(LookError::Repo(e)) if is_of_the_object(&e) => {
+                self.stats.warnings.push(format!("{} was not counted: {e}", what()));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn snapshot(&mut self, opened: &Opened, listed: &Listed<'_>, progress: &dyn Progress, cancel: &Cancel) -> Result<(), LookError> {
+        let snapshot = open_snapshot(self.packs, opened.reader()?, listed)?;
+        let tree = Tree::of(&snapshot, listed.id())?;
+        self.blob(snapshot.meta_chunk().place, "other")?;
+        for path in tree.folders() {
+            cancel.check().map_err(RepoError::from)?;
+            let counted = self.folder(&tree, path, progress);
+            self.unless_damaged(counted, || format!("{} of snapshot {}", show_path(path), listed.id()))?;
+        }
+        for (_, child) in snapshot.annexes()? {
+            for part in snapshot.parts(&child)? {
+                self.part(&tree, b"(annex)", &part)?;
+            }
+        }
+        Ok(())
+    }
+
     fn folder(&mut self, tree: &Tree<'_>, path: &[u8], progress: &dyn Progress) -> Result<(), LookError> {
         for child in tree.children(path) {
             if self.needed.node(self.packs, child.place, child.digest)? {

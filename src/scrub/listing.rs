@@ -80,7 +80,7 @@ impl Listing {
         }
     }
 
-    /// Compares with what the log lists. Packs that are there are left in `packs`, as references.
+    /// Compares with what the log lists.
     pub fn compare(&mut self, fold: &Fold, findings: &Findings) -> Result<Compared, ScrubError> {
         let mut compared = Compared::default();
         for (session, pack) in listed_packs(fold) {
@@ -97,11 +97,19 @@ impl Listing {
             }
             compared.there.push(reference);
         }
-        for ((session, ..), size) in self.packs.drain() {
-            // An open session tells of its packs a little later.
-            if fold.is_open(&session) { compared.unlisted.add(size) } else { compared.orphans.add(size) }
-        }
         Ok(compared)
+    }
+
+    /// What is left after [`Listing::compare`], by a log that was read after the listing: whoever stored it may have begun
+    /// since.
+    pub fn count_rest(&self, fold: &Fold, compared: &mut Compared) {
+        for ((session, pack, _), size) in &self.packs {
+            if fold.pack(session, pack).is_some() {
+                continue;
+            }
+            // An open session tells of its packs a little later.
+            if fold.is_open(session) { compared.unlisted.add(*size) } else { compared.orphans.add(*size) }
+        }
     }
 }
 

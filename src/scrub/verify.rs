@@ -68,11 +68,10 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     progress.phase("listing", None);
     let backend: Arc<dyn Backend> = Arc::clone(&setup.store) as _;
     let mut listing = Listing::read(backend.as_ref(), cancel)?;
-    let compared = listing.compare(&view.fold, &findings)?;
-    if !compared.missing.is_empty() {
-        // Swept since?
-        opened.log().advance(&mut view)?;
-    }
+    let mut compared = listing.compare(&view.fold, &findings)?;
+    // What is missing may have been swept since, and what nobody listed may be listed now.
+    opened.log().advance(&mut view)?;
+    listing.count_rest(&view.fold, &mut compared);
     note_log(&view, &findings, &mut warnings);
     note_packs(&view.fold, &compared, &findings)?;
     let fold = &view.fold;
