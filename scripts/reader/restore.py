@@ -176,10 +176,19 @@ class Check:
         self.attempt(beside_the_tree, snapshot)
         for folder in snapshot.folders:
             self.attempt(self.folder, snapshot, folder)
+        for annex in snapshot.annexes:
+            self.attempt(self.annex, snapshot, annex)
 
     def folder(self, snapshot, folder):
         for file in snapshot.files(folder):
             self.attempt(self.file, snapshot, file)
+
+    def annex(self, snapshot, annex):
+        for file in snapshot.files(annex):
+            need(not file.attributes.folder, f"{tree.show(file.path)} is a folder in an annex")
+            tree.check_needs(snapshot.chunks, file.data.needs, tree.show(file.path))
+            for _ in tree.content(snapshot.chunks, file):
+                pass
 
     def file(self, snapshot, file):
         tree.check_needs(snapshot.chunks, file.data.needs, tree.show(file.path))

@@ -146,23 +146,28 @@ class Snapshot:
             meta = json.loads(data)
             self.extra, listed = meta["extra"], meta["folders"]
             found = [(bytes.fromhex(f["path"]), permissions(f["mode"]), int(f["uid"]), int(f["gid"])) for f in listed]
+            annexes = list(meta.get("annexes") or [])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Refused(f"{what}: {error!r}") from error
         need(isinstance(self.extra, dict), f"{what}: its extra is no object")
         for path, *_ in found:
             check_path(path, what)
+        need(all(isinstance(name, str) for name in annexes) and len(set(annexes)) == len(annexes), f"{what}: annexes without a name of their own")
+        wanted = len(found) + len(annexes)
         need(found and found[0][0] == b"", f"{what}: the data directory isn't its first folder")
         level = 0
-        while len(children) < len(found):
+        while len(children) < wanted:
             level += 1
             need(level <= LEVELS_OF_FOLDERS and all(c.kind == BRANCH for c in children), f"{what}: it has more folders than the tree")
             below = []
             for child in children:
                 below += read_branch(self.chunks, child, f"{what}: folders")
-                need(len(below) <= len(found), f"{what}: it has fewer folders than the tree")
+                need(len(below) <= wanted, f"{what}: it has fewer folders than the tree")
             children = below
-        need(len(children) == len(found), f"{what}: it has fewer folders than the tree")
+        need(len(children) == wanted, f"{what}: it has fewer folders than the tree")
         self.folders = [Folder(*of, child) for of, child in zip(found, children)]
+        # Files that are no part of the data directory.
+        self.annexes = [Folder(name.encode(), 0, 0, 0, child) for name, child in zip(annexes, children[len(found):])]
 
     def parts(self, folder):
         """The parts of a folder, as they come: a tree that names one node many times fills no memory."""

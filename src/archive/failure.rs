@@ -283,6 +283,9 @@ impl Explain for PushError {
                 "two servers have a timeline {} of their own: archive the copy under another --cluster; the first stays and nothing is overwritten",
                 name.timeline
             )),
+            PushError::Variants { name, .. } => {
+                Some(format!("somebody fills the archive with objects that do not count: find out who, and move those of {name} away"))
+            }
             PushError::NoRight { .. } => Some("key list shows who has which right; key add-host gives it".into()),
             PushError::Site(e) => e.cure(),
             PushError::Repo(e) => e.cure(),
@@ -384,6 +387,9 @@ impl Explain for GetError {
                 Some("bring the segment back from the server or a copy, or restore from a snapshot behind the gap".into())
             }
             GetError::Unusable { .. } => Some("bring the object back from a copy of the repository".into()),
+            GetError::Segment { name, .. } | GetError::History { name, .. } => Some(format!(
+                "find out who pushed {name}: what a key of this cluster's archived there is something else, and stands in the way of the right file"
+            )),
             GetError::Site(e) => e.cure(),
             GetError::Repo(e) => e.cure(),
             _ => None,

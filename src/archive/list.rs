@@ -212,6 +212,21 @@ impl Archive {
         lost
     }
 
+    /// Plain bytes of all segments, partial ones and histories that count.
+    pub fn plain(&self) -> u64 {
+        let segments = self.segments.values().map(|e| e.plain).chain(self.partials.values().map(|e| e.plain));
+        segments.chain(self.histories.values().map(|e| e.plain)).fold(0, u64::saturating_add)
+    }
+
+    /// All files that count.
+    pub fn files(&self) -> Vec<WalFileName> {
+        let segments = self.segments.values().map(|e| WalFileName::Segment(e.facts.name()));
+        let others = self.other_sizes.keys().map(|name| WalFileName::Segment(*name));
+        let partials = self.partials.keys().map(|name| WalFileName::Partial(*name));
+        let histories = self.histories.keys().map(|timeline| WalFileName::History(*timeline));
+        segments.chain(others).chain(partials).chain(histories).chain(self.backups.keys().copied()).collect()
+    }
+
     /// Is this segment there?
     pub fn has(&self, name: SegmentName) -> bool {
         let no = self.segment_size.and_then(|size| name.no(size));
@@ -257,7 +272,11 @@ impl Reader<'_> {
                 Ok(Standing::NotEntitled) => {}
                 Ok(Standing::Unproven { why }) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why }),
                 Err(SiteError::Store(e)) if e.is_absent() => {}
-                Err(e @ (SiteError::UnknownHead { .. } | SiteError::Store(StoreError::Short { .. }))) => {
+                // A disk that can't read a sector: the next object may be readable.
+                Err(
+                    e @ (SiteError::UnknownHead { .. }
+                    | SiteError::Store(StoreError::Short { .. } | StoreError::Io { .. } | StoreError::NotAFile { .. })),
+                ) => {
                     damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: e.to_string() });
                 }
                 Err(e) => return Err(e),

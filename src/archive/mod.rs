@@ -13,9 +13,11 @@
 //! - `get.rs`: [`get`], the contract of restore_command · `absence.rs`: when a file is proven absent · `deliver.rs`
 //! - `list.rs`: [`Archive`]: all metadata of one cluster's archive · `glance.rs`: [`Glance`], [`segment`]: those of single segments
 //! - `status/`: gaps, live lines, restorable windows, computed from an [`Archive`]
+//! - `check.rs`: is all of it whole, and is all there that snapshots need?
 //! - `failure.rs`: what can go wrong
 
 mod absence;
+mod check;
 mod deliver;
 mod facts;
 mod failure;
@@ -34,6 +36,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Choose, WalChecked, WalProblem, check};
 pub use facts::{BackupFacts, FileFacts, FileKind, HistoryFacts, HistoryLine, RestorePointFact, SegmentRecord, Transactions};
 pub use failure::{GetError, PushError, SiteError, TailFailure};
 pub use get::{Fetched, Got, fetch, get};

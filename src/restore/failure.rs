@@ -31,7 +31,7 @@ pub enum RestoreError {
         found: String,
     },
     /// The folder holds a restore that was interrupted.
-    #[error("{} holds a restore of snapshot {snapshot} that has not ended", folder.display())]
+    #[error("{} is not empty: it holds a restore of snapshot {snapshot} that has not ended", folder.display())]
     Unfinished {
         /// The folder.
         folder: PathBuf,
@@ -168,6 +168,14 @@ pub enum RestoreError {
         /// Why.
         why: &'static str,
     },
+    /// Configuration files that lay outside the data directory can't go where they should.
+    #[error("the configuration files that lay outside the data directory can't be restored to {}", folder.display())]
+    ConfigPlace {
+        /// Their folder.
+        folder: PathBuf,
+        /// What stands against it.
+        source: Box<RestoreError>,
+    },
     /// It doesn't fit.
     #[error("{} are needed on the file system of {}, and {} are free", ByteSize(*needed), folder.display(), ByteSize(*free))]
     NoSpace {
@@ -240,6 +248,7 @@ impl Explain for RestoreError {
             | RestoreError::ForeignFolder { .. }
             | RestoreError::Overlap { .. }
             | RestoreError::TablespaceOccupied { .. }
+            | RestoreError::ConfigPlace { .. }
             | RestoreError::NoSpace { .. }
             | RestoreError::Unknown(_) => Class::Refused,
             RestoreError::UnknownTablespace { .. } | RestoreError::BadPlace { .. } | RestoreError::BadSetting(_) => Class::Usage,
@@ -281,6 +290,10 @@ impl Explain for RestoreError {
             RestoreError::TablespaceOccupied { name, .. } => {
                 Some(format!("put it elsewhere by --tablespace {name}=DIR, or all tablespaces by --tablespace-root DIR"))
             }
+            RestoreError::ConfigPlace { folder, .. } => Some(format!(
+                "make room for {}, or put them elsewhere by --config-files beside (DIR.config) or inside (into the data directory)",
+                folder.display()
+            )),
             RestoreError::UnknownTablespace { known, .. } if known.is_empty() => {
                 Some("it has no tablespaces: leave --tablespace out".into())
             }

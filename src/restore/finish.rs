@@ -7,12 +7,14 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use super::RestoreError;
+use super::configuration::{self, ConfigFiles};
 use super::crc::Crc;
 use super::folders::{Folders, Rights, join, parent_of};
 use super::marker::MARKER;
 use super::plan::RestorePlan;
 use super::write::{Fate, Written, WrittenFile};
 use crate::pg::backup_manifest::ManifestWriter;
+use crate::pg::config_files::without_settings;
 use crate::pg::recovery::edit_auto_conf;
 use crate::units::{SegmentName, Timestamp};
 
@@ -51,6 +53,11 @@ pub(super) fn fate(path: &[u8]) -> Fate {
     }
 }
 
+/// As [`fate`]; copies of configuration files stand in the place of others.
+pub(super) fn fate_in(plan: &RestorePlan, path: &[u8]) -> Fate {
+    if plan.configuration.as_ref().is_some_and(|c| c.replaces(path)) { Fate::Drop } else { fate(path) }
+}
+
 /// The last steps of a restore.
 pub(super) struct Finish<'a> {
     pub plan: &'a RestorePlan,
@@ -74,6 +81,7 @@ impl Finish<'_> {
         for space in &self.plan.tablespaces {
             self.folders.link(format!("pg_tblspc/{}", space.oid).as_bytes(), &space.place)?;
         }
+        self.configuration()?;
         self.auto_conf()?;
         if let Some(signal) = self.plan.signal {
             self.create(signal.as_bytes(), b"", self.rights)?;
@@ -83,10 +91,28 @@ impl Finish<'_> {
         self.folders.sync(self.written.folders.iter().map(Vec::as_slice))
     }
 
+    /// Copies of configuration files that lay outside.
+    fn configuration(&mut self) -> Result<(), RestoreError> {
+        let plan = self.plan;
+        let Some(configuration) = &plan.configuration else { return Ok(()) };
+        if configuration.place == ConfigFiles::Beside {
+            return configuration::write_beside(configuration, self.rights, plan.owner);
+        }
+        let mode = if self.rights.mode & 0o040 == 0 { 0o700 } else { 0o750 };
+        for folder in &configuration.folders {
+            self.folders.make(folder, Rights { mode, ..self.rights })?;
+            self.written.folders.push(folder.clone());
+        }
+        configuration.files.iter().try_for_each(|(path, bytes)| self.listed(path, bytes, self.rights))
+    }
+
     fn auto_conf(&mut self) -> Result<(), RestoreError> {
         let kept = self.written.kept.remove(AUTO_CONF);
         let rights = kept.as_ref().map_or(self.rights, |k| k.rights);
-        let before = kept.map(|k| k.bytes).unwrap_or_default();
+        let mut before = kept.map(|k| k.bytes).unwrap_or_default();
+        if let Some(configuration) = &self.plan.configuration {
+            before = without_settings(&before, &configuration.without);
+        }
         let settings = self.plan.settings.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         let comment = if self.plan.settings.is_empty() { "" } else { "Written by pgcairn at restore" };
         let conf = edit_auto_conf(&before, comment, settings).map_err(RestoreError::Recovery)?;

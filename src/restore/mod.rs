@@ -5,6 +5,7 @@
 //!
 //! - `target/`: which snapshot and timeline reach a point in time, and what the server is told (pure)
 //! - `plan.rs`, `place.rs`, `sizes.rs`, `warnings.rs`: what will be done, checked before a byte is written
+//! - `configuration.rs`: configuration files that lay outside the data directory
 //! - `existing.rs`, `running.rs`, `rescue/`, `strangers.rs`: in place: whose folder it is, that no server runs on it, its WAL
 //!   that nobody else has, what is not in the snapshot
 //! - `marker.rs`: what says that a restore hasn't ended, so that it can be continued
@@ -15,6 +16,7 @@
 //! - `crc.rs`: checksums of files that are written out of order
 
 pub mod check;
+mod configuration;
 pub mod crc;
 mod existing;
 mod failure;
@@ -39,6 +41,7 @@ pub mod write;
 
 use std::time::Instant;
 
+pub use configuration::{ConfigFiles, ConfigurationPlan};
 pub use existing::Existing;
 pub use failure::RestoreError;
 pub use marker::{MARKER, Marker};
@@ -106,7 +109,7 @@ pub fn write<'a>(
         packs,
         opening,
         folders: &folders,
-        fate: &finish::fate,
+        fate: &|path| finish::fate_in(plan, path),
         wanted_folders: &finish::wanted_folders(plan),
         jobs,
         progress,
@@ -190,7 +193,7 @@ fn take_over(plan: &RestorePlan, top: Rights) -> Result<Folders, RestoreError> {
 
 fn expected(plan: &RestorePlan, snapshot: &Snapshot<'_>) -> Result<strangers::Expected, RestoreError> {
     let made = write::folders_of(snapshot, &finish::wanted_folders(plan))?;
-    strangers::Expected::of(snapshot, &finish::fate, made.keys())
+    Ok(strangers::Expected::of(snapshot, &|path| finish::fate_in(plan, path), made.keys())?.with_links(&plan.facts.left_out))
 }
 
 /// What a restore in place will remove. Nothing is touched.
@@ -202,7 +205,8 @@ fn strangers_of(plan: &RestorePlan, snapshot: &Snapshot<'_>) -> Result<Vec<Vec<u
     let own = |path: &[u8]| {
         let below = |folder: &[u8]| path.strip_prefix(folder);
         let link = below(b"pg_tblspc/").is_some_and(|name| !name.contains(&b'/'));
-        finish::fate(path) != write::Fate::Write || link || below(b"pg_wal/archive_status/").is_some()
+        let made = plan.configuration.as_ref().is_some_and(|c| c.makes(path));
+        made || finish::fate_in(plan, path) != write::Fate::Write || link || below(b"pg_wal/archive_status/").is_some()
     };
     strangers.retain(|path| !own(path));
     Ok(strangers)

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::RestoreError;
+use super::configuration::{self, ConfigFiles, ConfigurationPlan};
 use super::existing::Existing;
 use super::place::{allocated, check_apart, check_free, check_ours, check_space, resolve};
 use super::sizes::Sizes;
@@ -69,6 +70,8 @@ pub struct RestoreOptions {
     pub recovery: Recovery,
     /// Is archiving on?
     pub archive_mode: ArchiveMode,
+    /// Where configuration files go that lay outside the data directory.
+    pub config_files: ConfigFiles,
     /// Further settings for postgresql.auto.conf, behind all others.
     pub settings: Vec<(String, String)>,
     /// The snapshot's WAL ranges as its COMMIT has them; if empty, from its start to its stop.
@@ -116,6 +119,8 @@ pub struct RestorePlan {
     pub target: PathBuf,
     /// Tablespaces.
     pub tablespaces: Vec<TablespacePlan>,
+    /// Configuration files that lay outside the data directory.
+    pub configuration: Option<ConfigurationPlan>,
     /// What the snapshot says of its cluster.
     pub facts: ClusterFacts,
     /// What its pg_control says.
@@ -148,7 +153,9 @@ pub fn prepare(snapshot: &Snapshot<'_>, options: &RestoreOptions) -> Result<Rest
     let target = resolve(&options.to)?;
     let sizes = Sizes::of(snapshot)?;
     let tablespaces = map_tablespaces(&facts, options, &sizes)?;
-    check_apart(std::iter::once(target.as_path()).chain(tablespaces.iter().map(|t| t.place.as_path())))?;
+    let configuration = configuration::plan(&facts, snapshot, &target, options.config_files)?;
+    let beside = configuration.as_ref().filter(|c| c.place == ConfigFiles::Beside).map(|c| c.folder.as_path());
+    check_apart(std::iter::once(target.as_path()).chain(beside).chain(tablespaces.iter().map(|t| t.place.as_path())))?;
     check_places(&target, &tablespaces, &facts, options.in_place.as_ref())?;
     let tight = check_room(snapshot, &target, &tablespaces, &sizes, options.in_place.is_some())?;
     let (signal, settings) = settings_of(options, facts.major)?;
@@ -161,6 +168,7 @@ pub fn prepare(snapshot: &Snapshot<'_>, options: &RestoreOptions) -> Result<Rest
         wal_ranges: if options.wal_ranges.is_empty() { own_range(&facts) } else { options.wal_ranges.clone() },
         target,
         tablespaces,
+        configuration,
         files: sizes.files,
         bytes: sizes.all,
         settings,
@@ -444,6 +452,10 @@ impl fmt::Display for RestorePlan {
             c.max_prepared_transactions,
             c.max_locks_per_transaction
         )?;
+        if let Some(configuration) = &self.configuration {
+            let (copies, folder) = (configuration.copies, configuration.folder.display());
+            writeln!(f, "configuration   {copies} files from outside the data directory -> {folder}")?;
+        }
         writeln!(f, "signal file     {}", self.signal.unwrap_or("none"))?;
         let (off, set): (Vec<_>, Vec<_>) = self.settings.iter().partition(|(_, value)| value.is_empty());
         if !off.is_empty() {

@@ -17,7 +17,7 @@ mod failure;
 #[cfg(test)]
 pub(crate) mod fault;
 pub mod local;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod memory;
 mod name;
 

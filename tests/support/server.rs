@@ -188,6 +188,7 @@ pub struct Server {
     sockets: PathBuf,
     port: u16,
     child: Option<Child>,
+    options: Vec<(String, String)>,
     // Last: removed after the server has ended.
     folder: TestDir,
 }
@@ -209,7 +210,7 @@ impl Server {
 
     fn new(setup: Setup, folder: TestDir, data: PathBuf) -> Server {
         let sockets = socket_folder();
-        Server { setup, data, sockets, port: random_port(), child: None, folder }
+        Server { setup, data, sockets, port: random_port(), child: None, options: Vec::new(), folder }
     }
 
     /// Its programs.
@@ -225,6 +226,11 @@ impl Server {
     /// A folder of this server's for anything else: tablespaces, archives.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.folder.folder(name)
+    }
+
+    /// A setting on its command line, from its next start on.
+    pub fn set_option(&mut self, name: &str, value: &str) {
+        self.options.push((name.to_owned(), value.to_owned()));
     }
 
     /// Where its socket is.
@@ -274,6 +280,9 @@ impl Server {
             if !setup.conf.iter().any(|(set, _)| set == name) {
                 command.arg("-c").arg(format!("{name}={value}"));
             }
+        }
+        for (name, value) in &self.options {
+            command.arg("-c").arg(format!("{name}={value}"));
         }
         command.stdout(self.log_file()).stderr(self.log_file());
         self.child = Some(command.spawn().map_err(|e| format!("{command:?}: {e}"))?);

@@ -42,6 +42,7 @@ struct Answer<'a> {
     target: Option<TargetJson>,
     archive_mode: &'static str,
     start_command: String,
+    config_files: Option<ConfigJson>,
     key_folder: Option<String>,
     in_place: bool,
     removed: usize,
@@ -54,6 +55,13 @@ struct Answer<'a> {
 struct AnnouncedJson {
     timeline: TimelineId,
     log: u64,
+}
+
+/// Copies of configuration files that lay outside the data directory.
+#[derive(Serialize)]
+struct ConfigJson {
+    folder: String,
+    files: usize,
 }
 
 #[derive(Serialize)]
@@ -103,11 +111,21 @@ fn target(done: &Done<'_>) -> Option<TargetJson> {
     })
 }
 
-/// How the server is started.
+/// How the server is started. Options go through a shell twice: ours, and that of pg_ctl.
 fn start_command(plan: &RestorePlan) -> String {
-    let text = plan.target.display().to_string();
+    let target = quoted(&plan.target.display().to_string());
+    match plan.configuration.as_ref().and_then(|c| c.config_file.as_ref()) {
+        Some(file) => {
+            let option = format!("-c {}", quoted(&format!("config_file={}", file.display())));
+            format!("pg_ctl -D {target} -o {} start", quoted(&option))
+        }
+        None => format!("pg_ctl -D {target} start"),
+    }
+}
+
+fn quoted(text: &str) -> String {
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+=:,@".contains(&b));
-    if plain { format!("pg_ctl -D {text} start") } else { format!("pg_ctl -D '{}' start", text.replace('\'', r"'\''")) }
+    if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// Says what was done.
@@ -132,6 +150,7 @@ fn write_json(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
             target: target(done),
             archive_mode: if done.options.archive_mode == ArchiveMode::Off { "off" } else { "preserve" },
             start_command: start_command(done.plan),
+            config_files: done.plan.configuration.as_ref().map(|c| ConfigJson { folder: c.folder.display().to_string(), files: c.copies }),
             key_folder: done.key.map(|k| k.display().to_string()),
             in_place: done.plan.in_place.is_some(),
             removed: done.plan.in_place.as_ref().map_or(0, |p| p.strangers.len()),
@@ -162,6 +181,10 @@ fn write_text(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
     for space in &done.plan.tablespaces {
         let name = space.name.clone().unwrap_or_else(|| space.oid.to_string());
         writeln!(out, "tablespace {name}: {}", space.place.display())?;
+    }
+    if let Some(c) = &done.plan.configuration {
+        let (copies, folder) = (c.copies, c.folder.display());
+        writeln!(out, "configuration: {copies} files that lay outside the data directory, to {folder}; the originals are untouched")?;
     }
     writeln!(out, "start it:  {}", start_command(done.plan))?;
     match &done.options.recovery {

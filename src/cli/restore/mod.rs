@@ -252,6 +252,7 @@ fn options(
         tablespace_root: args.tablespace_root.clone(),
         recovery,
         archive_mode,
+        config_files: args.config_files.into(),
         settings: args.recovery_option.clone(),
         wal_ranges: reached.commit.summary.wal.as_ref().map(|w| w.ranges.clone()).unwrap_or_default().iter().map(args::range).collect(),
     })

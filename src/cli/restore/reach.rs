@@ -167,7 +167,7 @@ fn is_whole(get: &GetContext<'_>, name: SegmentName, size: SegmentSize) -> bool 
 fn candidates(context: &Context, opened: &Opened, args: &Args) -> Result<Vec<(u64, LiveCommit)>, Failure> {
     let view = opened.view();
     let named = match &args.snapshot {
-        Some(name) => Some(clusters::find(context, &view.fold, name)?),
+        Some(name) => Some(clusters::find(context, &view, name)?),
         None => None,
     };
     if let Some(listed) = named {
@@ -175,7 +175,7 @@ fn candidates(context: &Context, opened: &Opened, args: &Args) -> Result<Vec<(u6
     }
     let cluster = clusters::one(context, &view.fold)?;
     // The error of an empty list is that of a name.
-    clusters::find(context, &view.fold, &SnapshotName::Latest(0))?;
+    clusters::find(context, &view, &SnapshotName::Latest(0))?;
     let all = look::snapshots(&view.fold, Some(&cluster));
     Ok(all.into_iter().map(|listed| (listed.number, listed.commit.clone())).collect())
 }

@@ -262,5 +262,8 @@ fn target(values: &Values) -> Result<Target, ConninfoError> {
     values.one_of("target_session_attrs", &all)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use password_file::probe as probe_password_file;
+
 #[cfg(test)]
 mod tests;

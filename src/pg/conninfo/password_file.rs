@@ -94,3 +94,10 @@ impl<'a> Field<'a> {
         text
     }
 }
+
+/// Arbitrary text as a password file (`crate::fuzzing`).
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn probe(text: &str) {
+    let login = Login { host: "localhost", default_socket: true, port: 5432, dbname: "postgres", user: "postgres" };
+    let _ = find(text, &login);
+}
