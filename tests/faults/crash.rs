@@ -157,11 +157,9 @@ impl Story for Init<'_> {
             // It was born, and only the answer is missing.
             again.code(1).says("already");
         }
-        let tmp = world.path("repository/tmp");
-        let left = std::fs::read_dir(&tmp).map_or(0, Iterator::count);
-        assert_eq!(left, 0, "files are left in {}", tmp.display());
         let [data, _] = &self.0.states;
         world.run(world.backup_of(data)).ok();
+        world.is_tidy();
         let all = world.snapshots();
         assert_eq!(all.len(), 1);
         world.restores_as(&all[0], data);
@@ -197,6 +195,7 @@ impl Story for Backup<'_> {
         world.run(world.backup_of(second)).ok();
         let all = world.snapshots();
         assert!(all.len() == there.len() + 1 && all.starts_with(&there), "{there:?}, {all:?}");
+        world.is_tidy();
         world.restores_as(&all[0], first);
         // What is listed is whole, whether its backup was heard of or not.
         all[1..].iter().for_each(|id| world.restores_as(id, second));

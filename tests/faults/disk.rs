@@ -183,13 +183,11 @@ impl Disk {
         let file = || *self.by_ino.get(&step.ino).unwrap_or_else(|| panic!("a file that nobody made: {step:?}"));
         match step.op {
             Op::Create => {
-                let node =
-                    self.add(step.ino, Node::File { now: Vec::new(), safe: Vec::new(), changes: Vec::new(), mode: step.at as u32 });
+                let node = self.add(step.ino, Node::File { now: Vec::new(), safe: Vec::new(), changes: Vec::new(), mode: step.at as u32 });
                 self.rename(vec![(&step.path, Some(node))]);
             }
             Op::Mkdir => {
-                let node =
-                    self.add(step.ino, Node::Folder { now: BTreeMap::new(), safe: BTreeMap::new(), mode: step.at as u32 & 0o777 });
+                let node = self.add(step.ino, Node::Folder { now: BTreeMap::new(), safe: BTreeMap::new(), mode: step.at as u32 & 0o777 });
                 self.rename(vec![(&step.path, Some(node))]);
             }
             Op::Symlink => {

@@ -6,6 +6,7 @@
  *   SHIM_ROOTS  absolute folders without links, by ':'; what lies elsewhere isn't seen
  *   SHIM_TRACE  file that the steps are appended to (its form: struct head); beside it, ".count" holds their number
  *   SHIM_KILL   before this step (from 1) the whole process group gets SIGKILL
+ *   SHIM_UNSYNCED  fsync and syncfs are written down and not done: what a power failure leaves is worked out elsewhere
  *   SHIM_FAIL   rules by ';', each "what,path,from,times,errno": calls of this kind (open, read, write, fsync, name, or
  *               any) on paths that contain `path` fail, from the from-th on (1 is the first), so many times (0: for ever)
  */
@@ -53,6 +54,7 @@ static struct rule rules[16];
 static int rule_count;
 static unsigned ruled; /* kinds of calls that any rule is about */
 static long kill_at;
+static int unsynced;
 static int trace_fd = -1;
 static uint64_t *counter;
 static uint64_t own_counter;
@@ -84,6 +86,7 @@ static void set_up(void) {
         free(text);
     }
     if ((text = getenv("SHIM_KILL")) != NULL) kill_at = atol(text);
+    unsynced = getenv("SHIM_UNSYNCED") != NULL;
     if ((text = getenv("SHIM_FAIL")) != NULL) {
         text = strdup(text);
         for (word = strtok_r(text, ";", &rest); word && rule_count < 16; word = strtok_r(NULL, ";", &rest)) {
@@ -364,10 +367,10 @@ ssize_t pread64(int fd, void *bytes, size_t len, off64_t at) { return pread(fd, 
 int ftruncate(int fd, off_t len) { ON_FILE(WRITE_CALL, LENGTH, (uint64_t)len, (int)syscall(SYS_ftruncate, fd, len)) }
 int ftruncate64(int fd, off64_t len) { return ftruncate(fd, len); }
 int fchmod(int fd, mode_t mode) { ON_FILE(NAME_CALL, MODE, mode & 07777, (int)syscall(SYS_fchmod, fd, mode)) }
-int fsync(int fd) { ON_FILE(FSYNC_CALL, FSYNC, 0, (int)syscall(SYS_fsync, fd)) }
-int fdatasync(int fd) { ON_FILE(FSYNC_CALL, FSYNC, 0, (int)syscall(SYS_fdatasync, fd)) }
+int fsync(int fd) { ON_FILE(FSYNC_CALL, FSYNC, 0, unsynced ? 0 : (int)syscall(SYS_fsync, fd)) }
+int fdatasync(int fd) { ON_FILE(FSYNC_CALL, FSYNC, 0, unsynced ? 0 : (int)syscall(SYS_fdatasync, fd)) }
 /* Which folders lie on that file system isn't asked: those below the roots must. */
-int syncfs(int fd) { ON_FILE(FSYNC_CALL, SYNCFS, 0, (int)syscall(SYS_syncfs, fd)) }
+int syncfs(int fd) { ON_FILE(FSYNC_CALL, SYNCFS, 0, unsynced ? 0 : (int)syscall(SYS_syncfs, fd)) }
 
 /* ---- names ---- */
 

@@ -171,7 +171,7 @@ impl Under {
             roots.push(root);
         }
         assert!(self.roots.iter().all(|r| !r.as_os_str().as_bytes().contains(&b':')), "a root with a colon");
-        command.env("LD_PRELOAD", library()).env("SHIM_ROOTS", roots).env("SHIM_FAIL", &self.fail);
+        command.env("LD_PRELOAD", library()).env("SHIM_UNSYNCED", "1").env("SHIM_ROOTS", roots).env("SHIM_FAIL", &self.fail);
         if let Some(trace) = &self.trace {
             let _ = std::fs::remove_file(trace);
             let _ = std::fs::remove_file(format!("{}.count", trace.display()));
