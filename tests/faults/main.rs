@@ -4,11 +4,15 @@
 //! - `disk.rs`: what of these steps is durable, and what a power failure leaves
 //! - `world.rs`: the machine that this happens to
 //! - `crash.rs`: the stories: init, backup, push, restore
+//! - `disks.rs`: disks that are full, fail or can't be written
+//! - `host.rs`: state and cache lost or damaged; odd names, umasks, outputs; two at once
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod crash;
 mod disk;
+mod disks;
+mod host;
 mod trace;
 mod world;

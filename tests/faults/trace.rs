@@ -97,10 +97,18 @@ impl Step {
     pub fn place(&self, root: &Path) -> String {
         let path = if self.other.is_empty() || self.op == Op::Symlink || self.op == Op::Zero { &self.path } else { Path::new(&self.other) };
         let below = path.strip_prefix(root).unwrap_or(path);
-        let names: Vec<String> = below.iter().map(general).collect();
+        let mut names: Vec<String> = below.iter().map(general).collect();
+        // Of a data directory only what we make counts by its name.
+        if let Some(data) = names.iter().position(|name| name == "data") {
+            for name in names.iter_mut().skip(data + 1).filter(|name| !OURS.iter().any(|ours| name.contains(ours))) {
+                "*".clone_into(name);
+            }
+        }
         format!("{:?} {}", self.was_to_be(), names.join("/")).to_lowercase()
     }
 }
+
+const OURS: [&str; 8] = ["global", "pg_control", "backup_", "auto.conf", "pg_wal", "signal", "pg_tblspc", "pgcairn"];
 
 /// `pack-9f3a…` and `pack-07c1…` are one kind of name.
 fn general(name: &OsStr) -> String {

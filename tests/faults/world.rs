@@ -50,7 +50,7 @@ impl Cluster {
     }
 }
 
-/// Leaves of PostgreSQL's own relations one in ten.
+/// Leaves of PostgreSQL's own relations one in twenty, and none that is large.
 fn thin_out(data: &Path) {
     for database in std::fs::read_dir(data.join("base")).unwrap() {
         let mut own: Vec<PathBuf> = std::fs::read_dir(database.unwrap().path()).unwrap().map(|e| e.unwrap().path()).collect();
@@ -60,7 +60,7 @@ fn thin_out(data: &Path) {
             name.split(['_', '.']).next().unwrap().parse::<u32>().ok()
         };
         for (at, path) in own.iter().filter(|path| number(path).is_some_and(|n| n < 16384)).enumerate() {
-            if at % 10 != 0 {
+            if at % 20 != 0 || std::fs::metadata(path).unwrap().len() > 100_000 {
                 std::fs::remove_file(path).unwrap();
             }
         }

@@ -251,7 +251,7 @@ pub enum LogError {
     Unsure {
         /// Its number.
         number: u64,
-        /// What the store said last.
+        /// What the store said.
         source: Option<StoreFailure>,
     },
 }
@@ -271,7 +271,7 @@ impl Explain for LogError {
             LogError::Seal(SealFailure::NoKey) => Class::Denied,
             LogError::Seal(SealFailure::Failed(_)) | LogError::Form { .. } => Class::Failed,
             LogError::Busy(_) => Class::Conflict,
-            LogError::Unsure { .. } => Class::Unreachable,
+            LogError::Unsure { source, .. } => source.as_ref().map_or(Class::Unreachable, Explain::class),
         }
     }
 
@@ -284,6 +284,10 @@ impl Explain for LogError {
             LogError::Changed { .. } | LogError::SetBack { .. } => {
                 Some("find out who restored or replaced the repository; what it holds may be older than what was stored".into())
             }
+            LogError::Unsure { source, .. } => source
+                .as_ref()
+                .and_then(Explain::cure)
+                .or_else(|| Some("run it again when the repository answers: it finds out, and goes on from there".into())),
             LogError::Void { void: Void::Right(_), .. } => Some("use a key with that right: key list shows who has which".into()),
             _ => None,
         }
