@@ -296,3 +296,25 @@ fn archive_push_is_interrupted_anywhere() {
 fn restore_is_interrupted_anywhere() {
     on(18, |pg| story(pg, |cluster| Box::new(Restore(cluster, Cell::new(0))), 20));
 }
+
+/// Could any of this fail? Without fsyncs a push that was acknowledged is lost.
+#[test]
+fn what_is_not_durable_is_noticed() {
+    on(18, |pg| {
+        let (cluster, world) = (Cluster::build(pg), World::new());
+        one_snapshot(&world, &cluster);
+        let mut disk = world.durable();
+        let (outcome, steps) = world.under(world.push(&cluster.states[1], &cluster.wal[1]), None, "");
+        outcome.ok();
+        steps.iter().filter(|step| !matches!(step.op, Op::Fsync | Op::Syncfs)).for_each(|step| disk.apply(step));
+        world.has_wal(&cluster.wal[..2]);
+        for loss in [Loss::All, Loss::Bytes, Loss::Names] {
+            world.set(&disk.after(loss));
+            let lost = catch_unwind(AssertUnwindSafe(|| world.has_wal(&cluster.wal[1..2])));
+            assert!(lost.is_err(), "{loss:?}");
+            world.has_wal(&cluster.wal[..1]);
+        }
+        world.set(&disk.after(Loss::Nothing));
+        world.has_wal(&cluster.wal[..2]);
+    });
+}

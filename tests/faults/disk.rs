@@ -385,3 +385,68 @@ impl Draw {
         z ^ (z >> 31)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(op: Op, ino: u64, at: u64, path: &str, other: &str, data: &[u8]) -> Step {
+        Step { op, number: 0, ino, at, path: Path::new("/d").join(path), other: other.into(), data: data.to_vec() }
+    }
+
+    fn empty() -> Disk {
+        let top = Node::Folder { now: BTreeMap::new(), safe: BTreeMap::new(), mode: 0o700 };
+        let mut disk = Disk { root: "/d".into(), nodes: Vec::new(), by_ino: HashMap::new(), pending: Vec::new() };
+        disk.add(1, top);
+        disk
+    }
+
+    fn shown(tree: &Tree) -> Vec<String> {
+        let text = |(path, item): (&PathBuf, &Item)| match item {
+            Item::File(_, bytes) => format!("{}={}", path.display(), String::from_utf8_lossy(bytes).replace('\0', "_")),
+            _ => format!("{}/", path.display()),
+        };
+        tree.iter().map(text).collect()
+    }
+
+    #[test]
+    fn only_what_was_fsynced_is_sure() {
+        let mut disk = empty();
+        disk.apply(&step(Op::Create, 2, 0o600, "a", "", b""));
+        disk.apply(&step(Op::Write, 2, 0, "a", "", b"12"));
+        disk.apply(&step(Op::Fsync, 2, 0, "a", "", b""));
+        assert_eq!(shown(&disk.after(Loss::All)), [""; 0], "its name is not durable");
+        disk.apply(&step(Op::Fsync, 1, 0, "", "", b""));
+        disk.apply(&step(Op::Write, 2, 2, "a", "", b"34"));
+        assert_eq!(shown(&disk.after(Loss::All)), ["a=12"]);
+        assert_eq!(shown(&disk.after(Loss::Bytes)), ["a=12__"]);
+        assert_eq!(shown(&disk.after(Loss::Nothing)), ["a=1234"]);
+        // A rename is whole: never both names, never none.
+        disk.apply(&step(Op::Fsync, 2, 0, "a", "", b""));
+        disk.apply(&step(Op::Rename, 0, 0, "a", "/d/b", b""));
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..50 {
+            seen.insert(shown(&disk.after(Loss::Some(seed))));
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [["a=1234"], ["b=1234"]]);
+    }
+
+    #[test]
+    fn later_steps_may_survive_earlier_ones() {
+        let mut disk = empty();
+        for (ino, name) in [(2, "a"), (3, "b")] {
+            disk.apply(&step(Op::Create, ino, 0o600, name, "", b""));
+            disk.apply(&step(Op::Write, ino, 0, name, "", b"x"));
+        }
+        let seen: std::collections::BTreeSet<_> = (0..300).map(|seed| shown(&disk.after(Loss::Some(seed)))).collect();
+        for state in [&["b=x"][..], &["a=x"], &["a=", "b=x"], &["a=_", "b="], &[]] {
+            assert!(seen.contains(&state.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()), "{state:?} of {seen:?}");
+        }
+        disk.apply(&step(Op::Mkdir, 4, 0o700, "f", "", b""));
+        disk.apply(&step(Op::Link, 2, 0, "a", "/d/f/a", b""));
+        disk.apply(&step(Op::Fsync, 4, 0, "f", "", b""));
+        assert_eq!(shown(&disk.after(Loss::All)), [""; 0], "in a folder that has no name yet");
+        disk.apply(&step(Op::Syncfs, 4, 0, "f", "", b""));
+        assert_eq!(shown(&disk.after(Loss::All)), ["a=x", "b=x", "f/", "f/a=x"]);
+    }
+}

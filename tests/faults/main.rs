@@ -6,6 +6,7 @@
 //! - `crash.rs`: the stories: init, backup, push, restore
 //! - `disks.rs`: disks that are full, fail or can't be written
 //! - `host.rs`: state and cache lost or damaged; odd names, umasks, outputs; two at once
+//! - `online.rs`: a server at work
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -14,5 +15,6 @@ mod crash;
 mod disk;
 mod disks;
 mod host;
+mod online;
 mod trace;
 mod world;
