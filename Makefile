@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 SKIPS := $(TARGET)/test-skips.txt
 
-.PHONY: all demo test test-full bench lint
+.PHONY: all demo test test-full bench bench-peers lint
 
 all:
 	$(CARGO) build --release --locked
@@ -37,6 +37,11 @@ test-full:
 bench:
 	$(CARGO) build --release --locked
 	benches/peers/road
+
+# The same, beside pgBackRest and restic (fetched into target/peers).
+bench-peers:
+	$(CARGO) build --release --locked
+	benches/peers/road --peers
 
 lint:
 	$(CARGO) fmt --check

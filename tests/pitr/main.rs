@@ -138,27 +138,6 @@ fn every_kind_of_target(pg: &Postgres) {
 
 on_majors!(every_kind_of_target: pg15 15, pg18 18);
 
-/// The short road of the other majors.
-fn one_target(pg: &Postgres) {
-    let repository = Repository::init();
-    let server = Server::build(pg).host(&repository.host).archive(&repository.archive_command()).start();
-    server.pgbench_init(1);
-    let marks = Marks::create(&server);
-    repository.backup(&server, &[]);
-    let one = marks.mark(1);
-    marks.mark(2);
-    marks.archived();
-    let target = TestDir::new();
-    let restored = recovered(pg, &repository, &target, "time", &["--target-time", &one.time]);
-    assert_eq!(count(&restored), "1");
-    assert_eq!(restored.pgbench_sums(), one.sums);
-    drop(restored);
-    let restored = recovered(pg, &repository, &target, "latest", &[]);
-    assert_eq!(count(&restored), "2");
-}
-
-on_majors!(one_target: pg13 13, pg14 14, pg16 16, pg17 17, pg19 19);
-
 /// A recovered server goes on on a new timeline, in the same archive; targets before and behind the switch are reached.
 fn over_a_timeline_switch(pg: &Postgres) {
     let repository = Repository::init();

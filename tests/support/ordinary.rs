@@ -116,8 +116,9 @@ fn run_as_ordinary_user(name: String, postgres: Option<&Postgres>) {
 
 /// What the second run inherits.
 fn kept_environment() -> Vec<(String, String)> {
-    const KEPT: [&str; 7] = ["PATH", "CI", "RUST_BACKTRACE", "LLVM_PROFILE_FILE", "PGCAIRN_TEST_FULL", "PROPTEST_CASES", "TZ"];
-    KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+    const KEPT: [&str; 6] = ["PATH", "CI", "RUST_BACKTRACE", "LLVM_PROFILE_FILE", "PROPTEST_CASES", "TZ"];
+    const OURS: [&str; 3] = ["PGCAIRN_TEST_FULL", "PGCAIRN_TEST_SEED", "PGCAIRN_TEST_SOAK_MINUTES"];
+    KEPT.iter().chain(&OURS).filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }
 
 /// A folder that everybody can enter, with the programs and a home; gone when dropped.

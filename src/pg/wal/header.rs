@@ -146,7 +146,7 @@ pub enum SegmentError {
         len: u64,
     },
     /// Written by a server of the other byte order.
-    #[error("the segment was written by a server of the other byte order")]
+    #[error("the segment is big-endian: it was written by a server of the other byte order")]
     ByteSwapped,
     /// No known major's WAL.
     #[error("the segment begins with {found:04X}, which no release from 13 to 19 writes")]
@@ -247,6 +247,7 @@ impl Explain for SegmentError {
             Self::Identifier { .. } => Some(
                 "does a copy of the cluster still have its archive_command? Each cluster needs its own name in the repository".to_owned(),
             ),
+            Self::ByteSwapped => Some("run pgcairn on a machine with the server's byte order".to_owned()),
             Self::Magic { .. } => Some("use a release of pgcairn that knows this major version".to_owned()),
             _ => None,
         }

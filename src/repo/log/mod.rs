@@ -27,6 +27,8 @@ mod form;
 mod golden;
 mod judge;
 mod kind;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod probe;
 #[cfg(test)]
 mod racing;
 mod read;
@@ -288,6 +290,9 @@ impl Explain for LogError {
                 .as_ref()
                 .and_then(Explain::cure)
                 .or_else(|| Some("run it again when the repository answers: it finds out, and goes on from there".into())),
+            LogError::First(_) | LogError::Seal(SealFailure::NotAuthentic) => {
+                Some("bring log/0 back from a copy of the repository; is it the right repository, and the right slot?".into())
+            }
             LogError::Void { void: Void::Right(_), .. } => Some("use a key with that right: key list shows who has which".into()),
             _ => None,
         }
