@@ -42,7 +42,7 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
     let facts = cluster_facts(&found, &taken, &damaged, mode, offline);
     let mut needs = taken.copied.needs;
     let extra = serde_json::to_value(&facts).map_err(|_| BackupError::Internal("facts that are no JSON"))?;
-    let meta = Meta { folders: taken.scanned.folders.clone(), extra };
+    let meta = Meta { folders: taken.scanned.folders.clone(), extra, annexes: taken.annexes };
     let meta = serde_json::to_vec(&meta).map_err(|_| BackupError::Internal("a meta chunk that is no JSON"))?;
     let meta = put_content(&writer, &meta, &mut needs)?;
     let (root_id, root) = put_snapshot(&writer, meta, taken.copied.folders, &mut needs)?;
@@ -54,7 +54,7 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
     let waits_for = if mode == WalMode::Archive {
         setting.progress.phase("waiting for WAL", None);
         let pg_wal = found.pgdata.join("pg_wal");
-        wal::wait(setting.opened, &session, &cluster, &names, (&pg_wal, options.wal_timeout), setting.cancel, setting.progress)?
+        wal::wait(setting, &session, &cluster, &names, (&pg_wal, options.wal_timeout))?
     } else {
         None
     };
@@ -140,6 +140,7 @@ fn cluster_facts(found: &Found, taken: &Taken, damaged: &[DamagedPage], mode: Wa
         ("max_prepared_transactions", found.control.max_prepared_transactions),
         ("max_locks_per_transaction", found.control.max_locks_per_transaction),
     ];
+    let theirs = taken.configuration.settings.clone();
     ClusterFacts {
         pg_version: found.version.clone(),
         major: found.major,
@@ -164,6 +165,7 @@ fn cluster_facts(found: &Found, taken: &Taken, damaged: &[DamagedPage], mode: Wa
         architecture: std::env::consts::ARCH.into(),
         left_out: taken.scanned.left_out.clone(),
         damaged: damaged.to_vec(),
-        settings: minimums.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect(),
+        settings: minimums.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).chain(theirs).collect(),
+        configuration: taken.configuration.facts.clone(),
     }
 }

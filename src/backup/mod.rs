@@ -6,13 +6,14 @@
 //! - `source.rs`: the files, behind a trait
 //! - `scan.rs`: what of a data directory is copied, folder by folder
 //! - `parent.rs`: what the snapshot before proves
-//! - `copy/`: reading, cutting, storing
+//! - `copy/`: reading, cutting, storing · `annex/`: what is recorded beside the data directory
 //! - `damage.rs`: pages that are wrong
 //! - `checks.rs`: is this the right server, and a state that can be backed up?
 //! - `wal.rs`: the segments that the snapshot needs: waited for, or copied
 //! - `run.rs`: the whole of it, in order · `basis.rs`: what it builds on · `take.rs`: copying, between start and stop ·
 //!   `finish.rs`: the upper tree and the COMMIT
 
+mod annex;
 mod basis;
 pub mod checks;
 pub mod copy;

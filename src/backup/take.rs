@@ -1,7 +1,9 @@
 //! Copying the files, in backup mode if there is a server, and what is read before and after.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::annex::{self, Annex, Asking, Configuration};
 use super::basis::{Basis, open_parent};
 use super::copy::{Copied, Copy};
 use super::damage::Damage;
@@ -16,11 +18,15 @@ use crate::pg::facts::TablespaceFact;
 use crate::pg::layout::DataDirectory;
 use crate::repo::log::{Branch, WalMode};
 use crate::repo::write::ChunkWriter;
-use crate::units::{Lsn, TimelineId, Timestamp};
+use crate::units::{Explain, Lsn, TimelineId, Timestamp};
 
 /// What the copy of the files came to.
 pub(super) struct Taken {
     pub copied: Copied,
+    /// Names of the annexes, whose nodes stand behind the folders'.
+    pub annexes: Vec<String>,
+    /// What is known of the configuration; its files are in an annex.
+    pub configuration: Configuration,
     pub scanned: Scanned,
     pub control: Vec<u8>,
     pub timeline: TimelineId,
@@ -45,7 +51,10 @@ pub(super) fn take(
 ) -> Result<Taken, BackupError> {
     let parent_bytes = basis.parent.map(|c| c.summary.cluster_bytes);
     let parent = open_parent(setting, options, basis.packs, basis.parent, found)?;
-    let (layout, mode) = start_backup(setting, options, found, id)?;
+    let mut configuration = annex::gather(found.server.as_mut().map(|(c, _)| c), &found.pgdata, setting.progress);
+    // Asked while the rest goes on: the names are worth no waiting.
+    let asking = found.server.as_mut().zip(setting.server).and_then(|((c, _), conninfo)| Asking::begin(c, conninfo, setting.progress));
+    let (layout, mode) = start_backup(setting, options, found, id, &configuration.settings)?;
     let start = mode.as_ref().map_or(found.control.redo, BackupSession::start_lsn);
     let started_at = mode.as_ref().map_or(found.control.written_at, BackupSession::start_time);
     let joint_secret = setting.opened.joint_secret()?;
@@ -94,6 +103,8 @@ pub(super) fn take(
         ));
     }
     let stopped = stop_backup(setting, found, mode, &control, &mut scanned)?;
+    let mut annexes: Vec<Annex> = configuration.annex.take().into_iter().collect();
+    annexes.extend(asking.map(|asking| asking.end(setting.cancel, setting.progress)));
     let stop = match &stopped {
         Some((stop, _)) => stop.stop_lsn,
         None => wal::end_of_stopped(&found.pgdata, found.control.timeline, found.control.checkpoint, found.control.segment_size)?,
@@ -107,13 +118,28 @@ pub(super) fn take(
     found.control = control;
     let span = Span { timeline, start, stop, offline: setting.server.is_none() };
     take_wal(&copy, &scan, &mut scanned, &mut copied, options, found, &span)?;
+    let names = store_annexes(&copy, annexes, &mut copied)?;
     let (label, map) = match stopped {
         Some((BackupStop { label, tablespace_map, .. }, _)) => (Some(text(label)?), tablespace_map),
         None => (None, Vec::new()),
     };
     let tablespace_map = if map.is_empty() { None } else { Some(String::from_utf8_lossy(&map).into_owned()) };
     let ancestry = wal::ancestry(&found.pgdata, timeline)?;
-    Ok(Taken { copied, scanned, control: control_bytes, timeline, ancestry, start, stop, started_at, stopped_at, label, tablespace_map })
+    Ok(Taken {
+        copied,
+        annexes: names,
+        configuration,
+        scanned,
+        control: control_bytes,
+        timeline,
+        ancestry,
+        start,
+        stop,
+        started_at,
+        stopped_at,
+        label,
+        tablespace_map,
+    })
 }
 
 /// What is copied, and the server in backup mode, if there is one.
@@ -122,24 +148,33 @@ fn start_backup(
     options: &Options,
     found: &mut Found,
     id: &str,
+    settings: &BTreeMap<String, String>,
 ) -> Result<(DataDirectory, Option<BackupSession>), BackupError> {
     let mut layout = DataDirectory::new(found.major, found.control.catalog_version);
-    let Some((mut connection, _)) = found.server.take() else { return Ok((layout.without_log(Path::new("log")), None)) };
-    for (setting, is_log) in [("log_directory", true), ("stats_temp_directory", false)] {
-        if let Some(folder) = connection.setting(setting)? {
-            // An absolute path may lie inside.
-            let folder = Path::new(&folder);
-            let folder = folder.strip_prefix(&found.pgdata).unwrap_or(folder);
-            layout = if is_log { layout.without_log(folder) } else { layout.without_stats(folder) };
-        }
+    // An absolute path may lie inside. Of a stopped cluster, and where the role may not see it, the default is assumed.
+    let inside = |folder: &str| Path::new(folder).strip_prefix(&found.pgdata).unwrap_or(Path::new(folder)).to_owned();
+    layout = layout.without_log(&inside(settings.get("log_directory").map_or("log", String::as_str)));
+    if let Some(folder) = settings.get("stats_temp_directory") {
+        layout = layout.without_stats(&inside(folder));
     }
+    let Some((mut connection, _)) = found.server.take() else { return Ok((layout, None)) };
     if options.wal == WalMode::Copy
         && let Err(e) = temporary_slot(&mut connection)
     {
-        setting.progress.warn(&format!("WAL is not held back by a replication slot, so a busy server may recycle it too early: {e}"));
+        let cure = e.cure().map(|cure| format!(" ({cure})")).unwrap_or_default();
+        setting.progress.warn(&format!("WAL is not held back by a replication slot, so a busy server may recycle it too early: {e}{cure}"));
     }
     setting.progress.phase("starting the backup (checkpoint)", None);
     Ok((layout, Some(BackupSession::start(connection, &format!("pgcairn {id}"), options.fast)?)))
+}
+
+/// Stores what is recorded beside the data directory. It counts for nothing but the packs that it needs.
+fn store_annexes(copy: &Copy<'_>, annexes: Vec<Annex>, copied: &mut Copied) -> Result<Vec<String>, BackupError> {
+    let names = annexes.iter().map(|a| a.name.to_owned()).collect();
+    let stored = annex::store(copy, annexes)?;
+    copied.folders.extend(stored.folders);
+    copied.needs.join(&stored.needs);
+    Ok(names)
 }
 
 /// Ends backup mode; of a stopped cluster, sees that it was not started meanwhile.

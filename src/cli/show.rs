@@ -1,5 +1,6 @@
 //! `show`: one snapshot in full.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -12,9 +13,13 @@ use super::failure::Failure;
 use super::output::snapshot::{SnapshotJson, duration, labels};
 use super::output::{answered, json, one_line};
 use crate::look::{self, Full, SnapshotName};
-use crate::pg::facts::DamagedPage;
+use crate::pg::facts::{ClusterFacts, DamagedPage, MissingFile};
+use crate::pg::relations::DatabaseFact;
 use crate::repo::log::WalMode;
 use crate::units::{ByteSize, SegmentName};
+
+/// The setting that names libraries without which the server doesn't start.
+const PRELOAD: &str = "shared_preload_libraries";
 
 /// Arguments of `show`.
 #[derive(clap::Args, Debug)]
@@ -39,6 +44,10 @@ struct Answer<'a> {
     block_size: u32,
     segment_size: u32,
     architecture: &'a str,
+    configuration: Option<ConfigurationJson<'a>>,
+    databases: &'a [DatabaseFact],
+    preload_libraries: Option<&'a str>,
+    tls: BTreeMap<&'a str, &'a str>,
     left_out: &'a [String],
     damaged: &'a [DamagedPage],
 }
@@ -52,6 +61,13 @@ struct TablespaceJson<'a> {
     path_bytes: Option<&'a str>,
 }
 
+/// Configuration files that lay outside the data directory.
+#[derive(Serialize)]
+struct ConfigurationJson<'a> {
+    files: Vec<&'a str>,
+    missing: &'a [MissingFile],
+}
+
 #[derive(Serialize)]
 struct WalJson {
     first: SegmentName,
@@ -61,14 +77,18 @@ struct WalJson {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let opened = context.open_to_look()?;
-    let full = {
+    let (full, databases) = {
         let view = opened.view();
         let listed = clusters::find(context, &view, &args.snapshot)?;
-        look::full(&opened, &view.fold, &listed)?
+        (look::full(&opened, &view.fold, &listed)?, look::databases(&opened, &view.fold, &listed))
     };
     let waits_for = Archived::of(&opened, &context.cancel).waits_for(&full.summary)?;
     let out = &mut io::stdout().lock();
-    let written = if context.settings.json { json::write(out, &answer(&full, waits_for)) } else { write_text(out, &full, waits_for) };
+    let written = if context.settings.json {
+        json::write(out, &answer(&full, &databases, waits_for))
+    } else {
+        write_text(out, &full, &databases, waits_for)
+    };
     answered(written)?;
     Ok(Exit::DONE)
 }
@@ -85,7 +105,7 @@ fn wal_of(full: &Full) -> Option<WalJson> {
     })
 }
 
-fn answer(full: &Full, waits_for: Option<SegmentName>) -> Answer<'_> {
+fn answer<'a>(full: &'a Full, databases: &'a [DatabaseFact], waits_for: Option<SegmentName>) -> Answer<'a> {
     let facts = &full.facts;
     Answer {
         version: 1,
@@ -105,12 +125,19 @@ fn answer(full: &Full, waits_for: Option<SegmentName>) -> Answer<'_> {
         block_size: facts.block_size,
         segment_size: facts.segment_size.bytes(),
         architecture: &facts.architecture,
+        configuration: facts
+            .configuration
+            .as_ref()
+            .map(|c| ConfigurationJson { files: c.files.iter().map(|f| f.path.as_str()).collect(), missing: &c.missing }),
+        databases,
+        preload_libraries: facts.settings.get(PRELOAD).map(String::as_str),
+        tls: tls(facts),
         left_out: &facts.left_out,
         damaged: &facts.damaged,
     }
 }
 
-fn write_text(out: &mut dyn Write, full: &Full, waits_for: Option<SegmentName>) -> io::Result<()> {
+fn write_text(out: &mut dyn Write, full: &Full, databases: &[DatabaseFact], waits_for: Option<SegmentName>) -> io::Result<()> {
     let (s, facts) = (&full.summary, &full.facts);
     let mut line = |name: &str, text: &str| writeln!(out, "{name:<15}{}", one_line(text));
     line("snapshot", &s.id)?;
@@ -142,6 +169,25 @@ fn write_text(out: &mut dyn Write, full: &Full, waits_for: Option<SegmentName>) 
     for t in &facts.tablespaces {
         line("tablespace", &format!("{} {} at {}", t.oid, t.name.as_deref().unwrap_or("?"), t.path))?;
     }
+    for d in databases {
+        let extensions: Vec<String> = d.extensions.iter().map(|e| format!("{} {}", e.name, e.version)).collect();
+        let more = d.unknown.map_or_else(|| format!(": {}", extensions.join(", ")), |why| format!(" ({})", why.words()));
+        line("database", &format!("{} {}{more}", d.oid, d.name))?;
+    }
+    if let Some(libraries) = facts.settings.get(PRELOAD).filter(|libraries| !libraries.is_empty()) {
+        line("preloads", libraries)?;
+    }
+    for (name, path) in tls(facts) {
+        line("TLS", &format!("{name} {path} (the file is not in the snapshot, unless it lies in the data directory)"))?;
+    }
+    for c in facts.configuration.iter() {
+        for file in &c.files {
+            line("configuration", &file.path)?;
+        }
+        for file in &c.missing {
+            line("configuration", &format!("{} is not in the snapshot: {}", file.path, file.why))?;
+        }
+    }
     for path in &facts.left_out {
         line("left out", path)?;
     }
@@ -149,6 +195,13 @@ fn write_text(out: &mut dyn Write, full: &Full, waits_for: Option<SegmentName>) 
         line("damaged page", &format!("{} fork {} block {}: {}", page.path, page.fork, page.block, page.why))?;
     }
     out.flush()
+}
+
+/// Names of TLS files, where TLS is on.
+fn tls(facts: &ClusterFacts) -> BTreeMap<&str, &str> {
+    let on = facts.settings.get("ssl").is_some_and(|ssl| ssl == "on");
+    let files = facts.settings.iter().filter(|(name, path)| on && name.starts_with("ssl_") && !path.is_empty());
+    files.map(|(name, path)| (name.as_str(), path.as_str())).collect()
 }
 
 fn how(full: &Full) -> &'static str {

@@ -21,6 +21,92 @@ pub struct TablespaceFact {
     pub path_bytes: Option<String>,
 }
 
+/// Of which file of the server's a configuration file is a part.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConfigRole {
+    /// `config_file`: postgresql.conf.
+    Config,
+    /// `hba_file`.
+    Hba,
+    /// `ident_file`.
+    Ident,
+    /// `hosts_file`, of 19.
+    Hosts,
+}
+
+impl ConfigRole {
+    /// The setting that names the file.
+    pub fn setting(self) -> &'static str {
+        match self {
+            ConfigRole::Config => "config_file",
+            ConfigRole::Hba => "hba_file",
+            ConfigRole::Ident => "ident_file",
+            ConfigRole::Hosts => "hosts_file",
+        }
+    }
+
+    /// What the file is called where nothing names it.
+    pub fn default_name(self) -> &'static str {
+        match self {
+            ConfigRole::Config => "postgresql.conf",
+            ConfigRole::Hba => "pg_hba.conf",
+            ConfigRole::Ident => "pg_ident.conf",
+            ConfigRole::Hosts => "pg_hosts.conf",
+        }
+    }
+}
+
+/// A configuration file that is kept in the snapshot's annex.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ConfigFile {
+    /// Its name in the annex.
+    pub file: String,
+    /// Where it lay; hex of the bytes beside it where they are no UTF-8.
+    pub path: String,
+    /// See `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_bytes: Option<String>,
+    /// Whose part it is.
+    pub role: ConfigRole,
+    /// It is the file itself; else one that is included.
+    pub top: bool,
+    /// It is a list of names (`@file`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names: bool,
+}
+
+/// A folder whose files are configuration files.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ConfigFolder {
+    /// Where it lay; hex of the bytes beside it where they are no UTF-8.
+    pub path: String,
+    /// See `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_bytes: Option<String>,
+}
+
+/// A configuration file that is not in the snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MissingFile {
+    /// Where it lay.
+    pub path: String,
+    /// Why it isn't there, for people.
+    pub why: String,
+}
+
+/// The configuration, where a part of it lay outside the data directory.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ConfigurationFacts {
+    /// The files of the annex: all that the server reads, those within the data directory too.
+    pub files: Vec<ConfigFile>,
+    /// Folders that are included whole: the server wants them to be there, empty or not.
+    #[serde(default)]
+    pub folders: Vec<ConfigFolder>,
+    /// What should be among the files.
+    pub missing: Vec<MissingFile>,
+}
+
 /// A page that was wrong when it was read, and again.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DamagedPage {
@@ -85,4 +171,7 @@ pub struct ClusterFacts {
     pub damaged: Vec<DamagedPage>,
     /// Settings that a restore wants to know, as the server gave them.
     pub settings: BTreeMap<String, String>,
+    /// Configuration files outside the data directory; none where all lay inside, or nothing is known.
+    #[serde(default)]
+    pub configuration: Option<ConfigurationFacts>,
 }

@@ -9,8 +9,11 @@
 //! - `conninfo/`, `connection/`: connection strings, and sessions
 //! - `backup_api.rs`: the calls that start and stop a backup
 //! - `facts.rs`: what a snapshot says of its cluster
+//! - `relations.rs`: [`relations::RelationNames`]: which relation a file belongs to
 //! - `backup_label.rs`: what a backup's stop hands out, and tablespace_map
 //! - `backup_manifest.rs`: [`backup_manifest::ManifestWriter`], for pg_verifybackup
+//! - `postmaster_pid.rs`: the lock file of a running server
+//! - `config_files/`: which files a configuration consists of, and how they are told of another place
 //! - `recovery.rs`: what a restored server is told, in postgresql.auto.conf
 
 pub mod backup_api;
@@ -18,6 +21,7 @@ pub mod backup_label;
 pub mod backup_manifest;
 mod bytes;
 pub mod checksum;
+pub mod config_files;
 pub mod connection;
 pub mod conninfo;
 pub mod control_file;
@@ -27,7 +31,9 @@ pub mod filenode_map;
 mod fixtures;
 pub mod layout;
 pub mod page;
+pub mod postmaster_pid;
 pub mod recovery;
+pub mod relations;
 pub mod timeline;
 pub mod wal;
 

@@ -71,6 +71,8 @@ impl RepoError {
     }
 }
 
+const LOST: &str = "bring the object back from another copy of the repository; `pgcairn verify` names what else is hit, and what is not";
+
 impl From<Malformed> for RepoError {
     fn from(e: Malformed) -> Self {
         RepoError::Corrupt { object: "a structure node".into(), why: e.0.into() }
@@ -92,14 +94,14 @@ impl Explain for RepoError {
     }
 
     fn cure(&self) -> Option<String> {
-        let copy = || Some("restore the object from another copy of the repository; other snapshots may be whole".into());
         match self {
-            RepoError::Store(e) if e.is_absent() => copy(),
+            RepoError::Store(e) if e.is_absent() => Some(LOST.into()),
             RepoError::Store(e) => e.cure(),
             RepoError::Key(e) => e.cure(),
             RepoError::Told(e) => e.cure(),
-            RepoError::Crypt { source, .. } => source.cure().or_else(copy),
-            RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => copy(),
+            RepoError::Crypt { source, .. } if source.class() != Class::Corrupt => source.cure(),
+            RepoError::Crypt { .. } => Some(LOST.into()),
+            RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => Some(LOST.into()),
             _ => None,
         }
     }

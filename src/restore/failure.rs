@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::target::SearchError;
 use crate::pg::recovery::RecoveryError;
 use crate::repo::RepoError;
 use crate::units::{ByteSize, Cancelled, Class, Explain, class_of_io, show};
@@ -28,6 +29,92 @@ pub enum RestoreError {
         folder: PathBuf,
         /// One of its entries.
         found: String,
+    },
+    /// The folder holds a restore that was interrupted.
+    #[error("{} is not empty: it holds a restore of snapshot {snapshot} that has not ended", folder.display())]
+    Unfinished {
+        /// The folder.
+        folder: PathBuf,
+        /// What was restored.
+        snapshot: String,
+    },
+    /// A restore in place, and the folder is neither a data directory nor an unfinished restore.
+    #[error("{} is no data directory: it has no global/pg_control, and holds {found}", folder.display())]
+    NoDataDirectory {
+        /// The folder.
+        folder: PathBuf,
+        /// One of its entries.
+        found: String,
+    },
+    /// A restore in place, and the folder's pg_control can't be read.
+    #[error("it can't be told whose data directory {} is: its global/pg_control is damaged ({why})", folder.display())]
+    BadControl {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A restore in place, and the folder is another cluster's.
+    #[error("{} is the data directory of another cluster: its system identifier is {found}, not {expected}", folder.display())]
+    ForeignCluster {
+        /// The folder.
+        folder: PathBuf,
+        /// That of the snapshot.
+        expected: u64,
+        /// That of the folder.
+        found: u64,
+    },
+    /// What an interrupted restore says of itself can't be read.
+    #[error("{} is not what a restore writes", path.display())]
+    BadMarker {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A restore in place, and the folder is not what it was when it was looked at.
+    #[error("{} has changed since it was looked at", folder.display())]
+    Changed {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A server runs on the folder.
+    #[error("a server runs on {}: {how}", folder.display())]
+    ServerRuns {
+        /// The folder.
+        folder: PathBuf,
+        /// How that was seen.
+        how: String,
+    },
+    /// It can't be proven that no server runs on the folder.
+    #[error("a server may run on {}: {why}", folder.display())]
+    ServerMayRun {
+        /// The folder.
+        folder: PathBuf,
+        /// Why that can't be settled.
+        why: String,
+    },
+    /// A tablespace's folder that isn't empty, and that is not proven to be this data directory's.
+    #[error("{} is not empty, and {} doesn't say that it is its own", place.display(), folder.display())]
+    ForeignTablespace {
+        /// The tablespace's folder.
+        place: PathBuf,
+        /// The data directory.
+        folder: PathBuf,
+    },
+    /// pg_wal is a link to nothing.
+    #[error("{} is a link to {}, which is not there: nobody knows which WAL lies there", link.display(), to.display())]
+    LostWal {
+        /// pg_wal.
+        link: PathBuf,
+        /// Where it leads.
+        to: PathBuf,
+    },
+    /// A segment of the archive could not be compared.
+    #[error("WAL segment {name} can't be compared with the archive's")]
+    Archive {
+        /// The segment.
+        name: String,
+        /// Why.
+        source: SearchError,
     },
     /// The place is taken by something that is no folder.
     #[error("{} is no folder", path.display())]
@@ -80,6 +167,14 @@ pub enum RestoreError {
         what: String,
         /// Why.
         why: &'static str,
+    },
+    /// Configuration files that lay outside the data directory can't go where they should.
+    #[error("the configuration files that lay outside the data directory can't be restored to {}", folder.display())]
+    ConfigPlace {
+        /// Their folder.
+        folder: PathBuf,
+        /// What stands against it.
+        source: Box<RestoreError>,
     },
     /// It doesn't fit.
     #[error("{} are needed on the file system of {}, and {} are free", ByteSize(*needed), folder.display(), ByteSize(*free))]
@@ -137,11 +232,23 @@ impl Explain for RestoreError {
                 Class::Absent => Class::Failed,
                 class => class,
             },
+            RestoreError::Archive { source, .. } => source.class,
             RestoreError::NotEmpty { .. }
+            | RestoreError::Unfinished { .. }
+            | RestoreError::NoDataDirectory { .. }
+            | RestoreError::BadControl { .. }
+            | RestoreError::ForeignCluster { .. }
+            | RestoreError::BadMarker { .. }
+            | RestoreError::Changed { .. }
+            | RestoreError::ServerRuns { .. }
+            | RestoreError::ServerMayRun { .. }
+            | RestoreError::ForeignTablespace { .. }
+            | RestoreError::LostWal { .. }
             | RestoreError::NoFolder { .. }
             | RestoreError::ForeignFolder { .. }
             | RestoreError::Overlap { .. }
             | RestoreError::TablespaceOccupied { .. }
+            | RestoreError::ConfigPlace { .. }
             | RestoreError::NoSpace { .. }
             | RestoreError::Unknown(_) => Class::Refused,
             RestoreError::UnknownTablespace { .. } | RestoreError::BadPlace { .. } | RestoreError::BadSetting(_) => Class::Usage,
@@ -153,12 +260,40 @@ impl Explain for RestoreError {
     fn cure(&self) -> Option<String> {
         match self {
             RestoreError::Repo(e) => e.cure(),
-            RestoreError::NotEmpty { .. } | RestoreError::NoFolder { .. } => Some("name a folder that is empty or not there yet".into()),
+            RestoreError::NotEmpty { .. } => Some(
+                "name a folder that is empty or not there yet; over a data directory of this cluster whose server is stopped, --delta".into(),
+            ),
+            RestoreError::NoFolder { .. } => Some("name a folder that is empty or not there yet".into()),
+            RestoreError::Unfinished { .. } => Some("go on with --delta, or empty the folder".into()),
+            RestoreError::NoDataDirectory { .. } => Some("check --to; what lies there must be moved away by hand".into()),
+            RestoreError::BadControl { .. } => Some(
+                "move the folder away, keep its pg_wal, and restore to the empty place; whole segments of that pg_wal can be pushed by pgcairn archive-push"
+                    .into(),
+            ),
+            RestoreError::ForeignCluster { .. } => Some("check --to, and --cluster".into()),
+            RestoreError::BadMarker { path } => {
+                Some(format!("a newer pgcairn may have written it; else remove {} if the folder is sure to be this cluster's", path.display()))
+            }
+            RestoreError::Changed { .. } => Some("find out who else works there, and repeat this".into()),
+            RestoreError::ServerRuns { folder, .. } => Some(format!("stop it first: pg_ctl -D {} stop", folder.display())),
+            RestoreError::ServerMayRun { folder, .. } => Some(format!(
+                "make sure that no server runs on it, in no container and on no other machine; then remove {} and repeat this",
+                folder.join("postmaster.pid").display()
+            )),
+            RestoreError::ForeignTablespace { .. } => Some("name the tablespace's folder by --tablespace OID=DIR, or move what is there away".into()),
+            RestoreError::LostWal { link, .. } => {
+                Some(format!("mount what it leads to; if that is lost, remove {} and repeat this", link.display()))
+            }
+            RestoreError::Archive { source, .. } => source.cure.clone(),
             RestoreError::ForeignFolder { .. } => Some("run the restore as the folder's owner, or as root".into()),
             RestoreError::Overlap { .. } => Some("give every tablespace a folder of its own, outside the data directory".into()),
             RestoreError::TablespaceOccupied { name, .. } => {
                 Some(format!("put it elsewhere by --tablespace {name}=DIR, or all tablespaces by --tablespace-root DIR"))
             }
+            RestoreError::ConfigPlace { folder, .. } => Some(format!(
+                "make room for {}, or put them elsewhere by --config-files beside (DIR.config) or inside (into the data directory)",
+                folder.display()
+            )),
             RestoreError::UnknownTablespace { known, .. } if known.is_empty() => {
                 Some("it has no tablespaces: leave --tablespace out".into())
             }

@@ -1,15 +1,20 @@
 //! What makes written files a data directory, in the order in which an interruption does no harm: the label and the links,
-//! settings and signal, everything durable, the manifest, and pg_control last, without which no server starts.
+//! settings and signal, everything durable, the manifest, and pg_control last, without which no server starts. Then the
+//! marker goes.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use super::RestoreError;
+use super::configuration::{self, ConfigFiles};
 use super::crc::Crc;
 use super::folders::{Folders, Rights, join, parent_of};
+use super::marker::MARKER;
 use super::plan::RestorePlan;
 use super::write::{Fate, Written, WrittenFile};
 use crate::pg::backup_manifest::ManifestWriter;
+use crate::pg::config_files::without_settings;
 use crate::pg::recovery::edit_auto_conf;
 use crate::units::{SegmentName, Timestamp};
 
@@ -39,11 +44,16 @@ pub(super) fn wanted_folders(plan: &RestorePlan) -> Vec<Vec<u8>> {
 }
 
 /// What becomes of a file of the snapshot: some are written by us, and a foreign one must not get in between.
-pub(super) fn fate(path: &[u8]) -> Fate {
+pub(super) fn fate(plan: &RestorePlan, path: &[u8]) -> Fate {
+    if plan.configuration.as_ref().is_some_and(|c| c.replaces(path)) { Fate::Drop } else { fate_by_name(path) }
+}
+
+/// The same, whatever the plan says of configuration files.
+pub(super) fn fate_by_name(path: &[u8]) -> Fate {
     match path {
         AUTO_CONF => Fate::Keep,
-        b"backup_label" | b"tablespace_map" | b"backup_manifest" | b"recovery.signal" | b"standby.signal" | b"postmaster.pid"
-        | b"postmaster.opts" | b"global/pg_control" => Fate::Drop,
+        b"pgcairn.restore" | b"backup_label" | b"tablespace_map" | b"backup_manifest" | b"recovery.signal" | b"standby.signal"
+        | b"postmaster.pid" | b"postmaster.opts" | b"global/pg_control" => Fate::Drop,
         _ => Fate::Write,
     }
 }
@@ -51,7 +61,7 @@ pub(super) fn fate(path: &[u8]) -> Fate {
 /// The last steps of a restore.
 pub(super) struct Finish<'a> {
     pub plan: &'a RestorePlan,
-    pub folders: &'a Folders,
+    pub folders: Folders,
     pub written: Written,
     /// Rights of files that we make: the data directory's owner's, readable for the group if that is.
     pub rights: Rights,
@@ -71,18 +81,38 @@ impl Finish<'_> {
         for space in &self.plan.tablespaces {
             self.folders.link(format!("pg_tblspc/{}", space.oid).as_bytes(), &space.place)?;
         }
+        self.configuration()?;
         self.auto_conf()?;
         if let Some(signal) = self.plan.signal {
             self.create(signal.as_bytes(), b"", self.rights)?;
         }
         self.mark_done()?;
+        self.tail()?;
         self.folders.sync(self.written.folders.iter().map(Vec::as_slice))
+    }
+
+    /// Copies of configuration files that lay outside.
+    fn configuration(&mut self) -> Result<(), RestoreError> {
+        let plan = self.plan;
+        let Some(configuration) = &plan.configuration else { return Ok(()) };
+        if configuration.place == ConfigFiles::Beside {
+            return configuration::write_beside(configuration, self.rights, plan.owner);
+        }
+        let mode = if self.rights.mode & 0o040 == 0 { 0o700 } else { 0o750 };
+        for folder in &configuration.folders {
+            self.folders.make(folder, Rights { mode, ..self.rights })?;
+            self.written.folders.push(folder.clone());
+        }
+        configuration.files.iter().try_for_each(|(path, bytes)| self.listed(path, bytes, self.rights))
     }
 
     fn auto_conf(&mut self) -> Result<(), RestoreError> {
         let kept = self.written.kept.remove(AUTO_CONF);
         let rights = kept.as_ref().map_or(self.rights, |k| k.rights);
-        let before = kept.map(|k| k.bytes).unwrap_or_default();
+        let mut before = kept.map(|k| k.bytes).unwrap_or_default();
+        if let Some(configuration) = &self.plan.configuration {
+            before = without_settings(&before, &configuration.without);
+        }
         let settings = self.plan.settings.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         let comment = if self.plan.settings.is_empty() { "" } else { "Written by pgcairn at restore" };
         let conf = edit_auto_conf(&before, comment, settings).map_err(RestoreError::Recovery)?;
@@ -108,15 +138,28 @@ impl Finish<'_> {
         Ok(())
     }
 
-    /// The manifest, then pg_control by rename.
+    /// The unfinished last segment of the target's own WAL, which recovery reads when the archive has no more. What the
+    /// snapshot holds under its name is part of the snapshot, and stays.
+    fn tail(&self) -> Result<(), RestoreError> {
+        let Some((name, saved)) = &self.plan.tail else { return Ok(()) };
+        let path = format!("pg_wal/{name}").into_bytes();
+        if self.written.files.iter().any(|f| f.path == path) {
+            return Ok(());
+        }
+        let folder = self.folders.folder(b"pg_wal")?;
+        let what = || RestoreError::io(format!("copying {} to {}", saved.display(), self.folders.shown(&path)));
+        let mut from = File::open(saved).map_err(what())?;
+        let mut to = self.folders.create(folder.as_fd(), name.to_string().as_bytes(), &path, self.rights)?;
+        io::copy(&mut from, &mut to).and_then(|_| to.sync_all()).map_err(what())
+    }
+
+    /// The manifest, then pg_control by rename, then the marker goes.
     pub fn complete(mut self) -> Result<(), RestoreError> {
         let control = &self.plan.control_bytes;
         self.written.files.push(WrittenFile { path: b"global/pg_control".to_vec(), mtime: now(), crc: Crc::of(control) });
         self.manifest()?;
-        const TEMPORARY: &[u8] = b"global/pg_control.pgcairn";
-        self.create(TEMPORARY, control, self.rights)?;
-        self.folders.rename(b"global", "pg_control.pgcairn", "pg_control")?;
-        self.sync_folder(b"global")
+        self.folders.replace(b"global", "pg_control", control, self.rights)?;
+        self.folders.remove_file(MARKER)
     }
 
     fn manifest(&mut self) -> Result<(), RestoreError> {

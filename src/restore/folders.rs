@@ -1,24 +1,27 @@
 //! The folders that a restore writes to, opened once; everything else is reached from them, name by name, and no link is
-//! ever followed. The paths come from a manifest: untrusted bytes.
+//! ever followed. The paths come from a manifest: untrusted bytes; and in a folder that isn't empty anybody may have
+//! put anything: links, hard links, pipes.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::fchown;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::symlinkat;
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::RestoreError;
 use crate::units::show;
 
+/// The marker of a restore while it is written.
+const UNFINISHED_MARKER: &str = "pgcairn.restore.pgcairn";
 /// Names in a path.
 const MOST_NAMES: usize = 64;
 /// Bytes of a path.
@@ -70,6 +73,16 @@ pub struct Folders {
     tablespaces: BTreeMap<Vec<u8>, (PathBuf, OwnedFd)>,
     /// Owners are kept: only root can.
     keep_owner: bool,
+    /// What is there already is written over. Of a tablespace's folder only this one in it is ours.
+    in_place: Option<Vec<u8>>,
+}
+
+/// A file to write to.
+pub struct Opened {
+    /// Open for reading and writing.
+    pub file: File,
+    /// How long it was before; 0 for a new one.
+    pub before: u64,
 }
 
 fn errno(what: impl Into<String>) -> impl FnOnce(nix::Error) -> RestoreError {
@@ -77,7 +90,7 @@ fn errno(what: impl Into<String>) -> impl FnOnce(nix::Error) -> RestoreError {
     move |e| RestoreError::Io { what, source: io::Error::from(e) }
 }
 
-const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+pub(super) const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Makes a folder with those above it, unless it is there, and opens it.
 fn root(path: &Path, owner: Option<(u32, u32)>) -> Result<OwnedFd, RestoreError> {
@@ -98,7 +111,30 @@ impl Folders {
             data: (data.to_owned(), root(data, owner)?),
             tablespaces: opened.collect::<Result<_, RestoreError>>()?,
             keep_owner: nix::unistd::geteuid().is_root(),
+            in_place: None,
         })
+    }
+
+    /// From here on what is there is written over, but of a tablespace's folder nothing outside `version_folder`.
+    #[must_use]
+    pub fn in_place(mut self, version_folder: &str) -> Folders {
+        self.in_place = Some(version_folder.as_bytes().to_vec());
+        self
+    }
+
+    /// Is what may lie at this path ours to replace?
+    pub(super) fn may_replace(&self, path: &[u8]) -> bool {
+        let Some(version_folder) = &self.in_place else { return false };
+        let names: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+        match names.as_slice() {
+            [b"pg_tblspc", oid, below @ ..] if self.tablespaces.contains_key(*oid) => below.first() == Some(&version_folder.as_slice()),
+            _ => true,
+        }
+    }
+
+    /// Is this the folder of a tablespace that lies outside the data directory?
+    pub(super) fn is_tablespace(&self, path: &[u8]) -> bool {
+        path.strip_prefix(b"pg_tblspc/".as_slice()).is_some_and(|oid| self.tablespaces.contains_key(oid))
     }
 
     /// Where a path lies on this host, for messages.
@@ -145,7 +181,18 @@ impl Folders {
         let (_, below) = self.below_root(&parts);
         if let Some(name) = below.last() {
             let parent = self.folder(parent_of(path))?;
-            mkdirat(&parent, *name, Mode::S_IRWXU).map_err(|e| self.cant_make(path, e))?;
+            let mut made = mkdirat(&parent, *name, Mode::S_IRWXU);
+            if made == Err(nix::Error::EEXIST) && self.may_replace(path) {
+                made = match openat(&parent, *name, FOLDER, Mode::empty()) {
+                    Ok(_) => Ok(()),
+                    // A link to a folder elsewhere (pg_wal's) is cut; what it leads to stays as it is.
+                    Err(nix::Error::ELOOP | nix::Error::ENOTDIR) => {
+                        unlinkat(&parent, *name, UnlinkatFlags::NoRemoveDir).and_then(|()| mkdirat(&parent, *name, Mode::S_IRWXU))
+                    }
+                    Err(e) => Err(e),
+                };
+            }
+            made.map_err(|e| self.cant_make(path, e))?;
         }
         let folder = self.folder(path)?;
         let what = || format!("setting the rights of {}", self.shown(path));
@@ -175,6 +222,88 @@ impl Folders {
         Ok(File::from(fd))
     }
 
+    /// Creates a file, or opens the one that is there and may be written over: a plain file of this one name. Whatever
+    /// else has the name is removed first: through a link, or a second name, something outside would be changed.
+    ///
+    /// # Errors
+    /// If what is there may not be replaced, or it can't be made.
+    pub fn open_or_create(&self, folder: BorrowedFd<'_>, name: &[u8], path: &[u8], rights: Rights) -> Result<Opened, RestoreError> {
+        if self.may_replace(path)
+            && let Some(file) = self.reopen(folder, name, path, rights)?
+        {
+            return Ok(file);
+        }
+        Ok(Opened { file: self.create(folder, name, path, rights)?, before: 0 })
+    }
+
+    fn reopen(&self, folder: BorrowedFd<'_>, name: &[u8], path: &[u8], rights: Rights) -> Result<Option<Opened>, RestoreError> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let what = || format!("opening {}", self.shown(path));
+        match openat(folder, name, flags, Mode::empty()) {
+            Ok(fd) => {
+                let file = File::from(fd);
+                let m = file.metadata().map_err(RestoreError::io(what()))?;
+                if m.is_file() && m.nlink() == 1 {
+                    self.own(file.as_fd(), rights).map_err(RestoreError::io(what()))?;
+                    fchmod(&file, rights.file()).map_err(errno(what()))?;
+                    return Ok(Some(Opened { before: m.len(), file }));
+                }
+            }
+            Err(nix::Error::ENOENT) => return Ok(None),
+            Err(nix::Error::ELOOP | nix::Error::EISDIR | nix::Error::EACCES | nix::Error::ENXIO | nix::Error::EPERM) => {}
+            Err(e) => return Err(errno(what())(e)),
+        }
+        super::strangers::remove(folder, name).map_err(RestoreError::io(format!("removing {}", self.shown(path))))?;
+        Ok(None)
+    }
+
+    /// Puts a small file in a folder, whole or not at all, over what has its name: written beside it, durable, renamed,
+    /// and the name made durable.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn replace(&self, folder: &[u8], name: &str, bytes: &[u8], rights: Rights) -> Result<(), RestoreError> {
+        let path = join(folder, name.as_bytes());
+        let beside = format!("{name}.pgcairn");
+        let opened = self.folder(folder)?;
+        let what = || format!("writing {}", self.shown(&path));
+        super::strangers::remove(opened.as_fd(), beside.as_bytes()).map_err(RestoreError::io(what()))?;
+        let mut file = self.create(opened.as_fd(), beside.as_bytes(), &path, rights)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(RestoreError::io(what()))?;
+        renameat(&opened, beside.as_str(), &opened, name).map_err(errno(what()))?;
+        File::from(opened).sync_all().map_err(RestoreError::io(what()))
+    }
+
+    /// Renames a file in a folder, durably; that it isn't there is fine.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn set_aside(&self, folder: &[u8], from: &str, to: &str) -> Result<(), RestoreError> {
+        let what = || format!("renaming {from} to {to} in {}", self.shown(folder));
+        let opened = match self.folder(folder) {
+            Err(RestoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        match renameat(&opened, from, &opened, to) {
+            Ok(()) | Err(nix::Error::ENOENT) => File::from(opened).sync_all().map_err(RestoreError::io(what())),
+            Err(e) => Err(errno(what())(e)),
+        }
+    }
+
+    /// Removes a file of the data directory, durably; that it isn't there is fine.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn remove_file(&self, name: &str) -> Result<(), RestoreError> {
+        let (path, fd) = &self.data;
+        let what = || format!("removing {}", path.join(name).display());
+        match unlinkat(fd, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(nix::Error::ENOENT) => {}
+            Err(e) => return Err(errno(what())(e)),
+        }
+        nix::unistd::fsync(fd).map_err(errno(what()))
+    }
+
     /// Makes a symbolic link.
     ///
     /// # Errors
@@ -183,15 +312,6 @@ impl Folders {
         let name = names(path)?.pop().ok_or(RestoreError::Internal("a link without a name"))?;
         let parent = self.folder(parent_of(path))?;
         symlinkat(leads_to, &parent, name).map_err(|e| self.cant_make(path, e))
-    }
-
-    /// Renames within a folder, over what is there.
-    ///
-    /// # Errors
-    /// Those of the operating system.
-    pub fn rename(&self, folder: &[u8], from: &str, to: &str) -> Result<(), RestoreError> {
-        let parent = self.folder(folder)?;
-        renameat(&parent, from, &parent, to).map_err(errno(format!("renaming {from} to {to} in {}", self.shown(folder))))
     }
 
     fn own(&self, fd: BorrowedFd<'_>, rights: Rights) -> io::Result<()> {
@@ -241,7 +361,23 @@ pub fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
-/// An entry of a folder, unless it is empty or holds no more than a restore's own lock.
+/// A small file's bytes, at most `max` of them; a link in its place is not followed, and nothing but a file is waited for.
+///
+/// # Errors
+/// Those of the operating system; `InvalidData` for what is no plain file.
+pub(super) fn read_small(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// An entry of a folder, unless it is empty or holds no more than a restore's own lock, and a marker that was not yet put
+/// in its place.
 ///
 /// # Errors
 /// Those of the operating system; that it isn't there is none.
@@ -252,7 +388,7 @@ pub fn something_in(folder: &Path) -> io::Result<Option<String>> {
     };
     for entry in entries {
         let name = entry?.file_name();
-        if !name.as_bytes().ends_with(b".pgcairn-lock") {
+        if !name.as_bytes().ends_with(b".pgcairn-lock") && name != UNFINISHED_MARKER {
             return Ok(Some(show(name.as_bytes())));
         }
     }
@@ -326,7 +462,9 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         assert_eq!(something_in(&scratch.path().join("absent")).unwrap(), None);
         fs::write(scratch.path().join("x.pgcairn-lock"), "").unwrap();
+        fs::write(scratch.path().join(UNFINISHED_MARKER), "").unwrap();
         assert_eq!(something_in(scratch.path()).unwrap(), None);
+        assert_eq!(UNFINISHED_MARKER, format!("{}.pgcairn", crate::restore::MARKER));
         fs::write(scratch.path().join("x"), "").unwrap();
         assert_eq!(something_in(scratch.path()).unwrap(), Some("x".into()));
     }

@@ -1,4 +1,5 @@
-//! Where a restore may write: folders that are empty or can be made, apart from each other, with room enough.
+//! Where a restore may write: folders that are empty or can be made, or that are to be restored in place; apart from each
+//! other, with room enough.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +11,7 @@ use nix::unistd::AccessFlags;
 
 use super::RestoreError;
 use super::folders::something_in;
+use super::marker::Marker;
 
 /// The same place without links and without `.` and `..`; what isn't there yet is taken as it is written.
 ///
@@ -55,10 +57,50 @@ pub fn check_free(place: &Path) -> Result<(), RestoreError> {
     if !metadata.is_dir() {
         return Err(RestoreError::NoFolder { path: there.to_owned() });
     }
-    if there == place {
-        if let Some(found) = something_in(place).map_err(RestoreError::io(format!("reading {}", place.display())))? {
-            return Err(RestoreError::NotEmpty { folder: place.to_owned(), found });
+    if there == place
+        && let Some(found) = something_in(place).map_err(RestoreError::io(format!("reading {}", place.display())))?
+    {
+        return Err(match Marker::read(place) {
+            Ok(Some(marker)) => RestoreError::Unfinished { folder: place.to_owned(), snapshot: marker.snapshot },
+            _ => RestoreError::NotEmpty { folder: place.to_owned(), found },
+        });
+    }
+    check_access(place, there, &metadata)
+}
+
+/// Is a folder that isn't empty ours to write to?
+///
+/// # Errors
+/// Why not.
+pub(super) fn check_ours(place: &Path) -> Result<(), RestoreError> {
+    let metadata = fs::symlink_metadata(place).map_err(RestoreError::io(format!("looking up {}", place.display())))?;
+    if !metadata.is_dir() {
+        return Err(RestoreError::NoFolder { path: place.to_owned() });
+    }
+    check_access(place, place, &metadata)
+}
+
+/// Bytes that the files of a folder take up, and that a restore in place wins back or writes over.
+pub(super) fn allocated(place: &Path) -> u64 {
+    let Ok(top) = fs::symlink_metadata(place) else { return 0 };
+    let mut sum = 0u64;
+    let mut folders = vec![place.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            // Of a link, the link's own.
+            let Ok(m) = entry.metadata() else { continue };
+            if m.is_dir() && m.dev() == top.dev() {
+                folders.push(entry.path());
+            } else if m.is_file() && m.nlink() == 1 {
+                sum = sum.saturating_add(m.blocks().saturating_mul(512));
+            }
         }
+    }
+    sum
+}
+
+fn check_access(place: &Path, there: &Path, metadata: &fs::Metadata) -> Result<(), RestoreError> {
+    if there == place {
         let me = nix::unistd::geteuid();
         if !me.is_root() && metadata.uid() != me.as_raw() {
             return Err(RestoreError::ForeignFolder { folder: place.to_owned(), owner: metadata.uid(), me: me.as_raw() });
@@ -108,7 +150,7 @@ pub fn check_apart<'p>(places: impl IntoIterator<Item = &'p Path>) -> Result<(),
     Ok(())
 }
 
-/// Is there room for so many bytes in each place, and for the sum where several lie on one file system?
+/// Is there room for so many bytes more in each place, and for the sum where several lie on one file system?
 ///
 /// # Errors
 /// [`RestoreError::NoSpace`].

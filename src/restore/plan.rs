@@ -3,21 +3,25 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::RestoreError;
-use super::place::{check_apart, check_free, check_space, resolve};
+use super::configuration::{self, ConfigFiles, ConfigurationPlan};
+use super::existing::Existing;
+use super::place::{allocated, check_apart, check_free, check_ours, check_space, resolve};
+use super::sizes::Sizes;
 use super::target::TargetSettings;
 use crate::pg::backup_label::BackupLabel;
 use crate::pg::backup_manifest::WalRange;
 use crate::pg::control_file::{ControlFile, ControlFileError, FILE_SIZE};
 use crate::pg::facts::{ClusterFacts, TablespaceFact};
+use crate::pg::layout::DataDirectory;
 use crate::pg::recovery::RecoverySettings;
 use crate::repo::structure::Snapshot;
-use crate::units::ByteSize;
 use crate::units::ids::unhex;
-use crate::units::show;
+use crate::units::{ByteSize, SegmentName, show};
 
 /// What the server is told of recovery.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,8 +56,12 @@ pub enum ArchiveMode {
 /// What the user wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RestoreOptions {
+    /// The snapshot's id, for whoever finds the folder before the restore has ended.
+    pub snapshot: String,
     /// The data directory to make.
     pub to: PathBuf,
+    /// What stands there and is to be restored in place; `None`: the folder must be empty.
+    pub in_place: Option<Existing>,
     /// Tablespaces by oid or name, each to its folder.
     pub tablespaces: Vec<(String, PathBuf)>,
     /// All other tablespaces, each to its oid below this folder.
@@ -62,6 +70,8 @@ pub struct RestoreOptions {
     pub recovery: Recovery,
     /// Is archiving on?
     pub archive_mode: ArchiveMode,
+    /// Where configuration files go that lay outside the data directory.
+    pub config_files: ConfigFiles,
     /// Further settings for postgresql.auto.conf, behind all others.
     pub settings: Vec<(String, String)>,
     /// The snapshot's WAL ranges as its COMMIT has them; if empty, from its start to its stop.
@@ -85,13 +95,32 @@ pub struct TablespacePlan {
     pub bytes: u64,
 }
 
+/// What a restore in place does to what stands there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InPlace {
+    /// What stands there.
+    pub existing: Existing,
+    /// What is not in the snapshot and will be removed: paths relative to the data directory.
+    pub strangers: Vec<Vec<u8>>,
+}
+
 /// What will be done.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RestorePlan {
+    /// The snapshot's id.
+    pub snapshot: String,
+    /// For a restore in place.
+    pub in_place: Option<InPlace>,
+    /// Where WAL of the target was saved that the archive doesn't have: set by whoever saved it.
+    pub wal_saved: Option<PathBuf>,
+    /// An unfinished segment among it that belongs into the restored pg_wal, and the copy of it.
+    pub tail: Option<(SegmentName, PathBuf)>,
     /// The data directory, links resolved.
     pub target: PathBuf,
     /// Tablespaces.
     pub tablespaces: Vec<TablespacePlan>,
+    /// Configuration files that lay outside the data directory.
+    pub configuration: Option<ConfigurationPlan>,
     /// What the snapshot says of its cluster.
     pub facts: ClusterFacts,
     /// What its pg_control says.
@@ -124,19 +153,22 @@ pub fn prepare(snapshot: &Snapshot<'_>, options: &RestoreOptions) -> Result<Rest
     let target = resolve(&options.to)?;
     let sizes = Sizes::of(snapshot)?;
     let tablespaces = map_tablespaces(&facts, options, &sizes)?;
-    check_apart(std::iter::once(target.as_path()).chain(tablespaces.iter().map(|t| t.place.as_path())))?;
-    check_free(&target)?;
-    for space in &tablespaces {
-        check_free(&space.place).map_err(|e| unless_named(space, e))?;
-    }
-    let places = tablespaces.iter().map(|t| (t.place.as_path(), t.bytes));
-    check_space(std::iter::once((target.as_path(), sizes.inside(&tablespaces))).chain(places))?;
+    let configuration = configuration::plan(&facts, snapshot, &target, options.config_files)?;
+    let beside = configuration.as_ref().filter(|c| c.place == ConfigFiles::Beside).map(|c| c.folder.as_path());
+    check_apart(std::iter::once(target.as_path()).chain(beside).chain(tablespaces.iter().map(|t| t.place.as_path())))?;
+    check_places(&target, &tablespaces, &facts, options.in_place.as_ref())?;
+    let tight = check_room(snapshot, &target, &tablespaces, &sizes, options.in_place.is_some())?;
     let (signal, settings) = settings_of(options, facts.major)?;
     let mut plan = RestorePlan {
+        snapshot: options.snapshot.clone(),
+        in_place: None,
+        wal_saved: None,
+        tail: None,
         warnings: Vec::new(),
         wal_ranges: if options.wal_ranges.is_empty() { own_range(&facts) } else { options.wal_ranges.clone() },
         target,
         tablespaces,
+        configuration,
         files: sizes.files,
         bytes: sizes.all,
         settings,
@@ -147,7 +179,87 @@ pub fn prepare(snapshot: &Snapshot<'_>, options: &RestoreOptions) -> Result<Rest
         facts,
     };
     plan.warnings = super::warnings::of(&plan, snapshot, options)?;
+    plan.warnings.extend(tight);
+    if let Some(existing) = &options.in_place {
+        let strangers = super::strangers_of(&plan, snapshot)?;
+        plan.in_place = Some(InPlace { existing: existing.clone(), strangers });
+    }
     Ok(plan)
+}
+
+impl RestorePlan {
+    /// Of a tablespace's folder, the part that is this cluster's.
+    pub(super) fn version_folder(&self) -> String {
+        DataDirectory::new(self.facts.major, self.facts.catalog_version).version_folder().to_owned()
+    }
+
+    /// Where the tablespaces lie, by oid.
+    pub(super) fn spaces(&self) -> BTreeMap<u32, PathBuf> {
+        self.tablespaces.iter().map(|t| (t.oid, t.place.clone())).collect()
+    }
+}
+
+/// May the data directory and the tablespaces' folders be written to?
+fn check_places(
+    target: &Path,
+    tablespaces: &[TablespacePlan],
+    facts: &ClusterFacts,
+    existing: Option<&Existing>,
+) -> Result<(), RestoreError> {
+    let Some(existing) = existing else {
+        check_free(target)?;
+        return tablespaces.iter().try_for_each(|space| check_free(&space.place).map_err(|e| unless_named(space, e)));
+    };
+    if existing.system_identifier != facts.system_identifier {
+        let (expected, found) = (facts.system_identifier, existing.system_identifier);
+        return Err(RestoreError::ForeignCluster { folder: target.to_owned(), expected, found });
+    }
+    check_ours(target)?;
+    let is_original = fs::canonicalize(&facts.data_directory).is_ok_and(|original| original == target);
+    for space in tablespaces {
+        let free = match check_free(&space.place) {
+            // A copy of a data directory has the links of its original, which must not be written to: where nobody named
+            // the folder it is believed only in the original's own place.
+            Err(RestoreError::NotEmpty { .. }) if existing.leads_to(space.oid, &space.place) && (space.moved || is_original) => {
+                check_ours(&space.place)
+            }
+            Err(RestoreError::NotEmpty { .. }) if existing.notes(space.oid, &space.place) => check_ours(&space.place),
+            Err(RestoreError::NotEmpty { .. }) => {
+                Err(RestoreError::ForeignTablespace { place: space.place.clone(), folder: target.to_owned() })
+            }
+            free => free,
+        };
+        free.map_err(|e| unless_named(space, e))?;
+    }
+    Ok(())
+}
+
+/// Is there room? Holes take none, and what is there already is room, too. A warning where that is likely and not sure.
+fn check_room(
+    snapshot: &Snapshot<'_>,
+    target: &Path,
+    tablespaces: &[TablespacePlan],
+    sizes: &Sizes,
+    in_place: bool,
+) -> Result<Option<String>, RestoreError> {
+    let check = |sizes: &Sizes| {
+        let more = |place: &Path, bytes: u64| bytes.saturating_sub(if in_place { allocated(place) } else { 0 });
+        let spaces: Vec<(&Path, u64)> = tablespaces.iter().map(|t| (t.place.as_path(), more(&t.place, sizes.tablespace(t.oid)))).collect();
+        let inside = tablespaces.iter().fold(sizes.all, |left, t| left.saturating_sub(sizes.tablespace(t.oid)));
+        check_space(std::iter::once((target, more(target, inside))).chain(spaces))
+    };
+    if check(sizes).is_ok() {
+        return Ok(None);
+    }
+    let (data, least) = Sizes::without_holes(snapshot)?;
+    if check(&data).is_ok() {
+        return Ok(None);
+    }
+    check(&least)?;
+    Ok(Some(format!(
+        "whether it fits is not sure: its files have {} of data, of which parts may be holes; if it doesn't, make room and go on with --delta",
+        ByteSize(data.all)
+    )))
 }
 
 /// What a snapshot says of its cluster.
@@ -204,35 +316,6 @@ fn called(space: &TablespacePlan) -> String {
     space.name.clone().unwrap_or_else(|| space.oid.to_string())
 }
 
-/// Bytes by folder of the manifest.
-struct Sizes {
-    folders: Vec<(Vec<u8>, u64)>,
-    files: u64,
-    all: u64,
-}
-
-impl Sizes {
-    fn of(snapshot: &Snapshot<'_>) -> Result<Sizes, RestoreError> {
-        let mut sizes = Sizes { folders: Vec::new(), files: 0, all: 0 };
-        for (folder, child) in snapshot.folders()? {
-            sizes.folders.push((folder.path.clone(), child.bytes));
-            sizes.files += u64::from(child.files);
-            sizes.all = sizes.all.saturating_add(child.bytes);
-        }
-        Ok(sizes)
-    }
-
-    fn below(&self, path: &[u8]) -> u64 {
-        let inside = |p: &[u8]| p.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
-        self.folders.iter().filter(|(p, _)| inside(p)).map(|(_, bytes)| bytes).fold(0, |a, b| a.saturating_add(*b))
-    }
-
-    /// What lies in the data directory itself.
-    fn inside(&self, tablespaces: &[TablespacePlan]) -> u64 {
-        tablespaces.iter().fold(self.all, |left, t| left.saturating_sub(t.bytes))
-    }
-}
-
 fn map_tablespaces(facts: &ClusterFacts, options: &RestoreOptions, sizes: &Sizes) -> Result<Vec<TablespacePlan>, RestoreError> {
     let mut named: BTreeMap<u32, &Path> = BTreeMap::new();
     for (wanted, place) in &options.tablespaces {
@@ -257,7 +340,7 @@ fn map_tablespaces(facts: &ClusterFacts, options: &RestoreOptions, sizes: &Sizes
         if plans.iter().any(|t| t.oid == fact.oid) {
             return Err(RestoreError::corrupt(b"pg_tblspc", format!("tablespace {} is named twice", fact.oid)));
         }
-        let bytes = sizes.below(format!("pg_tblspc/{}", fact.oid).as_bytes());
+        let bytes = sizes.tablespace(fact.oid);
         plans.push(TablespacePlan { oid: fact.oid, name: fact.name.clone(), original, place, moved, bytes });
     }
     Ok(plans)
@@ -330,6 +413,18 @@ fn settings_of(options: &RestoreOptions, major: u16) -> Result<Told, RestoreErro
     Ok((signal, settings))
 }
 
+/// The first of some paths, and how many more.
+fn named(paths: &[Vec<u8>]) -> String {
+    const NAMED: usize = 10;
+    let mut text = paths.iter().take(NAMED).map(|path| show(path)).collect::<Vec<_>>().join(", ");
+    match paths.len() {
+        0 => text.push_str("nothing"),
+        all if all > NAMED => text.push_str(&format!(" and {} more", all - NAMED)),
+        _ => {}
+    }
+    text
+}
+
 impl fmt::Display for RestorePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let facts = &self.facts;
@@ -337,6 +432,9 @@ impl fmt::Display for RestorePlan {
         writeln!(f, "cluster         PostgreSQL {}, system identifier {}", facts.pg_version, facts.system_identifier)?;
         writeln!(f, "backup          {} to {} ({})", facts.start_lsn, facts.stop_lsn, facts.stopped_at.for_people())?;
         writeln!(f, "to write        {} files, {}", self.files, ByteSize(self.bytes))?;
+        if let Some(in_place) = &self.in_place {
+            writeln!(f, "in place        only what differs is written; not in the snapshot, and removed: {}", named(&in_place.strangers))?;
+        }
         for space in &self.tablespaces {
             let moved = if !space.moved { String::new() } else { format!(" (was {})", space.original.display()) };
             writeln!(f, "tablespace      {} -> {}{moved}", called(space), space.place.display())?;
@@ -354,6 +452,10 @@ impl fmt::Display for RestorePlan {
             c.max_prepared_transactions,
             c.max_locks_per_transaction
         )?;
+        if let Some(configuration) = &self.configuration {
+            let (copies, folder) = (configuration.copies, configuration.folder.display());
+            writeln!(f, "configuration   {copies} files from outside the data directory -> {folder}")?;
+        }
         writeln!(f, "signal file     {}", self.signal.unwrap_or("none"))?;
         let (off, set): (Vec<_>, Vec<_>) = self.settings.iter().partition(|(_, value)| value.is_empty());
         if !off.is_empty() {

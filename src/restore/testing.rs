@@ -73,7 +73,7 @@ impl TestSnapshot {
         Snapshot::open(&self.packs, &self.opening, self.root.id, self.root.place, self.root.digest).unwrap()
     }
 
-    /// `tweak` may make the entries of each folder lie.
+    /// Folders called `annex:NAME` are annexes, and have to be the last. `tweak` may make the entries of each folder lie.
     pub fn store(folders: &[TestFolder], extra: serde_json::Value, tweak: impl Fn(&mut Vec<Attributes>, &mut Part)) -> TestSnapshot {
         let root = Root::random().unwrap();
         let backend = Arc::new(MemoryStore::default());
@@ -92,14 +92,19 @@ impl TestSnapshot {
         };
         let writer = ChunkWriter::start(setup, Box::new(|_| Ok(()))).unwrap();
         let (mut children, mut metas, mut needs) = (Vec::new(), Vec::new(), Needs::default());
+        let mut annexes = Vec::new();
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         for folder in folders {
             let parts = folder.files.chunks(5).map(|files| part(&writer, files, &tweak)).collect::<Vec<_>>();
             let parts = if parts.is_empty() { vec![part(&writer, &[], &tweak)] } else { parts };
             children.push(put_folder(&writer, parts, &mut needs).unwrap());
+            if let Some(name) = folder.path.strip_prefix(b"annex:") {
+                annexes.push(String::from_utf8(name.to_vec()).unwrap());
+                continue;
+            }
             metas.push(FolderMeta { path: folder.path.clone(), mode: folder.mode, uid, gid });
         }
-        let meta = serde_json::to_vec(&Meta { folders: metas, extra }).unwrap();
+        let meta = serde_json::to_vec(&Meta { folders: metas, annexes, extra }).unwrap();
         let meta = content(&writer, &meta);
         let top = put_snapshot(&writer, meta, children, &mut needs).unwrap();
         writer.finish().unwrap();

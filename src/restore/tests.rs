@@ -8,13 +8,13 @@ use super::target::TargetSettings;
 use super::testing::{As, TestFolder, TestSnapshot, file, folder};
 use super::*;
 use crate::pg::control_file::ControlFile;
-use crate::pg::facts::{ClusterFacts, DamagedPage, TablespaceFact};
+use crate::pg::facts::{ClusterFacts, ConfigFile, ConfigFolder, ConfigRole, ConfigurationFacts, DamagedPage, TablespaceFact};
 use crate::pg::recovery::{RecoveryTarget, TargetAction, TargetTimeline};
 use crate::units::ids::hex;
 use crate::units::{Class, Explain, Lsn, Quiet, SegmentSize, TimelineId, Timestamp};
 
 /// That of a server that ran: the fixture's was stopped.
-fn control_of(state: u32) -> Vec<u8> {
+pub(super) fn control_of(state: u32) -> Vec<u8> {
     let mut bytes = include_bytes!("../../tests/fixtures/pg/18/pg_control").to_vec();
     bytes[16..20].copy_from_slice(&state.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..292]);
@@ -23,13 +23,13 @@ fn control_of(state: u32) -> Vec<u8> {
     bytes
 }
 
-const RUNNING: u32 = 6;
+pub(super) const RUNNING: u32 = 6;
 const STOPPED: u32 = 1;
 
 const LABEL: &str = "START WAL LOCATION: 0/3000028 (file 000000010000000000000003)\nCHECKPOINT LOCATION: 0/3000080\n\
                      BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-11-24 13:30:00 UTC\nLABEL: x\nSTART TIMELINE: 1\n";
 
-fn facts() -> ClusterFacts {
+pub(super) fn facts() -> ClusterFacts {
     let bytes = control_of(RUNNING);
     let control = ControlFile::parse(&bytes).unwrap();
     ClusterFacts {
@@ -57,10 +57,11 @@ fn facts() -> ClusterFacts {
         left_out: Vec::new(),
         damaged: Vec::new(),
         settings: Default::default(),
+        configuration: None,
     }
 }
 
-fn cluster() -> Vec<TestFolder> {
+pub(super) fn cluster() -> Vec<TestFolder> {
     let control = file("pg_control", "a foreign one", As::Joint);
     vec![
         folder(
@@ -82,15 +83,18 @@ fn cluster() -> Vec<TestFolder> {
     ]
 }
 
-fn store(facts: &ClusterFacts, folders: &[TestFolder]) -> TestSnapshot {
+pub(super) fn store(facts: &ClusterFacts, folders: &[TestFolder]) -> TestSnapshot {
     TestSnapshot::store(folders, serde_json::to_value(facts).unwrap(), |_, _| {})
 }
 
-fn options(to: PathBuf) -> RestoreOptions {
+pub(super) fn options(to: PathBuf) -> RestoreOptions {
     RestoreOptions {
         tablespaces: vec![("fast".into(), to.with_extension("space"))],
         to,
+        snapshot: "20261124-133000-7f3a".into(),
+        in_place: None,
         tablespace_root: None,
+        config_files: Default::default(),
         recovery: Recovery::Target {
             restore_command: "pgcairn archive-get %f \"%p\" --repo '/a b'".into(),
             settings: TargetSettings {
@@ -299,7 +303,9 @@ fn an_interrupted_restore_has_no_pg_control() {
     let stored = store(&facts(), &folders);
     assert_eq!(restore(&stored, &options(to.clone())).unwrap_err().class(), Class::Corrupt);
     assert!(to.join("base/1").is_dir() && !to.join("global/pg_control").exists());
-    assert!(matches!(restore(&stored, &options(to)), Err(RestoreError::NotEmpty { .. })));
+    let error = restore(&stored, &options(to)).unwrap_err();
+    assert!(matches!(&error, RestoreError::Unfinished { snapshot, .. } if snapshot == "20261124-133000-7f3a"), "{error}");
+    assert!(error.cure().unwrap().contains("--delta"));
 }
 
 #[test]
@@ -331,4 +337,107 @@ fn what_deserves_a_look_is_said() {
     {
         assert!(warnings.contains(words), "{words} is not in {warnings}");
     }
+}
+
+fn config_file(file: &str, path: &str, role: ConfigRole) -> ConfigFile {
+    ConfigFile { file: file.into(), path: path.into(), path_bytes: None, role, top: true, names: false }
+}
+
+/// A cluster with these configuration files outside its data directory, all with one content.
+fn configured(files: Vec<ConfigFile>, folders: &[&str]) -> TestSnapshot {
+    let folder_of = |path: &&str| ConfigFolder { path: (*path).to_owned(), path_bytes: None };
+    let configuration = ConfigurationFacts { files, folders: folders.iter().map(folder_of).collect(), missing: Vec::new() };
+    let mut all = cluster();
+    all.push(folder("annex:configuration", vec![file("0000", "include_dir = 'conf.d'\nhba_file = '/etc/x'\n", As::Joint)]));
+    store(&ClusterFacts { configuration: Some(configuration), ..facts() }, &all)
+}
+
+#[test]
+fn copies_of_configuration_files_lie_beside_or_inside() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = fs::canonicalize(scratch.path()).unwrap();
+    let stored = configured(
+        vec![config_file("0000", "/etc/pg/main.conf", ConfigRole::Config), config_file("0000", "/etc/pg/rules", ConfigRole::Hba)],
+        &["/etc/pg/conf.d"],
+    );
+    let to = root.join("data");
+    let (plan, _) = restore(&stored, &options(to.clone())).unwrap();
+    let config = root.join("data.config");
+    assert_eq!(plan.configuration.unwrap().config_file, Some(config.join("restored.conf")));
+    let main = read(config.join("restored.conf"));
+    let lines: Vec<&str> = main.lines().filter(|line| !line.starts_with('#')).collect();
+    let (data, rules) = (format!("data_directory = '{}'", to.display()), format!("hba_file = '{}/etc/pg/rules'", config.display()));
+    assert_eq!(lines, ["include 'etc/pg/main.conf'", &data, &rules]);
+    assert!(read(config.join("etc/pg/main.conf")).contains("# of the original: hba_file"));
+    assert!(config.join("etc/pg/conf.d").is_dir());
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!((mode(&config), mode(&config.join("etc/pg/rules"))), (0o700, 0o600));
+    assert_eq!(read(to.join("postgresql.conf")), "port = 5432\n", "that of the data directory stays as it was");
+
+    let inside = RestoreOptions {
+        config_files: ConfigFiles::Inside,
+        tablespaces: Vec::new(),
+        tablespace_root: Some(root.join("t")),
+        ..options(root.join("two"))
+    };
+    let (plan, _) = restore(&stored, &inside).unwrap();
+    assert_eq!(plan.configuration.unwrap().config_file, None);
+    let main = read(root.join("two/postgresql.conf"));
+    assert_eq!(main.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>(), ["include 'restored.config/etc/pg/main.conf'"]);
+    assert!(root.join("two/pg_hba.conf").exists() && root.join("two/restored.config/etc/pg/conf.d").is_dir());
+    assert!(!root.join("two.config").exists());
+    let manifest = read(root.join("two/backup_manifest"));
+    assert!(manifest.contains("restored.config/etc/pg/main.conf") && manifest.contains("\"postgresql.conf\""), "{manifest}");
+}
+
+#[test]
+fn hostile_configuration_files_are_refused_before_anything_is_written() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = fs::canonicalize(scratch.path()).unwrap();
+    let one = |path: &str| vec![config_file("0000", path, ConfigRole::Config)];
+    let bytes = |hex: &str| vec![ConfigFile { path_bytes: Some(hex.into()), ..config_file("0000", "/a", ConfigRole::Config) }];
+    let two = |a: &str, b: &str| vec![config_file("0000", a, ConfigRole::Config), config_file("0000", b, ConfigRole::Hba)];
+    let long = format!("/{}", "x".repeat(256));
+    let deep = "/a".repeat(65);
+    let cases: Vec<(&str, Vec<ConfigFile>, Vec<&str>)> = vec![
+        ("relative", one("etc/a"), vec![]),
+        ("up", one("/etc/../../a"), vec![]),
+        ("root", one("/"), vec![]),
+        ("empty", one(""), vec![]),
+        ("double", one("/etc//a"), vec![]),
+        ("zero", one("/etc/a\0b"), vec![]),
+        ("long", one(&long), vec![]),
+        ("deep", one(&deep), vec![]),
+        ("no hex", bytes("zz"), vec![]),
+        ("hex up", bytes("2f2e2e2f61"), vec![]),
+        ("absent", vec![config_file("0001", "/a", ConfigRole::Config)], vec![]),
+        ("twice", two("/a", "/a"), vec![]),
+        ("below a file", two("/a", "/a/b"), vec![]),
+        ("over our own", two("/a", "/restored.conf"), vec![]),
+        ("too many", (0..1001).map(|n| config_file("0000", &format!("/{n}"), ConfigRole::Hba)).collect(), vec![]),
+        ("a folder up", one("/a"), vec!["/../b"]),
+        ("a folder is a file", one("/a"), vec!["/a"]),
+    ];
+    for (name, files, folders) in cases {
+        let stored = configured(files, &folders);
+        let error = restore(&stored, &options(root.join("data"))).unwrap_err();
+        assert!(matches!(error, RestoreError::Corrupt { .. }), "{name}: {error}");
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "{name}");
+    }
+}
+
+#[test]
+fn what_lies_beside_is_not_overwritten() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = fs::canonicalize(scratch.path()).unwrap();
+    let stored = configured(vec![config_file("0000", "/etc/pg.conf", ConfigRole::Config)], &[]);
+    fs::create_dir(root.join("data.config")).unwrap();
+    fs::write(root.join("data.config/mine"), "").unwrap();
+    let error = restore(&stored, &options(root.join("data"))).unwrap_err();
+    assert!(matches!(error, RestoreError::ConfigPlace { .. }) && error.class() == Class::Refused);
+    assert!(error.cure().unwrap().contains("--config-files"));
+    fs::remove_dir_all(root.join("data.config")).unwrap();
+    symlink(root.join("elsewhere"), root.join("data.config")).unwrap();
+    assert!(restore(&stored, &options(root.join("data"))).is_err());
+    assert!(!root.join("elsewhere").exists() && !root.join("data").exists());
 }

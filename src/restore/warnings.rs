@@ -1,8 +1,12 @@
 //! What could stop the restored server, or surprise who starts it.
 
+use std::path::Path;
+
 use super::RestoreError;
 use super::plan::{Recovery, RestoreOptions, RestorePlan};
+use crate::pg::facts::{ConfigRole, ConfigurationFacts};
 use crate::repo::structure::Snapshot;
+use crate::units::show;
 
 /// Damaged pages and left-out files that are named one by one.
 const MOST_NAMED: usize = 5;
@@ -13,6 +17,7 @@ pub(super) fn of(plan: &RestorePlan, snapshot: &Snapshot<'_>, options: &RestoreO
     owner(snapshot, &mut warnings);
     damage(plan, &mut warnings);
     configuration(plan, snapshot, &mut warnings)?;
+    configuration_files(plan, &mut warnings);
     for space in plan.tablespaces.iter().filter(|t| !t.moved) {
         warnings.push(format!("tablespace {} goes to its original place {}", space.oid, space.place.display()));
     }
@@ -63,9 +68,34 @@ fn damage(plan: &RestorePlan, warnings: &mut Vec<String>) {
     warnings.push(format!("{} pages were damaged when the backup was taken: {}{more}", damaged.len(), named.join(", ")));
 }
 
+/// What of the configuration is not in the snapshot, and what never is.
+fn configuration_files(plan: &RestorePlan, warnings: &mut Vec<String>) {
+    let missing = plan.facts.configuration.iter().flat_map(|c| &c.missing);
+    warnings.extend(missing.take(MOST_NAMED).map(|m| {
+        let (path, why) = (show(m.path.as_bytes()), show(m.why.as_bytes()));
+        format!("the configuration file {path} is not in the snapshot ({why}): the server may not start without it")
+    }));
+    if plan.facts.settings.get("ssl").is_none_or(|ssl| ssl != "on") {
+        return;
+    }
+    for name in ["ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file"] {
+        let file = plan.facts.settings.get(name).map(Path::new).filter(|file| file.is_absolute());
+        if let Some(file) = file.filter(|file| !file.exists()) {
+            warnings.push(format!(
+                "{name} is {}, which is not on this host, and never in a snapshot: put it there, or start the server with ssl = off",
+                file.display()
+            ));
+        }
+    }
+}
+
 /// Settings that lay outside the data directory are not in the snapshot. With hot_standby a server that recovers compares
 /// its own with those of the primary, and stops if they are lower.
 fn configuration(plan: &RestorePlan, snapshot: &Snapshot<'_>, warnings: &mut Vec<String>) -> Result<(), RestoreError> {
+    let is_there = |c: &ConfigurationFacts| c.files.iter().any(|f| f.top && f.role == ConfigRole::Config);
+    if plan.facts.configuration.as_ref().is_some_and(is_there) {
+        return Ok(());
+    }
     for (_, child) in snapshot.folders()?.iter().filter(|(meta, _)| meta.path.is_empty()) {
         for part in snapshot.parts(child)? {
             if snapshot.files(&part)?.iter().any(|f| f.attributes.name == b"postgresql.conf") {

@@ -12,7 +12,7 @@ use pgcairn::crypt::{ChunkRole, Opening};
 use pgcairn::host::access::{self, Need, NewRepository, OpenSession, Opened, Place};
 use pgcairn::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
 use pgcairn::host::{ProcessEnv, StateDir};
-use pgcairn::pg::facts::ClusterFacts;
+use pgcairn::pg::facts::{ClusterFacts, ConfigFile, ConfigFolder, ConfigRole, ConfigurationFacts, MissingFile};
 use pgcairn::repo::log::{Begin, Commit, CommitLists, Held, PackSet, Root, SnapshotWal, Summary, WalMode, WalPosition, WalRange};
 use pgcairn::repo::pack::{Packs, Reference};
 use pgcairn::repo::structure::{
@@ -32,6 +32,20 @@ fn files() -> BTreeMap<&'static str, BTreeMap<&'static str, Vec<u8>>> {
         ("", BTreeMap::from([("PG_VERSION", b"18\n".to_vec()), ("empty", vec![]), ("postgresql.conf", b"port = 5432\n".to_vec())])),
         ("base/5", BTreeMap::from([("16384", relation), ("16385", vec![0; 3 * 8192]), ("16386", pages(2, &[]))])),
         ("pg_dump", BTreeMap::from([("stream", noise("stream", 9000))])),
+    ])
+}
+
+/// What is kept beside the data directory.
+fn annexes() -> BTreeMap<&'static str, BTreeMap<&'static str, Vec<u8>>> {
+    let list = br#"{"databases":[{"oid":1,"name":"template1","unknown":"time-out","extensions":[]},{"oid":5,"name":"postgres","unknown":null,"extensions":[{"name":"plpgsql","version":"1.0"}]}]}"#;
+    let relations = b"[1663,16384,\"r\",\"public\",\"orders\"]\n[1663,16385,\"t\",\"pg_toast\",\"pg_toast_16384\",\"public.orders\"]\n";
+    let shared = b"[1664,1262,\"r\",\"pg_catalog\",\"pg_database\"]\n";
+    BTreeMap::from([
+        ("configuration", BTreeMap::from([("0000", b"include_dir = 'conf.d'\n".to_vec()), ("0001", b"local all all peer\n".to_vec())])),
+        (
+            "databases",
+            BTreeMap::from([("databases", list.to_vec()), ("relations-0", shared.to_vec()), ("relations-5", relations.to_vec())]),
+        ),
     ])
 }
 
@@ -98,7 +112,12 @@ fn write(opened: &Opened, session: &OpenSession) -> Commit {
         folders.push(put_one(&writer, &files, &mut needs));
         metas.push(FolderMeta { path: path.into(), mode: 0o700, uid: 999, gid: 999 });
     }
-    let meta = Meta { folders: metas, extra: serde_json::to_value(facts()).unwrap() };
+    let mut names = Vec::new();
+    for (name, files) in annexes() {
+        folders.push(put_one(&writer, &files, &mut needs));
+        names.push(name.to_owned());
+    }
+    let meta = Meta { folders: metas, annexes: names, extra: serde_json::to_value(facts()).unwrap() };
     let meta = put(&writer, &serde_json::to_vec(&meta).unwrap(), &mut needs);
     let (chunk, root) = put_snapshot(&writer, meta, folders, &mut needs).unwrap();
     let (packs, totals) = writer.finish().unwrap();
@@ -251,7 +270,19 @@ fn facts() -> ClusterFacts {
         left_out: vec!["postmaster.sock".into()],
         damaged: vec![],
         settings: BTreeMap::from([("max_connections".into(), "100".into())]),
+        configuration: Some(ConfigurationFacts {
+            files: vec![
+                config_file("0000", "/etc/postgresql/18/main/postgresql.conf", ConfigRole::Config),
+                config_file("0001", "/etc/postgresql/18/main/pg_hba.conf", ConfigRole::Hba),
+            ],
+            folders: vec![ConfigFolder { path: "/etc/postgresql/18/main/conf.d".into(), path_bytes: None }],
+            missing: vec![MissingFile { path: "/etc/postgresql/18/main/pg_ident.conf".into(), why: "it is not there".into() }],
+        }),
     }
+}
+
+fn config_file(file: &str, path: &str, role: ConfigRole) -> ConfigFile {
+    ConfigFile { file: file.into(), path: path.into(), path_bytes: None, role, top: true, names: false }
 }
 
 /// Opens the repository on a host that has never seen it and compares all that it holds.
@@ -278,6 +309,19 @@ fn check(repository: &Path, key: &Path, state: &Path, need: Need) {
                 }
             }
         }
+        for (name, files) in annexes() {
+            let stored = snapshot.annex(name, 3).unwrap();
+            let read: BTreeMap<String, Vec<u8>> = stored
+                .iter()
+                .map(|f| (String::from_utf8(f.attributes.name.clone()).unwrap(), snapshot.read_file(f, f.entry.len).unwrap()))
+                .collect();
+            assert!(read.len() == files.len() && files.iter().all(|(file, bytes)| read[*file] == *bytes), "{name}");
+            assert!(snapshot.annex(name, 1).is_err() && snapshot.read_file(&stored[0], stored[0].entry.len - 1).is_err());
+        }
+        assert!(snapshot.annex("other", 0).unwrap().is_empty());
+        let names = pgcairn::look::relation_names(&snapshot).unwrap();
+        assert_eq!(names.lookup(b"base/5/16385.1").unwrap().to_string(), "postgres.public.orders (toast)");
+        assert_eq!((names.len(), names.databases().len()), (3, 2));
         let expected = files();
         assert_eq!(found.len(), expected.len());
         for (folder, files) in expected {

@@ -307,7 +307,7 @@ fn forge(world: &World, change: impl FnOnce(&mut Value), make: impl FnOnce(&Forg
         let writer = ChunkWriter::start(setup, Box::new(|_| Ok(()))).unwrap();
         let forge = Forge { writer, needs: Mutex::default() };
         let (folders, children) = make(&forge);
-        let meta = forge.content(&serde_json::to_vec(&Meta { folders, extra }).unwrap());
+        let meta = forge.content(&serde_json::to_vec(&Meta { folders, annexes: Vec::new(), extra }).unwrap());
         // No more than 128 children fit into a root: who wants more makes branches.
         let (chunk, root) = put_snapshot(&forge.writer, meta, children, &mut forge.needs.lock().unwrap()).unwrap();
         let (packs, _) = forge.writer.finish().unwrap();

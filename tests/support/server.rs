@@ -104,6 +104,12 @@ impl Setup {
         Server::new(self, TestDir::new(), data.to_owned())
     }
 
+    /// As [`Setup::over`] for a folder that isn't a whole data directory: nothing is written into it.
+    #[track_caller]
+    pub fn over_unfinished(self, data: &Path) -> Server {
+        Server::new(self, TestDir::new(), data.to_owned())
+    }
+
     fn initdb_arguments(&self) -> Vec<String> {
         let mut all: Vec<String> = ["-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale"].map(str::to_owned).into();
         all.push(format!("--wal-segsize={}", self.segment_mb));
@@ -182,6 +188,7 @@ pub struct Server {
     sockets: PathBuf,
     port: u16,
     child: Option<Child>,
+    options: Vec<(String, String)>,
     // Last: removed after the server has ended.
     folder: TestDir,
 }
@@ -203,7 +210,7 @@ impl Server {
 
     fn new(setup: Setup, folder: TestDir, data: PathBuf) -> Server {
         let sockets = socket_folder();
-        Server { setup, data, sockets, port: random_port(), child: None, folder }
+        Server { setup, data, sockets, port: random_port(), child: None, options: Vec::new(), folder }
     }
 
     /// Its programs.
@@ -219,6 +226,11 @@ impl Server {
     /// A folder of this server's for anything else: tablespaces, archives.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.folder.folder(name)
+    }
+
+    /// A setting on its command line, from its next start on.
+    pub fn set_option(&mut self, name: &str, value: &str) {
+        self.options.push((name.to_owned(), value.to_owned()));
     }
 
     /// Where its socket is.
@@ -268,6 +280,9 @@ impl Server {
             if !setup.conf.iter().any(|(set, _)| set == name) {
                 command.arg("-c").arg(format!("{name}={value}"));
             }
+        }
+        for (name, value) in &self.options {
+            command.arg("-c").arg(format!("{name}={value}"));
         }
         command.stdout(self.log_file()).stderr(self.log_file());
         self.child = Some(command.spawn().map_err(|e| format!("{command:?}: {e}"))?);
@@ -360,6 +375,16 @@ impl Server {
         command.env("PGHOST", &self.sockets).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
         command.env("PGDATABASE", database).env("HOME", self.folder.path());
         command
+    }
+
+    /// A value out of pg_controldata, by the end of its name: the server need not run.
+    #[track_caller]
+    pub fn control(&self, name: &str) -> String {
+        let mut command = self.setup.postgres.command("pg_controldata");
+        command.arg("-D").arg(&self.data).env("LC_ALL", "C");
+        let said = Outcome::of(command).ok().stdout;
+        let line = said.lines().find_map(|line| line.split_once(':').filter(|(left, _)| left.ends_with(name)));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{said}")).1.trim().to_owned()
     }
 
     /// Runs SQL by psql, each statement by itself; the unaligned rows, without the last newline. Any error is a panic.

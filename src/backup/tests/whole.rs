@@ -79,7 +79,9 @@ impl World {
         let world = World { store, host, files, pgdata, warnings: Warnings::default() };
         // What is read without the source.
         std::fs::create_dir(world.at("pg_wal")).unwrap();
-        for (name, bytes) in [("PG_VERSION", b"15\n".to_vec()), (&format!("pg_wal/{SEGMENT}"), last_segment())] {
+        for (name, bytes) in
+            [("PG_VERSION", b"15\n".to_vec()), ("postgresql.conf", Vec::new()), (&format!("pg_wal/{SEGMENT}"), last_segment())]
+        {
             std::fs::write(world.at(name), &bytes).unwrap();
             world.files.file(world.at(name), bytes);
         }
@@ -121,6 +123,7 @@ impl World {
             state: &self.host.state,
             machine: [1; 16],
             source: &self.files,
+            archived: &|_, _| Ok(None),
             server: None,
             cancel: &cancel,
             progress: &self.warnings,

@@ -219,7 +219,7 @@ impl World {
         })?;
         let (damaged, damaged_pages) = damage.finish(how.online.then_some(STOP));
         let Copied { folders, mut needs, read, .. } = copied;
-        let meta = Meta { folders: scanned.folders.clone(), extra: serde_json::Value::Null };
+        let meta = Meta { folders: scanned.folders.clone(), extra: serde_json::Value::Null, ..Meta::default() };
         let meta = put_meta(&writer, &serde_json::to_vec(&meta).unwrap(), &mut needs);
         let (_, root) = put_snapshot(&writer, meta, folders, &mut needs)?;
         writer.outside().into_iter().for_each(|pack| needs.add(pack, 0));

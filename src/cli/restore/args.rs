@@ -9,8 +9,8 @@ use crate::look::SnapshotName;
 use crate::pg::backup_manifest;
 use crate::pg::recovery::{TargetAction, TargetTimeline};
 use crate::repo::log;
-use crate::restore::ArchiveMode;
 use crate::restore::target::{Target, Wanted};
+use crate::restore::{ArchiveMode, ConfigFiles};
 use crate::units::{Lsn, TimelineId, Timestamp};
 
 /// Arguments of `restore`.
@@ -22,6 +22,12 @@ pub(in crate::cli) struct Args {
     /// The data directory to make
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
+    /// In place: over this cluster's data directory, whose server is stopped, or what an interrupted restore left
+    #[arg(long)]
+    pub delta: bool,
+    /// With --delta: WAL in its pg_wal that the archive lacks is moved aside, not pushed
+    #[arg(long, requires = "delta")]
+    pub no_push: bool,
     /// Up to this time, with a zone: "2026-11-24 13:30:00+01"
     #[arg(long, value_name = "TIME")]
     pub target_time: Option<Timestamp>,
@@ -67,6 +73,9 @@ pub(in crate::cli) struct Args {
     /// A further setting for postgresql.auto.conf; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     pub recovery_option: Vec<(String, String)>,
+    /// Where configuration files go that lay outside the data directory: to DIR.config, or into it
+    #[arg(long, value_enum, default_value_t, value_name = "beside|inside", hide_possible_values = true, hide_default_value = true)]
+    pub config_files: ConfigPlace,
     /// Refuse a repository that is older than this entry of its log
     #[arg(long, value_name = "NUMBER:HASH")]
     pub expect: Option<log::Head>,
@@ -84,6 +93,25 @@ pub(in crate::cli) enum Action {
     Promote,
     /// Shut down
     Shutdown,
+}
+
+/// Where configuration files go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(in crate::cli) enum ConfigPlace {
+    /// To DIR.config
+    #[default]
+    Beside,
+    /// Into the data directory
+    Inside,
+}
+
+impl From<ConfigPlace> for ConfigFiles {
+    fn from(place: ConfigPlace) -> Self {
+        match place {
+            ConfigPlace::Beside => ConfigFiles::Beside,
+            ConfigPlace::Inside => ConfigFiles::Inside,
+        }
+    }
 }
 
 /// Is archiving on?

@@ -108,9 +108,27 @@ impl GetCommand {
         if root && !self.present { refused("and has no key of this repository") } else { Ok(()) }
     }
 
-    /// Writes the state folder beside the target, for whoever owns the target.
+    /// Writes the state folder beside the target, for whoever owns the target. Under another name first: killed on the way,
+    /// it leaves no folder that looks like one.
     pub fn place_key(&self, context: &Context, opened: &Opened, target: &Path) -> Result<(), Failure> {
         let Some(folder) = self.key.as_ref().filter(|_| !self.present) else { return Ok(()) };
+        let unfinished = with_suffix(folder, ".new");
+        match std::fs::remove_dir_all(&unfinished) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Failure::io(format!("removing {}", unfinished.display()), e)),
+            _ => {}
+        }
+        let there = folder.symlink_metadata().is_ok();
+        self.write_state(context, opened, target, if there { folder } else { &unfinished })?;
+        if !there {
+            let parent = folder.parent().unwrap_or(Path::new("/"));
+            let renamed = std::fs::rename(&unfinished, folder).and_then(|()| std::fs::File::open(parent)?.sync_all());
+            renamed.map_err(|e| Failure::io(format!("making {}", folder.display()), e))?;
+        }
+        context.reporter.info(&format!("a key for restore_command lies in {}: remove it when recovery has ended", folder.display()));
+        Ok(())
+    }
+
+    fn write_state(&self, context: &Context, opened: &Opened, target: &Path, folder: &Path) -> Result<(), Failure> {
         let m = std::fs::metadata(target).map_err(|e| Failure::io(format!("looking at {}", target.display()), e))?;
         let here = nix::unistd::geteuid();
         if here.is_root() {
@@ -133,7 +151,6 @@ impl GetCommand {
         let newest = opened.view().newest;
         repository.update(|seen| Ok::<(), StateError>(seen.advance(Head { number: newest.number, hash: newest.hash })?))?;
         state.remember_pin(&self.url, &Pin { repository: opened.format.repository, owner_key: *opened.owner.as_bytes() })?;
-        context.reporter.info(&format!("a key for restore_command lies in {}: remove it when recovery has ended", folder.display()));
         Ok(())
     }
 }
@@ -151,7 +168,11 @@ fn can_be_made(folder: &Path) -> Result<(), Failure> {
 
 /// `DIR.pgcairn`.
 fn beside(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(".pgcairn");
+    with_suffix(target, ".pgcairn")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
     PathBuf::from(name)
 }

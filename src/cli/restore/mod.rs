@@ -2,12 +2,16 @@
 //!
 //! - `args.rs`: the arguments, and what is wanted by them
 //! - `reach.rs`: snapshots and archive of the cluster, and the choice among them
+//! - `delta.rs`: in place: what stands there, and its WAL that the archive doesn't have
 //! - `command.rs`: the restore_command, and the key that it will find
+//! - `announce.rs`: the new timeline of a cluster that is restored in its own place, said in the log beforehand
 //! - `answer.rs`: what is said in the end
 
+mod announce;
 mod answer;
 mod args;
 mod command;
+mod delta;
 mod reach;
 
 use std::path::Path;
@@ -48,9 +52,25 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let wanted = args.wanted()?;
     let cluster = context.cluster_if_one()?;
     let here = context.here(cluster.as_ref(), Need::Read)?;
-    let opened = Arc::new(context.open(&here, Need::Read)?);
+    let opened = context.open(&here, Need::Read)?;
     say_age(context, &opened, args)?;
-    let reached = reach::reach(context, &opened, args, &wanted)?;
+    let stands_there = delta::stands_there(args)?;
+    // What was pushed, saved and said of a folder must hold until it is written to.
+    let mut lock = match &stands_there {
+        Some((target, _)) if !args.dry_run => Some(lock(context, target)?),
+        _ => None,
+    };
+    let mut target = match stands_there {
+        Some((path, existing)) => Some(delta::Target::look(context, &opened, args, path, existing)?),
+        None => None,
+    };
+    let (here, opened) = if args.dry_run { (here, opened) } else { delta::open_to_push(context, here, opened, target.as_ref())? };
+    let opened = Arc::new(opened);
+    if let Some(target) = target.as_mut().filter(|_| !args.dry_run) {
+        target.push(context, &here, &opened, &reach::cluster_of(context, &opened, args)?.name)?;
+    }
+    let own_wal = target.as_ref().map(|target| target.own_segments(!args.dry_run)).unwrap_or_default();
+    let reached = reach::reach(context, &opened, args, &wanted, &own_wal)?;
     let commit = reached.commit.clone();
     let opening = opened.reader()?;
     let place = Place {
@@ -65,27 +85,39 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let snapshot = Snapshot::open(&packs, opening, commit.root.chunk.short(), place, commit.root.digest)?;
     let own = cluster.as_ref().and_then(|c| c.pgdata.as_deref());
     let mut get = GetCommand::find(context, &here, &opened, args, &commit)?;
-    let options = options(context, &opened, args, &reached, &get, own)?;
+    let existing = target.as_ref().map(|target| target.existing.clone());
+    let options = RestoreOptions { in_place: existing, ..options(context, &opened, args, &reached, &get, own)? };
     if !matches!(options.recovery, Recovery::Target { .. } | Recovery::Standby { .. }) {
         get.is_not_needed();
     }
     get.check(context, &opened)?;
-    let plan = restore::prepare(&snapshot, &options)?;
-    let lines = reached.lines();
+    let mut plan = restore::prepare(&snapshot, &options)?;
+    let mut lines = reached.lines();
     if args.dry_run {
+        lines.extend(target.iter().flat_map(delta::Target::lines));
         answer::show_plan(context, &plan, &commit, &lines)?;
         return Ok(Exit::DONE);
     }
     lines.iter().for_each(|line| context.reporter.info(line));
     reached.warnings().iter().chain(&plan.warnings).for_each(|line| context.reporter.warn(line));
-    let lock = lock_target(context, &plan)?;
+    if let Some(target) = &mut target {
+        target.save(context, &mut plan, &reached)?;
+    }
+    if lock.is_none() {
+        if let Some(parent) = plan.target.parent() {
+            restore::make_folders(parent, plan.owner)?;
+        }
+        lock = Some(self::lock(context, &plan.target)?);
+    }
     // The session is held as long as files are written: nothing of the snapshot can be swept meanwhile.
     let session = begin(context, &opened, &here, &reached)?;
+    let fork = announce::announce(context, &opened, &reached, &options, &plan, is_own_place(own, &args.to));
     let jobs = context.settings.jobs.get();
-    let restored = alive(context, session.as_deref(), || {
-        restore::execute(&plan, &snapshot, &packs, opening, jobs, &context.reporter, &context.cancel)
-    })?;
+    let ready =
+        alive(context, session.as_deref(), || restore::write(&plan, &snapshot, &packs, opening, jobs, &context.reporter, &context.cancel))?;
+    // Before pg_control: a server that can start finds what it needs to recover.
     get.place_key(context, &opened, &plan.target)?;
+    let restored = ready.complete()?;
     drop(lock);
     let trial = try_command(context, &opened, &plan, &options, &commit);
     if let Some(session) = session.and_then(Arc::into_inner) {
@@ -94,8 +126,17 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     }
     opened.settle(&here.place(&context.reporter));
     context.reporter.phase("", None);
-    let done =
-        Done { commit: &commit, plan: &plan, restored, wanted: &wanted, reached: &reached, options: &options, key: get.key_folder() };
+    let done = Done {
+        commit: &commit,
+        plan: &plan,
+        restored,
+        wanted: &wanted,
+        reached: &reached,
+        options: &options,
+        key: get.key_folder(),
+        kept: target.map(|target| target.kept).unwrap_or_default(),
+        fork: &fork,
+    };
     match trial {
         // One document is the answer, and the failure is one.
         Err(e) if context.settings.json => Err(e),
@@ -159,11 +200,8 @@ fn alive<T>(context: &Context, session: Option<&OpenSession>, work: impl FnOnce(
 }
 
 /// The lock that keeps a second restore away from the same target.
-fn lock_target(context: &Context, plan: &RestorePlan) -> Result<FileLock, Failure> {
-    if let Some(parent) = plan.target.parent() {
-        restore::make_folders(parent, plan.owner)?;
-    }
-    let lock = FileLock::for_target(&plan.target)?;
+fn lock(context: &Context, target: &Path) -> Result<FileLock, Failure> {
+    let lock = FileLock::for_target(target)?;
     if lock.was_orphan() {
         context.reporter.warn(&format!("{} was left behind by a restore that was killed", lock.path().display()));
     }
@@ -188,11 +226,9 @@ fn options(
             None => Recovery::AsItself,
         }
     };
-    let to_own_place =
-        own.is_some_and(|own| restore::resolve(own).ok().is_some_and(|own| restore::resolve(&args.to).is_ok_and(|to| to == own)));
     let mut archive_mode = match args.archive_mode {
         Some(mode) => mode.into(),
-        None if args.standby || to_own_place => ArchiveMode::Preserve,
+        None if args.standby || is_own_place(own, &args.to) => ArchiveMode::Preserve,
         None => ArchiveMode::Off,
     };
     if archive_mode == ArchiveMode::Preserve && recovery == Recovery::AsItself && is_archived_behind(context, opened, &reached.commit)? {
@@ -209,14 +245,22 @@ fn options(
         archive_mode = ArchiveMode::Off;
     }
     Ok(RestoreOptions {
+        snapshot: reached.commit.summary.id.clone(),
         to: args.to.clone(),
+        in_place: None,
         tablespaces: args.tablespace.clone(),
         tablespace_root: args.tablespace_root.clone(),
         recovery,
         archive_mode,
+        config_files: args.config_files.into(),
         settings: args.recovery_option.clone(),
         wal_ranges: reached.commit.summary.wal.as_ref().map(|w| w.ranges.clone()).unwrap_or_default().iter().map(args::range).collect(),
     })
+}
+
+/// Is that the cluster's own data directory, by the configuration?
+fn is_own_place(own: Option<&Path>, to: &Path) -> bool {
+    own.is_some_and(|own| restore::resolve(own).ok().is_some_and(|own| restore::resolve(to).is_ok_and(|to| to == own)))
 }
 
 /// Does the archive hold anything of what a server would write behind this snapshot?

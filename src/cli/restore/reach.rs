@@ -14,11 +14,13 @@ use crate::host::access::Opened;
 use crate::look::{self, Listed, SnapshotName};
 use crate::pg::control_file::{ControlFile, FILE_SIZE};
 use crate::pg::facts::ClusterFacts;
+use crate::pg::timeline::TimelineTree;
 use crate::pg::wal::{FindError, Found, RestorePoint, Sought, TransactionEnds, WalFileName, find};
-use crate::repo::log::{LiveCommit, WalMode};
+use crate::repo::log::{ClusterId, LiveCommit, WalMode};
+use crate::restore::rescue::LocalSegment;
 use crate::restore::target::{self, ArchivedSegment, Candidate, RecoveryChoice, SearchError, Target, TargetSettings, Wanted};
 use crate::units::ids::unhex;
-use crate::units::{Class, Explain, Progress, SegmentName, SegmentSize, TimelineId};
+use crate::units::{Class, Explain, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
 /// What was chosen.
 pub(super) struct Reached {
@@ -30,6 +32,17 @@ pub(super) struct Reached {
     choice: Option<RecoveryChoice>,
     /// The WAL that the snapshot waits for, where nothing was chosen by what is archived.
     waits_for: Option<SegmentName>,
+    /// What a standby will follow.
+    follows: Option<Follows>,
+}
+
+/// What `latest` is to a standby, which asks the archive itself.
+struct Follows {
+    timeline: TimelineId,
+    /// The snapshot's own.
+    own: TimelineId,
+    /// It leads on from the snapshot.
+    leads_on: bool,
 }
 
 impl Reached {
@@ -43,16 +56,37 @@ impl Reached {
         self.choice.as_ref().map(|c| c.timeline)
     }
 
+    /// Will recovery read the target's own last segment, which lies on `timeline`? Where nothing was chosen the server
+    /// follows the newest timeline that it finds.
+    pub fn reads(&self, timeline: TimelineId, newest: Option<TimelineId>) -> bool {
+        match &self.choice {
+            Some(choice) => choice.settings.is_some() && choice.timeline == timeline,
+            None => newest == Some(timeline),
+        }
+    }
+
+    /// All of the choice.
+    pub fn choice(&self) -> Option<&RecoveryChoice> {
+        self.choice.as_ref()
+    }
+
     /// Why, in lines.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("snapshot {} of {}", self.commit.summary.id, self.commit.summary.started_at.for_people())];
         lines.extend(self.choice.iter().flat_map(|c| c.explanation.iter().cloned()));
+        lines.extend(self.follows.as_ref().map(|f| format!("the standby follows timeline {}: the latest in the archive", f.timeline)));
         lines
     }
 
     /// What deserves a look.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.choice.as_ref().map(|c| c.warnings.clone()).unwrap_or_default();
+        warnings.extend(self.follows.as_ref().filter(|f| !f.leads_on).map(|f| {
+            format!(
+                "timeline {} does not lead on from the snapshot, and no server follows it from there: set recovery_target_timeline, to {} for example",
+                f.timeline, f.own
+            )
+        }));
         warnings.extend(self.waits_for.map(|segment| {
             format!("snapshot {} waits for WAL segment {segment}: no server gets consistent without it", self.commit.summary.id)
         }));
@@ -60,8 +94,17 @@ impl Reached {
     }
 }
 
-/// Chooses: the named snapshot, or the newest of the cluster that reaches the target.
-pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wanted) -> Result<Reached, Failure> {
+/// The cluster that is meant.
+pub(super) fn cluster_of(context: &Context, opened: &Opened, args: &Args) -> Result<ClusterId, Failure> {
+    match candidates(context, opened, args)?.last() {
+        Some((_, newest)) => Ok(newest.summary.cluster_id()),
+        None => Err(look::NameError::None { cluster: context.settings.chosen_cluster() }.into()),
+    }
+}
+
+/// Chooses: the named snapshot, or the newest of the cluster that reaches the target. `own` are segments of the
+/// folder that is restored in place, which recovery will have besides the archive's.
+pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wanted, own: &[&LocalSegment]) -> Result<Reached, Failure> {
     let all = candidates(context, opened, args)?;
     let Some((_, newest)) = all.last() else {
         return Err(look::NameError::None { cluster: context.settings.chosen_cluster() }.into());
@@ -79,21 +122,45 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
                 None
             }
         };
-        return Ok(Reached { number, commit, choice: None, waits_for });
+        let follows = if args.standby { follows(context, opened, &commit)? } else { None };
+        return Ok(Reached { number, commit, choice: None, waits_for, follows });
     }
-    let tail = OpenedTail::new(opened, &cluster.name);
-    let site = tail.site();
+    let log = OpenedTail::new(opened, &cluster.name);
+    let site = log.site();
     let archive = Archive::read(&site, cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let size = archive.segment_size.or_else(|| same.iter().find_map(|(_, c)| c.summary.wal.as_ref().map(|w| w.segment_size)));
-    let known = known(&archive, size.unwrap_or(SegmentSize::DEFAULT));
+    let mut known = known(&archive, size.unwrap_or(SegmentSize::DEFAULT));
+    known.segments.extend(own.iter().filter(|own| own.size == known.segment_size).map(|own| own_segment(own)));
     let candidates: Vec<Candidate> =
         same.iter().filter_map(|(number, commit)| candidate(opened, *number, commit, &wanted.target)).collect();
     let get = GetContext { site, opening: opened.reader()?, system_identifier: cluster.system_identifier };
-    let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, names, sought);
-    let choice = target::choose(&known, &candidates, wanted, &mut search)?;
+    let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, own, names, sought);
+    let mut choice = target::choose(&known, &candidates, wanted, &mut search)?;
+    if let Some((settings, ahead)) = choice.settings.as_mut().zip(choice.read_ahead) {
+        settings.gap_behind |= !is_whole(&get, ahead, known.segment_size);
+    }
     let chosen = same.iter().find(|(_, c)| c.summary.id == choice.snapshot).copied().cloned();
     let (number, commit) = chosen.ok_or(look::NameError::None { cluster: Some(cluster.name) })?;
-    Ok(Reached { number, commit, choice: Some(choice), waits_for: None })
+    Ok(Reached { number, commit, choice: Some(choice), waits_for: None, follows: None })
+}
+
+/// What a standby of this snapshot takes for the latest timeline.
+fn follows(context: &Context, opened: &Opened, commit: &LiveCommit) -> Result<Option<Follows>, Failure> {
+    let Some(wal) = &commit.summary.wal else { return Ok(None) };
+    let cluster = commit.summary.cluster_id();
+    let tail = OpenedTail::new(opened, &cluster.name);
+    let tree = Archive::read(&tail.site(), cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?.tree();
+    let own = wal.ranges.last().map_or(wal.timeline, |range| range.timeline);
+    let timeline = TimelineTree::latest_from(own, |timeline| tree.history(timeline).is_some());
+    Ok(Some(Follows { timeline, own, leads_on: tree.is_ancestor_at(own, wal.stop_lsn, timeline) }))
+}
+
+/// Segments are read to look whether they are whole up to this size; reading larger ones would take as long as replay gains.
+const LARGEST_LOOK: u32 = 64 << 20;
+
+/// Can this segment be had? It isn't needed; but the server may read it ahead, and would end at one that is damaged.
+fn is_whole(get: &GetContext<'_>, name: SegmentName, size: SegmentSize) -> bool {
+    size.bytes() <= LARGEST_LOOK && matches!(archive::fetch(get, &WalFileName::Segment(name)), Ok(Some(_)))
 }
 
 /// The snapshots that may be taken, in the order of the log.
@@ -195,6 +262,26 @@ fn segment(r: &SegmentRecord) -> ArchivedSegment {
         restore_points_cut: r.restore_points_cut,
         valid_until: r.valid_until,
         fault: r.fault.clone(),
+        unfinished: false,
+    }
+}
+
+/// A segment of the target's own, as if it were archived.
+fn own_segment(own: &LocalSegment) -> ArchivedSegment {
+    let facts = &own.facts;
+    ArchivedSegment {
+        timeline: own.name.timeline,
+        no: own.name.no(own.size).unwrap_or(SegmentNo(0)),
+        last_record: facts.last_record,
+        tail_record: facts.tail_record,
+        continuation_ends: facts.continuation_ends,
+        transactions: facts.commits,
+        open_tail_may_hold_commit: facts.open_tail_may_hold_commit,
+        restore_points: facts.restore_points.clone(),
+        restore_points_cut: false,
+        valid_until: facts.valid_until,
+        fault: None,
+        unfinished: facts.stop.is_some(),
     }
 }
 
@@ -209,17 +296,26 @@ impl Explain for Unsearchable {
     }
 }
 
-/// Reads WAL out of the archive and looks for a transaction's end or a restore point.
-fn search(get: &GetContext<'_>, names: &[SegmentName], sought: Sought<'_>) -> Result<Option<Found>, SearchError> {
-    let segments = names.iter().map(|name| match archive::fetch(get, &WalFileName::Segment(*name)) {
-        Ok(Some(fetched)) => Ok(fetched.bytes),
-        Ok(None) => Err(SearchError::new(Unsearchable(format!("WAL segment {name} is not in the archive")))),
-        Err(e) => Err(SearchError::new(e)),
+/// Reads WAL out of the archive, or of the target where it has more, and looks for a transaction's end or a restore point.
+fn search(get: &GetContext<'_>, own: &[&LocalSegment], names: &[SegmentName], sought: Sought<'_>) -> Result<Option<Found>, SearchError> {
+    let own = |name: &SegmentName| own.iter().find(|own| own.name == *name).map(|own| std::fs::read(&own.path));
+    let segments = names.iter().map(|name| match own(name) {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(e)) => Err(SearchError::new(Unsearchable(format!("WAL segment {name} can't be read: {e}")))),
+        None => fetched(get, name),
     });
     find(segments, sought).map_err(|e| match e {
         FindError::Source(e) => e,
         other => SearchError::new(Unsearchable(other.to_string())),
     })
+}
+
+fn fetched(get: &GetContext<'_>, name: &SegmentName) -> Result<Vec<u8>, SearchError> {
+    match archive::fetch(get, &WalFileName::Segment(*name)) {
+        Ok(Some(fetched)) => Ok(fetched.bytes),
+        Ok(None) => Err(SearchError::new(Unsearchable(format!("WAL segment {name} is not in the archive")))),
+        Err(e) => Err(SearchError::new(e)),
+    }
 }
 
 #[cfg(test)]
@@ -237,7 +333,8 @@ mod tests {
         }
         let line = |parent| HistoryLine { parent: TimelineId(parent), switch: Lsn(5), reason: String::new() };
         let facts = HistoryFacts { timeline: TimelineId(4), lines: vec![line(1), line(3)] };
-        let entry = Entry { facts, variant: 0, stored: 1, content: Hash32([0; 32]), plain: 1, signer: KeyId([0; 16]) };
+        let entry =
+            Entry { facts, variant: 0, stored: 1, content: Hash32([0; 32]), plain: 1, signer: KeyId([0; 16]), pushed_at: None, head: 0 };
         archive.histories.insert(TimelineId(4), entry);
         let known = known(&archive, SegmentSize::DEFAULT);
         assert_eq!(known.unusable.into_iter().collect::<Vec<_>>(), [("00000001000000000000000C".parse().unwrap(), "wal/x: rotten".into())]);

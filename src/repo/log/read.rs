@@ -130,6 +130,12 @@ impl LogView {
         damage().or_else(missing).or_else(|| self.fold.unknown.clone().map(LogError::Unknown))
     }
 
+    /// Is the newest entry unsigned? It is void as long as no signed one names other bytes; but it may as well be the
+    /// rotten form of one that counted.
+    pub fn ends_unsigned(&self) -> bool {
+        self.unsigned
+    }
+
     /// Refuses while damage or an unknown entry forbids every append, or a missing body this kind.
     pub(super) fn may_append(&self, kind: &Kind) -> Result<(), LogError> {
         if let Some(damage) = self.damage.first() {

@@ -177,11 +177,50 @@ impl Packs {
             return Err(RepoError::corrupt(&name, "another chunk lies where a node of the structure is expected"));
         }
         let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
+        let plain = self.open_node(&table, row, sealed, &name)?;
+        self.checked(&name, ChunkRole::Structure, found, plain)
+    }
+
+    fn open_node(&self, table: &LoadedTable, row: &Row, sealed: Vec<u8>, name: &ObjectName) -> Result<Vec<u8>, RepoError> {
         let frame = seal::open(&table.subkey, &row.nonce, &blob_aad(&self.sealing.domain, &[0; 16], row), sealed, "a structure node")
             .map_err(|source| RepoError::Crypt { object: name.to_string(), source })?;
-        let plain = codec::decode(row.kind, &frame, row.plain_len(), None)
-            .map_err(|source| RepoError::Codec { object: name.to_string(), source })?;
-        self.checked(&name, ChunkRole::Structure, found, plain)
+        codec::decode(row.kind, &frame, row.plain_len(), None).map_err(|source| RepoError::Codec { object: name.to_string(), source })
+    }
+
+    /// Is this blob of a pack whole? `sealed` are its bytes as they lie in the pack. It is opened and decoded, its
+    /// reference fetched, and the id of each of its chunks computed.
+    ///
+    /// # Errors
+    /// What is wrong, with the blob or with its reference.
+    pub fn check_blob(&self, opening: &Opening, pack: PackId, blob: u32, sealed: &[u8]) -> Result<(), BlobFault> {
+        let table = self.table(pack)?;
+        let name = self.name(pack)?;
+        let row = table.rows().get(blob as usize).ok_or_else(|| RepoError::corrupt(&name, "it has no such blob"))?;
+        if blake3::hash(sealed).as_bytes().first_chunk::<16>() != Some(&row.hash) {
+            return Err(RepoError::corrupt(&name, "a blob's bytes have not the hash that the table says").into());
+        }
+        let plain = match row.role {
+            ChunkRole::Structure => self.open_node(&table, row, sealed.to_vec(), &name)?,
+            ChunkRole::Content => {
+                let mut references = HashMap::new();
+                for r in &row.references {
+                    let chunk =
+                        self.content(opening, r.id.short(), r.place).map_err(|source| BlobFault::Reference { place: r.place, source })?;
+                    references.insert(r.place, chunk);
+                }
+                self.open_blob(opening, &table, row, sealed, &references, &name)?
+            }
+        };
+        let mut rest = plain.as_slice();
+        for (id, len) in &row.chunks {
+            let (chunk, behind) =
+                rest.split_at_checked(*len as usize).ok_or_else(|| RepoError::corrupt(&name, "a blob is shorter than its chunks"))?;
+            if self.sealing.chunk_id(row.role, chunk) != *id {
+                return Err(RepoError::corrupt(&name, "a chunk's content is not what its id says").into());
+            }
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// One chunk of content.
@@ -341,6 +380,26 @@ impl Packs {
     pub fn name(&self, pack: PackId) -> Result<ObjectName, RepoError> {
         let known = self.known(pack)?;
         pack_name(known.session, &known)
+    }
+}
+
+/// What is wrong with a blob.
+#[derive(Debug)]
+pub enum BlobFault {
+    /// The blob itself.
+    Own(RepoError),
+    /// The chunk that it is a patch of.
+    Reference {
+        /// Where that lies.
+        place: Place,
+        /// What is wrong with it.
+        source: RepoError,
+    },
+}
+
+impl From<RepoError> for BlobFault {
+    fn from(e: RepoError) -> Self {
+        BlobFault::Own(e)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::crypt::Opening;
 use crate::repo::RepoError;
 use crate::repo::bytes::Malformed;
 use crate::repo::pack::{Packs, Place};
-use crate::units::{Digest16, ShortId};
+use crate::units::{Digest16, ShortId, show};
 
 /// The deepest tree that is read: above that, a hostile structure loops or lies.
 const MAX_DEPTH: usize = 8;
@@ -34,10 +34,13 @@ pub struct FolderMeta {
 }
 
 /// What the meta chunk holds.
-#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Meta {
     /// The folders, in the order of the tree.
     pub folders: Vec<FolderMeta>,
+    /// Names of the annexes, which stand behind the folders: files that are kept beside the data directory's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub annexes: Vec<String>,
     /// What the layer above wants to know at restore.
     pub extra: serde_json::Value,
 }
@@ -103,9 +106,41 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// If a node can't be read, or there are more or fewer than the meta chunk names.
     pub fn folders(&self) -> Result<Vec<(&FolderMeta, Child)>, RepoError> {
+        // Zipped with the shorter list: what stands behind the folders are annexes.
+        Ok(self.meta.folders.iter().zip(self.row()?).collect())
+    }
+
+    /// The annexes with their subtrees, in order: each a folder without folders.
+    ///
+    /// # Errors
+    /// As [`Snapshot::folders`].
+    pub fn annexes(&self) -> Result<Vec<(&str, Child)>, RepoError> {
+        let row = self.row()?.into_iter().skip(self.meta.folders.len());
+        Ok(self.meta.annexes.iter().map(String::as_str).zip(row).collect())
+    }
+
+    /// The files of the annex of this name, by the order of their names; none if there is no such annex.
+    ///
+    /// # Errors
+    /// If its nodes can't be read, or it has more than `most` files.
+    pub fn annex(&self, name: &str, most: usize) -> Result<Vec<StoredFile>, RepoError> {
+        let mut files = Vec::new();
+        let Some((_, child)) = self.annexes()?.into_iter().find(|(theirs, _)| *theirs == name) else { return Ok(files) };
+        for part in self.parts(&child)? {
+            files.extend(self.files(&part)?);
+            if files.len() > most {
+                return Err(corrupt(&format!("the annex {name}"), "it has too many files"));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Everything that hangs on the root: folders, then annexes.
+    fn row(&self) -> Result<Vec<Child>, RepoError> {
         let mut row = self.root.folders.clone();
+        let wanted = self.meta.folders.len().saturating_add(self.meta.annexes.len());
         for _ in 0..MAX_DEPTH {
-            if row.len() >= self.meta.folders.len() {
+            if row.len() >= wanted {
                 break;
             }
             let mut below = Vec::new();
@@ -118,10 +153,10 @@ impl<'a> Snapshot<'a> {
             }
             row = below;
         }
-        if row.len() != self.meta.folders.len() {
+        if row.len() != wanted {
             return Err(corrupt("a snapshot", "it has not the folders that it names"));
         }
-        Ok(self.meta.folders.iter().zip(row).collect())
+        Ok(row)
     }
 
     fn branch(&self, child: &Child) -> Result<Vec<Child>, RepoError> {
@@ -136,6 +171,20 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// If a node can't be read.
     pub fn parts(&self, folder: &Child) -> Result<Vec<Child>, RepoError> {
+        self.parts_despite(folder, &mut |_| {}, &mut |_, e| Err(e))
+    }
+
+    /// The parts of a folder, in order, without those below branches that can't be read: these are told to `bad`, which
+    /// may go on. All branches are told to `passed`.
+    ///
+    /// # Errors
+    /// What `bad` returned, or that the folder isn't what it must be.
+    pub fn parts_despite(
+        &self,
+        folder: &Child,
+        passed: &mut dyn FnMut(&Child),
+        bad: &mut dyn FnMut(&Child, RepoError) -> Result<(), RepoError>,
+    ) -> Result<Vec<Child>, RepoError> {
         let mut row = vec![*folder];
         for _ in 0..MAX_DEPTH {
             if row.iter().all(|c| c.kind == ChildKind::Part) {
@@ -145,8 +194,12 @@ impl<'a> Snapshot<'a> {
             for child in row {
                 if child.kind == ChildKind::Part {
                     below.push(child);
-                } else {
-                    below.extend(self.branch(&child)?);
+                    continue;
+                }
+                passed(&child);
+                match self.branch(&child) {
+                    Ok(children) => below.extend(children),
+                    Err(e) => bad(&child, e)?,
                 }
                 // Every part holds a file, but the one of an empty folder: a tree that says otherwise is there to exhaust us.
                 if below.len() > (folder.files as usize).saturating_add(1).min(MAX_PARTS) {
@@ -200,6 +253,47 @@ impl<'a> Snapshot<'a> {
         leaves_below(self.packs, *root, file.len)
     }
 
+    /// A whole file in memory, of at most `most` bytes.
+    ///
+    /// # Errors
+    /// If it can't be read, is longer, or its parts don't add up to its length.
+    pub fn read_file(&self, file: &StoredFile, most: u64) -> Result<Vec<u8>, RepoError> {
+        let wrong = |why: &str| corrupt(&format!("the file {}", show(&file.attributes.name)), why);
+        let len = file.entry.len;
+        if len > most {
+            return Err(wrong("it is longer than such a file can be"));
+        }
+        let content = |id, place| self.packs.content(self.opening, id, place);
+        let bytes = match &file.entry.data {
+            FileData::Empty | FileData::Folder => Vec::new(),
+            FileData::Zeros => vec![0; len as usize],
+            FileData::Single { id, place, .. } => content(*id, *place)?.bytes().to_vec(),
+            FileData::Joint { chunk, offset } => {
+                let chunk = file.joint.get(usize::from(*chunk)).ok_or_else(|| wrong("its joint chunk isn't there"))?;
+                let chunk = content(chunk.id, chunk.place)?;
+                let start = *offset as usize;
+                let slice = start.checked_add(len as usize).and_then(|end| chunk.bytes().get(start..end));
+                slice.ok_or_else(|| wrong("it goes beyond its joint chunk"))?.to_vec()
+            }
+            FileData::Tree { .. } => {
+                let mut bytes = Vec::new();
+                for (_, leaf) in self.leaves(&file.entry)? {
+                    for extent in self.leaf(leaf)? {
+                        match extent {
+                            _ if bytes.len() as u64 + u64::from(extent.len()) > len => {
+                                return Err(wrong("it is longer than its entry says"));
+                            }
+                            Extent::Zeros(zeros) => bytes.resize(bytes.len() + zeros as usize, 0),
+                            Extent::Chunk(chunk) => bytes.extend_from_slice(content(chunk.id, chunk.place)?.bytes()),
+                        }
+                    }
+                }
+                bytes
+            }
+        };
+        if bytes.len() as u64 == len { Ok(bytes) } else { Err(wrong("it has not the length that its entry says")) }
+    }
+
     /// The extents of a leaf.
     ///
     /// # Errors
@@ -214,12 +308,21 @@ impl<'a> Snapshot<'a> {
 /// # Errors
 /// If a node can't be read, or the lengths don't add up.
 pub fn leaves_below(packs: &Packs, root: TreeRef, len: u64) -> Result<Vec<(u64, TreeRef)>, RepoError> {
+    leaves_and_nodes(packs, root, len, &mut |_| {})
+}
+
+/// The leaves below `root`, which must cover `len` bytes; `node` is told where each stream node above them lies.
+///
+/// # Errors
+/// If a node can't be read, or the lengths don't add up.
+pub fn leaves_and_nodes(packs: &Packs, root: TreeRef, len: u64, node: &mut dyn FnMut(Place)) -> Result<Vec<(u64, TreeRef)>, RepoError> {
     // Leaves of a few bytes each: nobody writes such a tree but to exhaust us.
     let most = (len / 4096 + 1024).min(MAX_LEAVES);
     let mut row = vec![(len, root)];
     while row.iter().any(|(_, tree)| tree.level > 0) {
         let mut below = Vec::new();
         for (len, tree) in row {
+            node(tree.place);
             let Node::Stream { level, children } = read_node(packs, tree.id, tree.place, tree.digest)? else {
                 return Err(corrupt("a file", "a stream node is another kind of node"));
             };

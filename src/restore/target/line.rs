@@ -20,6 +20,8 @@ pub(super) struct Line<'a> {
     pub segments: Vec<&'a ArchivedSegment>,
     /// Up to here their WAL is valid.
     pub end: Lsn,
+    /// Nothing behind `end` is there; else the segment in which it lies is there to its end.
+    pub exact: bool,
     /// The first that isn't there.
     pub missing: SegmentName,
     /// The first behind it that is, be it unusable: WAL went on.
@@ -52,10 +54,14 @@ impl<'a> Index<'a> {
         let mut branches = self.archive.timelines.ancestry(to);
         let first = branches.iter().position(|b| b.timeline == from.start_timeline).unwrap_or(0);
         branches.drain(..first);
-        let (mut segments, mut damaged) = (Vec::new(), None);
+        let (mut segments, mut damaged, mut unfinished) = (Vec::new(), None, None);
         let mut no = size.segment_of(from.start_lsn);
         while let Some(segment) = owner(&branches, no, size).and_then(|t| self.segments.get(&(t, no)).copied()) {
             segments.push(segment);
+            if segment.unfinished {
+                unfinished = Some(segment.valid_until);
+                break;
+            }
             no = no.next();
             if segment.fault.is_some() {
                 damaged = Some(segment);
@@ -70,13 +76,14 @@ impl<'a> Index<'a> {
             as_pushed: true,
         });
         let missing = SegmentName::new(owner(&branches, no, size).unwrap_or(to), no, size);
-        let damaged = damaged.or_else(|| self.rotten(missing, no));
-        let end = damaged.as_ref().map_or(size.start_of(no), |d| d.at);
+        let damaged = damaged.or_else(|| self.rotten(missing, no).filter(|_| unfinished.is_none()));
+        let end = damaged.as_ref().map_or(unfinished.unwrap_or(size.start_of(no)), |d| d.at);
+        let exact = damaged.is_some() || unfinished.is_some();
         let whole = self.archive.segments.iter().map(|s| (s.no, s.timeline));
         let rotten = self.archive.unusable.keys().filter_map(|name| Some((name.no(size)?, name.timeline)));
         let later = whole.chain(rotten).filter(|(at, timeline)| *at > no && owner(&branches, *at, size) == Some(*timeline)).min();
         let later = later.map(|(no, timeline)| SegmentName::new(timeline, no, size));
-        Line { size, segments, end, missing, later, damaged }
+        Line { size, segments, end, exact, missing, later, damaged }
     }
 
     /// A segment that was archived and can't be used is damage, and no end of WAL.
@@ -96,7 +103,7 @@ fn owner(branches: &[Branch], no: SegmentNo, size: SegmentSize) -> Option<Timeli
 impl Line<'_> {
     /// Is all WAL up to `lsn` (not included) there?
     pub fn reaches(&self, lsn: Lsn) -> bool {
-        let until = if self.damaged.is_some() { lsn } else { self.size.end_of(self.size.segment_before(lsn)) };
+        let until = if self.exact { lsn } else { self.size.end_of(self.size.segment_before(lsn)) };
         !self.segments.is_empty() && self.end >= until
     }
 

@@ -127,6 +127,7 @@ mod tests {
             restore_points_cut: false,
             valid_until: Lsn((no + 1) << 20),
             fault: None,
+            unfinished: false,
         }
     }
 
@@ -138,6 +139,7 @@ mod tests {
             size,
             segments: vec![&cut, second],
             end: Lsn(9 << 20),
+            exact: false,
             missing: SegmentName::new(TimelineId(1), SegmentNo(9), size),
             later: None,
             damaged: None,

@@ -39,6 +39,7 @@ fn segment(timeline: u32, no: u64) -> ArchivedSegment {
         restore_points_cut: false,
         valid_until: Lsn((no + 1) * MB),
         fault: None,
+        unfinished: false,
     }
 }
 
@@ -343,7 +344,11 @@ fn a_history_that_can_t_be_used_is_no_reason_to_stay_behind() {
     for timeline in [TargetTimeline::Current, TargetTimeline::Number(TimelineId(1))] {
         let chosen = on(timeline).unwrap();
         assert!(chosen.warnings.iter().any(|w| w.contains("00000002.history can't be used (rotten)")), "{:?}", chosen.warnings);
-        assert!(chosen.warnings.iter().any(|w| w.contains("the archive has WAL of timeline 2, which")), "{:?}", chosen.warnings);
+        assert!(
+            chosen.warnings.iter().any(|w| w.contains("the archive has WAL of timeline 2, which this restore")),
+            "{:?}",
+            chosen.warnings
+        );
     }
     // A snapshot behind the switch needs no way to it.
     let behind = [snapshot("c", 2, 10)];
@@ -430,7 +435,26 @@ fn timelines_are_followed_over_switches_and_never_guessed() {
     assert!(on(number(3), Target::End, &snapshots[1..]).contains("timeline 3 does not lead on from snapshot c"));
     // Which newer line is left aside is said.
     let chosen = run(&archive, &snapshots, &Wanted { timeline: number(1), ..wanted(Target::End) }).unwrap();
-    assert!(chosen.warnings.iter().any(|w| w.contains("timelines 2 and 3")), "{:?}", chosen.warnings);
+    let both = "WAL of timeline 2 (left timeline 1 at 0/880000) and timeline 3 (left timeline 1 at 0/580000), which";
+    assert!(chosen.warnings.iter().any(|w| w.contains(both)), "{:?}", chosen.warnings);
+    // And which other line there is, where the newest is followed.
+    let chosen = run(&archive, &snapshots[..1], &wanted(Target::End)).unwrap();
+    assert_eq!((chosen.timeline, chosen.next_timeline), (TimelineId(3), TimelineId(4)));
+    assert_eq!(chosen.others.iter().map(|o| o.timeline.0).collect::<Vec<_>>(), [2]);
+    assert!(chosen.warnings.is_empty() && chosen.explanation[1].ends_with("from the snapshot's 1: the latest"), "{chosen:?}");
+    assert_eq!(chosen.explanation[2], "other lines in the archive, not followed: timeline 2 (left timeline 1 at 0/880000)");
+}
+
+#[test]
+fn what_is_read_ahead_is_the_segment_behind_the_stop() {
+    let archive = archive(&[(1, 2..=9)], &[]);
+    let snapshots = [snapshot("a", 1, 3)];
+    let ahead = |target: Target| run(&archive, &snapshots, &wanted(target)).unwrap().read_ahead.map(|name| name.no(size()).unwrap().0);
+    assert_eq!(ahead(Target::End), None);
+    assert_eq!(ahead(Target::Lsn(Lsn(5 * MB + 7))), Some(6));
+    assert_eq!(ahead(Target::Time(Timestamp(at(6).0 - 1))), Some(7));
+    assert_eq!(ahead(Target::Xid(1007)), Some(8));
+    assert_eq!(ahead(Target::Immediate), Some(4));
 }
 
 #[test]
@@ -499,4 +523,31 @@ fn records_over_two_segments_are_read_and_no_segment_twice() {
     assert!(said(chosen).starts_with("b Name"));
     assert!(said(choose(&archive, &snapshots, &wanted(Target::Name("none".into())), &mut find)).contains("not in the WAL"));
     assert_eq!(asked, [vec![10, 11], vec![10, 11]]);
+}
+
+/// The folder that is restored in place has a last segment of its own, in which its server was when it ended.
+#[test]
+fn the_targets_own_last_segment_is_the_end() {
+    let own = |timeline: u32, no: u64| ArchivedSegment {
+        last_record: Some(lsn(no, 0x1_0000)),
+        tail_record: None,
+        valid_until: lsn(no, 0x1_0100),
+        unfinished: true,
+        ..segment(timeline, no)
+    };
+    let mut archive = archive(&[(1, 3..=5)], &[]);
+    let early = snapshot("a", 1, 3);
+    let end = |archive: &Archive| run(archive, std::slice::from_ref(&early), &wanted(Target::End));
+    archive.segments.push(own(1, 6));
+    let choice = end(&archive).unwrap();
+    assert_eq!(choice.settings.unwrap().target, RecoveryTarget::Lsn(lsn(6, 0x1_0000)));
+    assert_eq!(choice.window.unwrap().to_lsn, lsn(6, 0x1_0100));
+    // Where the archive goes on behind it, it is a gap.
+    archive.segments.push(segment(1, 7));
+    assert!(matches!(end(&archive), Err(TargetError::Gap { .. })));
+    archive.segments.pop();
+    // A snapshot whose end lies behind what it holds is not reached by it.
+    let late = Candidate { stop_lsn: lsn(6, 0x2_0000), ..snapshot("b", 1, 5) };
+    let error = run(&archive, &[late], &wanted(Target::End)).unwrap_err();
+    assert!(matches!(error, TargetError::WaitsForWal { .. }), "{error}");
 }

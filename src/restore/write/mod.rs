@@ -5,11 +5,16 @@
 //! are left as holes. Small files come many at a time, so that neighbours in a pack are fetched together. What is in
 //! memory is what the tasks under work hold: about 16 MiB a thread.
 //!
+//! In place, what lies there already is hashed and compared with the chunks' ids, and only what differs is fetched and
+//! written.
+//!
 //! Nothing is fsynced here: that is done once at the end, for all. The checksum of each file is made on the way.
 //!
 //! - `task.rs`: the units of work, and doing them
 //! - `walk.rs`: the manifest, read and cut into tasks
+//! - `sparse.rs`: zeros as holes
 
+mod sparse;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -29,6 +34,7 @@ use crate::repo::structure::Snapshot;
 use crate::units::{Cancel, Progress};
 
 use task::Task;
+pub(super) use walk::folders_of;
 
 /// A file that is written: what a backup_manifest says of it.
 #[derive(Clone, PartialEq, Eq, Debug)]

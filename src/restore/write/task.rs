@@ -8,14 +8,15 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Shared;
+use super::{Shared, sparse};
 use crate::chunk::FilePlace;
+use crate::crypt::ChunkRole;
 use crate::repo::RepoError;
-use crate::repo::pack::Place;
+use crate::repo::pack::{MAX_PLAIN, Place};
 use crate::repo::structure::{Attributes, ChunkRef, Extent, TreeRef};
 use crate::restore::RestoreError;
 use crate::restore::crc::Crc;
-use crate::restore::folders::{Rights, join};
+use crate::restore::folders::{Opened, Rights, join};
 use crate::units::ShortId;
 
 /// Chunks fetched at once, in plain bytes.
@@ -58,6 +59,8 @@ impl SmallFile {
 /// A file that several threads write.
 pub(super) struct LongFile {
     file: File,
+    /// How much of it was there before; what is behind is a hole.
+    before: u64,
     path: Vec<u8>,
     mtime: i64,
     leaves: Mutex<Vec<Crc>>,
@@ -65,39 +68,79 @@ pub(super) struct LongFile {
 }
 
 impl LongFile {
-    /// Creates it at its full length, all a hole.
+    /// Creates it at its full length, all a hole; or opens the one that is there, and gives it that length.
     pub fn create(shared: &Shared<'_>, folder: &OpenFolder, small: SmallFile, leaves: usize) -> Result<Self, RestoreError> {
-        let (file, path) = small.create(shared, folder)?;
+        let (Opened { file, before }, path) = small.open(shared, folder)?;
         file.set_len(small.len).map_err(RestoreError::io(format!("making {} long", shared.shown(&path))))?;
-        Ok(LongFile { file, path, mtime: small.mtime, leaves: Mutex::new(vec![Crc::default(); leaves]), left: AtomicUsize::new(leaves) })
+        let leaves_done = Mutex::new(vec![Crc::default(); leaves]);
+        Ok(LongFile { file, before: before.min(small.len), path, mtime: small.mtime, leaves: leaves_done, left: AtomicUsize::new(leaves) })
+    }
+
+    /// The bytes that lie there, if there were so many before.
+    fn old(&self, at: u64, len: u32) -> Option<Vec<u8>> {
+        if at.saturating_add(len.into()) > self.before {
+            return None;
+        }
+        read_old(&self.file, at, len.into())
     }
 }
 
+/// Bytes of a file that was there: what can't be read, or is longer than any chunk, is written anew.
+fn read_old(file: &File, at: u64, len: u64) -> Option<Vec<u8>> {
+    let len = usize::try_from(len).ok().filter(|_| len <= MAX_PLAIN.into())?;
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
+}
+
 impl SmallFile {
-    pub fn create(&self, shared: &Shared<'_>, folder: &OpenFolder) -> Result<(File, Vec<u8>), RestoreError> {
+    pub fn open(&self, shared: &Shared<'_>, folder: &OpenFolder) -> Result<(Opened, Vec<u8>), RestoreError> {
         let path = join(&folder.path, &self.name);
-        let file = shared.writing.folders.create(folder.fd.as_fd(), &self.name, &path, self.rights)?;
-        Ok((file, path))
+        let opened = shared.writing.folders.open_or_create(folder.fd.as_fd(), &self.name, &path, self.rights)?;
+        Ok((opened, path))
     }
 
-    /// Creates and writes it.
+    /// Creates and writes it; one that holds these bytes already is left as it is.
     fn write(&self, shared: &Shared<'_>, folder: &OpenFolder, bytes: &[u8]) -> Result<(), RestoreError> {
-        let (file, path) = self.create(shared, folder)?;
+        let (opened, path) = self.open(shared, folder)?;
         if bytes.len() as u64 != self.len {
             return Err(RestoreError::corrupt(&path, format!("it should have {} bytes, and has {}", self.len, bytes.len())));
         }
-        file.write_all_at(bytes, 0).map_err(RestoreError::io(format!("writing {}", shared.shown(&path))))?;
-        shared.advance(self.len, self.len);
+        let same = opened.before == self.len && read_old(&opened.file, 0, self.len).is_some_and(|old| old == bytes);
+        let written = if same { 0 } else { self.fill(shared, &opened, &path, bytes)? };
+        shared.advance(self.len, written);
         shared.finished(path, self.mtime, Crc::of(bytes));
         Ok(())
     }
 
-    /// Creates it as so many zeros: one hole.
-    pub fn write_zeros(&self, shared: &Shared<'_>, folder: &OpenFolder) -> Result<(), RestoreError> {
-        let (file, path) = self.create(shared, folder)?;
-        if self.len > 0 {
-            file.set_len(self.len).map_err(RestoreError::io(format!("making {} long", shared.shown(&path))))?;
+    fn fill(&self, shared: &Shared<'_>, opened: &Opened, path: &[u8], bytes: &[u8]) -> Result<u64, RestoreError> {
+        let Opened { file, before } = opened;
+        let emptied = if *before > 0 { file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| file.set_len(self.len)).and_then(|()| sparse::write(file, bytes, 0, 0));
+        written.map_err(RestoreError::io(format!("writing {}", shared.shown(path))))
+    }
+
+    /// Is it there already, as the chunk of this id? Told by hashing what lies there.
+    fn is_there(&self, shared: &Shared<'_>, folder: &OpenFolder, id: ShortId) -> Result<bool, RestoreError> {
+        let path = join(&folder.path, &self.name);
+        if self.len == 0 || !shared.writing.folders.may_replace(&path) {
+            return Ok(false);
         }
+        let (Opened { file, before }, path) = self.open(shared, folder)?;
+        let Some(old) = (before == self.len).then(|| read_old(&file, 0, self.len)).flatten() else { return Ok(false) };
+        if !shared.is_chunk(id, &old) {
+            return Ok(false);
+        }
+        shared.advance(self.len, 0);
+        shared.finished(path, self.mtime, Crc::of(&old));
+        Ok(true)
+    }
+
+    /// Makes it so many zeros: one hole.
+    pub fn write_zeros(&self, shared: &Shared<'_>, folder: &OpenFolder) -> Result<(), RestoreError> {
+        let (Opened { file, before }, path) = self.open(shared, folder)?;
+        let emptied = if before > 0 { file.set_len(0) } else { Ok(()) };
+        let long = emptied.and_then(|()| if self.len > 0 { file.set_len(self.len) } else { Ok(()) });
+        long.map_err(RestoreError::io(format!("making {} long", shared.shown(&path))))?;
         shared.advance(self.len, 0);
         shared.finished(path, self.mtime, Crc::zeros(self.len));
         Ok(())
@@ -113,6 +156,7 @@ impl Shared<'_> {
         match task {
             Task::Leaf { file, number, offset, len, tree } => self.leaf(&file, number, offset, len, tree),
             Task::Singles { folder, files } => {
+                let files = self.lacking(&folder, files)?;
                 let wanted: Vec<_> = files.iter().map(|(_, id, place)| (*id, *place)).collect();
                 self.fetch(&wanted, &mut |at, bytes| match files.get(at) {
                     Some((file, _, _)) => file.write(self, &folder, bytes),
@@ -121,6 +165,26 @@ impl Shared<'_> {
             }
             Task::Joint { folder, chunks, files } => self.joint(&folder, &chunks, &files),
         }
+    }
+
+    /// Those of the files that aren't there already.
+    fn lacking(
+        &self,
+        folder: &OpenFolder,
+        files: Vec<(SmallFile, ShortId, Place)>,
+    ) -> Result<Vec<(SmallFile, ShortId, Place)>, RestoreError> {
+        let mut lacking = Vec::with_capacity(files.len());
+        for file in files {
+            if !file.0.is_there(self, folder, file.1)? {
+                lacking.push(file);
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Are these bytes the chunk of this id? The hash is keyed: nobody makes others that pass for it.
+    fn is_chunk(&self, id: ShortId, bytes: &[u8]) -> bool {
+        self.writing.opening.sealing.chunk_id(ChunkRole::Content, bytes).short() == id
     }
 
     /// Fetches chunks, each once; the first error of `each` is the result.
@@ -153,13 +217,21 @@ impl Shared<'_> {
         for (index, extent) in extents.iter().enumerate() {
             match extent {
                 Extent::Zeros(len) => {
-                    self.advance((*len).into(), 0);
+                    let zeroed = sparse::zero(&file.file, at, (*len).into(), file.before);
+                    let written = zeroed.map_err(RestoreError::io(format!("writing {}", self.shown(&file.path))))?;
+                    self.advance((*len).into(), written);
                     crcs.push(Crc::zeros((*len).into()));
                 }
-                Extent::Chunk(chunk) => {
-                    chunks.push((index, at, *chunk));
-                    crcs.push(Crc::default());
-                }
+                Extent::Chunk(chunk) => match file.old(at, chunk.len).filter(|old| self.is_chunk(chunk.id, old)) {
+                    Some(old) => {
+                        self.advance(chunk.len.into(), 0);
+                        crcs.push(Crc::of(&old));
+                    }
+                    None => {
+                        chunks.push((index, at, *chunk));
+                        crcs.push(Crc::default());
+                    }
+                },
             }
             at += u64::from(extent.len());
         }
@@ -181,8 +253,9 @@ impl Shared<'_> {
             if bytes.len() as u64 != u64::from(chunk.len) {
                 return Err(RestoreError::corrupt(&file.path, "a chunk of it has not the length that its leaf says"));
             }
-            file.file.write_all_at(bytes, *at).map_err(RestoreError::io(format!("writing {}", self.shown(&file.path))))?;
-            self.advance(chunk.len.into(), chunk.len.into());
+            let written = sparse::write(&file.file, bytes, *at, file.before);
+            let written = written.map_err(RestoreError::io(format!("writing {}", self.shown(&file.path))))?;
+            self.advance(chunk.len.into(), written);
             if let Some(crc) = crcs.get_mut(*index) {
                 *crc = Crc::of(bytes);
             }

@@ -34,7 +34,7 @@ pub(super) struct Walked {
 ///
 /// # Errors
 /// If one is no path within a data directory.
-pub(super) fn folders_of(snapshot: &Snapshot<'_>, wanted: &[Vec<u8>]) -> Result<BTreeMap<Vec<u8>, Rights>, RestoreError> {
+pub(in crate::restore) fn folders_of(snapshot: &Snapshot<'_>, wanted: &[Vec<u8>]) -> Result<BTreeMap<Vec<u8>, Rights>, RestoreError> {
     let mut folders: BTreeMap<Vec<u8>, Rights> = BTreeMap::new();
     for folder in &snapshot.meta().folders {
         in_tablespace(&names(&folder.path)?, true).map_err(|why| RestoreError::corrupt(&folder.path, why))?;
