@@ -218,7 +218,7 @@ fn wrong_usage_is_exit_code_2() {
     ordinary(|| {
         let host = with_repository();
         host.pgcairn(["lst"]).code(2).says("lst");
-        host.pgcairn(["verify", "--repo", "repo"]).code(2);
+        host.pgcairn(["forget", "--repo", "repo"]).code(2);
         host.pgcairn(["list", "--delta"]).code(2).says("--delta");
         host.pgcairn::<&str>([]).code(2).says("subcommand");
         host.pgcairn(["list"]).code(2).says("no repository is configured");
