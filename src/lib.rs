@@ -9,7 +9,7 @@
 //! | [`repo`] | what a repository is: log, packs, structure nodes, WAL objects, sessions |
 //! | [`host`] | what this machine keeps and says: configuration, paths, state, cache, locks |
 //! | [`pg`] | what PostgreSQL is (needs only `units`) |
-//! | [`backup`], [`archive`], [`restore`], [`look`] | what users ask for |
+//! | [`backup`], [`archive`], [`restore`], [`look`], [`scrub`] | what users ask for |
 //! | [`cli`] | arguments, output, exit codes |
 //!
 //! The repository's format is described in `format-spec.md`.
@@ -23,10 +23,14 @@ pub mod chunk;
 pub mod cli;
 pub mod codec;
 pub mod crypt;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod look;
 pub mod pg;
 pub mod repo;
 pub mod restore;
+pub mod scrub;
 pub mod store;
 pub mod units;

@@ -559,7 +559,8 @@ fn a_restore_needs_its_wishes_to_fit_each_other() {
         restore(&["--target-action", "promote"]).code(2);
         restore(&["--target-immediate", "--target-action", "dance"]).code(2);
         restore(&["--standby", "--no-recovery"]).code(2);
-        restore(&["--delta"]).code(2);
+        restore(&["--no-push"]).code(2).says("--delta");
+        restore(&["--delta"]).code(4).says("there is no snapshot");
         restore(&["--tablespace", "x"]).code(2);
         restore(&["--expect", "7"]).code(2);
         restore(&["--expect", &format!("9:{}", "0".repeat(64))]).code(1).says("the repository");

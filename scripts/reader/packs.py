@@ -77,7 +77,7 @@ class Pack:
         frame = unseal(key, row.nonce, sealed, bound, what)
         image = None
         if row.reference:
-            need(row.kind == frames.PATCH or row.kind > frames.PATCH, f"{what}: a reference, and no patch")
+            need(row.kind >= frames.PATCH, f"{what}: a reference, and no patch")
             image = reference(*row.reference)
         try:
             plain = frames.decode(row.kind, frame, sum(length for _, length in row.chunks), image)

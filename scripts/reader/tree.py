@@ -24,7 +24,7 @@ Folder = namedtuple("Folder", "path mode uid gid child")
 # Of files that lie outside of the tree.
 NOT_OF_THE_TREE = {
     b"global/pg_control", b"backup_label", b"tablespace_map", b"backup_manifest", b"recovery.signal", b"standby.signal",
-    b"postmaster.pid", b"postmaster.opts",
+    b"postmaster.pid", b"postmaster.opts", b"pgcairn.restore",
 }  # fmt: skip
 
 

@@ -87,7 +87,7 @@ pub(super) fn prove(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileNam
     match behind.or_else(child) {
         None => Ok(Proof::Absent),
         // A server pushes in order: what lay before it in the listing may have come meanwhile.
-        Some(_) if is_there(ctx, file)? => Ok(Proof::Appeared),
+        Some(_) if is_there(ctx, rights, file)? => Ok(Proof::Appeared),
         Some(later) => Err(GetError::Gap { name: *file, later }),
     }
 }
@@ -107,7 +107,7 @@ fn prove_history(ctx: &GetContext<'_>, rights: &mut Rights, timeline: TimelineId
     };
     match shown_by {
         None => Ok(Proof::Absent),
-        Some(_) if is_there(ctx, &file)? => Ok(Proof::Appeared),
+        Some(_) if is_there(ctx, rights, &file)? => Ok(Proof::Appeared),
         Some(later) => Err(GetError::Gap { name: file, later }),
     }
 }
@@ -137,13 +137,17 @@ fn named_by(ctx: &GetContext<'_>, rights: &mut Rights, listing: &Listing, timeli
     Ok(None)
 }
 
-fn is_there(ctx: &GetContext<'_>, file: &WalFileName) -> Result<bool, GetError> {
-    let object = ctx.site.address(ctx.system_identifier, file).object(0)?;
-    match ctx.site.backend.size(&object) {
-        Ok(_) => Ok(true),
-        Err(e) if e.is_absent() => Ok(false),
-        Err(e) => Err(e.into()),
-    }
+/// Is there by now an object of the file that counts?
+fn is_there(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileName) -> Result<bool, GetError> {
+    let mut objects = Objects::new();
+    let folder = ctx.site.address(ctx.system_identifier, file).folder()?;
+    ctx.site.backend.list(Some(&folder), &mut |listed| {
+        if let Some(archived) = parse_listed(&listed.name).filter(|archived| archived.file == *file) {
+            objects.insert(archived.variant, (listed.name, listed.size));
+        }
+        Ok(())
+    })?;
+    Ok(first_valid(ctx, rights, file, &objects)?.is_some())
 }
 
 fn undecided(name: &SegmentName, why: String) -> GetError {

@@ -39,6 +39,9 @@ pub struct FileFacts {
     /// The cluster that wrote the file, as decimal text.
     #[serde(with = "decimal")]
     pub system_identifier: u64,
+    /// When it was pushed, by the pusher's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed_at: Option<Timestamp>,
     /// What it is.
     #[serde(flatten)]
     pub kind: FileKind,
@@ -174,7 +177,7 @@ pub struct BackupFacts {
 impl FileFacts {
     /// The facts about a file of this cluster.
     pub fn new(system_identifier: u64, kind: FileKind) -> Self {
-        FileFacts { version: VERSION, system_identifier, kind }
+        FileFacts { version: VERSION, system_identifier, pushed_at: None, kind }
     }
 
     /// For the metadata of an object.
@@ -307,7 +310,7 @@ impl HistoryFacts {
 
     /// The same laws as those of the file.
     fn is_ordered(&self) -> bool {
-        let rising = self.lines.is_sorted_by(|a, b| a.parent < b.parent && a.switch <= b.switch);
+        let rising = self.lines.is_sorted_by(|a, b| a.parent < b.parent);
         rising && self.lines.len() <= MAX_HISTORY && self.lines.iter().all(|l| l.parent.0 > 0 && l.parent < self.timeline)
     }
 }

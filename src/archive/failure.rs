@@ -11,7 +11,7 @@ use crate::pg::wal::{SegmentError, WalFileName, WalNameError};
 use crate::repo::RepoError;
 use crate::repo::log::Head;
 use crate::store::StoreError;
-use crate::units::{Cancelled, Class, Explain, class_of_io};
+use crate::units::{Cancelled, Class, Explain, Lsn, SegmentName, TimelineId, class_of_io};
 
 /// Why the caller could not read the log on.
 #[derive(Debug)]
@@ -102,6 +102,13 @@ impl Explain for SiteError {
     }
 }
 
+fn left(leaves: &Option<(TimelineId, Lsn)>) -> String {
+    match leaves {
+        Some((parent, lsn)) => format!("leaves timeline {parent} at {lsn}"),
+        None => "comes from nowhere that the archive knows".into(),
+    }
+}
+
 /// A file was not archived, or not for sure.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
@@ -184,6 +191,32 @@ pub enum PushError {
         /// The object that holds them.
         object: String,
     },
+    /// It would begin a timeline beside a line that is still archived: a copy of the cluster was promoted.
+    #[error("{name} is not archived: timeline {timeline} {}, and timeline {line} is still being archived, up to {newest}", left(leaves))]
+    Fork {
+        /// The file's name.
+        name: WalFileName,
+        /// The cluster's name.
+        cluster: String,
+        /// The timeline that would begin.
+        timeline: TimelineId,
+        /// Which timeline it leaves, and where, if that is known.
+        leaves: Option<(TimelineId, Lsn)>,
+        /// The line that is still archived.
+        line: TimelineId,
+        /// Its newest segment.
+        newest: SegmentName,
+    },
+    /// A segment of another timeline of the same number than the archive's.
+    #[error("{name} is not archived: by the archive's history timeline {} leaves timeline {parent} at {switch}, behind it", name.timeline)]
+    BeforeBeginning {
+        /// The segment's name.
+        name: SegmentName,
+        /// The parent of the archive's timeline.
+        parent: TimelineId,
+        /// Where that one was left.
+        switch: Lsn,
+    },
     /// This host's key may not write for this cluster, or no longer.
     #[error("this host's key has no right to write for cluster {cluster}")]
     NoRight {
@@ -219,6 +252,7 @@ impl Explain for PushError {
             PushError::NoName { .. } => Class::Usage,
             PushError::Read { source, .. } => class_of_io(source),
             PushError::Unfit { .. } | PushError::OtherBytes { .. } | PushError::Variants { .. } => Class::Refused,
+            PushError::Fork { .. } | PushError::BeforeBeginning { .. } => Class::Refused,
             PushError::Segment { source, .. } => source.class(),
             PushError::History { source, .. } => source.class(),
             PushError::ForeignDirectory { .. } | PushError::NoIdentifier { .. } => Class::Refused,
@@ -241,6 +275,17 @@ impl Explain for PushError {
             PushError::OtherBytes { name, .. } => Some(format!(
                 "two servers archive under one name: find out which one is the right {name}; the first stays and nothing is overwritten"
             )),
+            PushError::Fork { cluster, timeline, .. } => Some(format!(
+                "if this is a promoted copy of {cluster}, archive it under a name of its own (--cluster NEW in its archive_command) or not at all; \
+                 if it takes over from {cluster}, stop the other server and say once: pgcairn archive accept-fork --timeline {timeline} --reason TEXT"
+            )),
+            PushError::BeforeBeginning { name, .. } => Some(format!(
+                "two servers have a timeline {} of their own: archive the copy under another --cluster; the first stays and nothing is overwritten",
+                name.timeline
+            )),
+            PushError::Variants { name, .. } => {
+                Some(format!("somebody fills the archive with objects that do not count: find out who, and move those of {name} away"))
+            }
             PushError::NoRight { .. } => Some("key list shows who has which right; key add-host gives it".into()),
             PushError::Site(e) => e.cure(),
             PushError::Repo(e) => e.cure(),
@@ -342,6 +387,9 @@ impl Explain for GetError {
                 Some("bring the segment back from the server or a copy, or restore from a snapshot behind the gap".into())
             }
             GetError::Unusable { .. } => Some("bring the object back from a copy of the repository".into()),
+            GetError::Segment { name, .. } | GetError::History { name, .. } => Some(format!(
+                "find out who pushed {name}: what a key of this cluster's archived there is something else, and stands in the way of the right file"
+            )),
             GetError::Site(e) => e.cure(),
             GetError::Repo(e) => e.cure(),
             _ => None,

@@ -11,6 +11,7 @@ use super::failure::{GetError, SiteError};
 use super::names::parse_listed;
 use super::site::{GetContext, Rights};
 use super::standing::{Standing, words};
+use super::take::longest;
 use crate::pg::timeline::History;
 use crate::pg::wal::{WalFileName, check_segment};
 use crate::repo::RepoError;
@@ -196,6 +197,10 @@ impl<'a> Search<'a> {
 
     /// Opens the object, checks every byte of it, and that the file is what its name says.
     fn open(&self, object: &ObjectName, front: &WalFront) -> Result<Vec<u8>, GetError> {
+        let most = longest(&self.file);
+        if front.meta.len > most {
+            return Err(RepoError::corrupt(object, "it is longer than any such file").into());
+        }
         let len = usize::try_from(front.parts_len()).map_err(|_| RepoError::corrupt(object, "it is too long"))?;
         let parts = match self.ctx.site.backend.read_range(object, front.parts_at(), len) {
             Err(StoreError::Short { .. }) => return Err(RepoError::corrupt(object, "it ends too early").into()),

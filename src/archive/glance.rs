@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 
 use super::facts::SegmentRecord;
 use super::failure::SiteError;
-use super::list::{FrontCache, Reader};
+use super::list::{Entry, FrontCache, Looked, NoCache, Reader};
 use super::names::parse_listed;
+use super::push::size_if_there;
 use super::site::{Rights, Site};
 use crate::pg::wal::WalFileName;
+use crate::repo::wal::MAX_VARIANTS;
 use crate::store::ObjectName;
 use crate::units::SegmentName;
 
@@ -50,6 +52,30 @@ impl Glance {
     }
 }
 
+/// A single segment that is looked for again and again, without a listing: so its absence proves nothing.
+///
+/// # Errors
+/// If store or log can't be read; not for a damaged object.
+pub fn segment(site: &Site<'_>, system_identifier: u64, name: SegmentName) -> Result<Option<Entry<SegmentRecord>>, SiteError> {
+    let file = WalFileName::Segment(name);
+    let address = site.address(system_identifier, &file);
+    let mut objects = Vec::new();
+    for variant in 0..MAX_VARIANTS {
+        match size_if_there(*site, &address.object(variant)?)? {
+            Some(size) => objects.push((variant, size)),
+            None => break,
+        }
+    }
+    if objects.is_empty() {
+        return Ok(None);
+    }
+    let reader = Reader { site, system_identifier, rights: site.tail.known(), cache: &NoCache };
+    match reader.look(&file, &objects)? {
+        Looked::Counts(entry) => Ok(entry.facts.segment().cloned().map(|record| entry.with(record))),
+        Looked::Void | Looked::Damaged { .. } => Ok(None),
+    }
+}
+
 fn list(site: &Site<'_>, folder: &ObjectName) -> Result<Folder, SiteError> {
     let mut found = Folder::new();
     site.backend.list(Some(folder), &mut |listed| {
@@ -64,8 +90,8 @@ fn list(site: &Site<'_>, folder: &ObjectName) -> Result<Folder, SiteError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::archive::NoCache;
+    use super::segment as segment_alone;
+    use super::{Glance, NoCache};
     use crate::archive::testing::{SYSTEM, World, segment};
     use crate::crypt::sign::SigningKey;
 
@@ -94,7 +120,12 @@ mod tests {
             let found = glance.segment(&world.site(), SYSTEM, name(no).parse().unwrap(), &NoCache).unwrap();
             found.is_some_and(|record| record.no.0 == no)
         };
-        assert_eq!([3, 4, 5, 6, 7, 8, 9].map(&mut there), [true, false, true, false, true, false, false]);
+        let expected = [true, false, true, false, true, false, false];
+        assert_eq!([3, 4, 5, 6, 7, 8, 9].map(&mut there), expected);
+        let alone = |no: u64| segment_alone(&world.site(), SYSTEM, name(no).parse().unwrap()).unwrap();
+        assert_eq!([3, 4, 5, 6, 7, 8, 9].map(|no| alone(no).is_some()), expected);
+        let content = crate::repo::wal::content_id(world.sealing(), &segment(1, 7, 1));
+        assert_eq!(alone(7).map(|entry| (entry.content, entry.variant)), Some((content, 1)));
         world.store.set_unreachable(true);
         assert!(Glance::default().segment(&world.site(), SYSTEM, name(3).parse().unwrap(), &NoCache).is_err());
     }

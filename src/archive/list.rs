@@ -17,7 +17,7 @@ use crate::pg::timeline::TimelineTree;
 use crate::pg::wal::WalFileName;
 use crate::repo::wal::{WalAddress, WalFront};
 use crate::store::{ObjectName, StoreError};
-use crate::units::{Cancel, Hash32, KeyId, SegmentName, SegmentNo, SegmentSize, TimelineId};
+use crate::units::{Cancel, Hash32, KeyId, SegmentName, SegmentNo, SegmentSize, TimelineId, Timestamp};
 
 /// Keeps fronts of objects, which never change.
 pub trait FrontCache: Sync {
@@ -55,6 +55,18 @@ pub struct Entry<F> {
     pub plain: u64,
     /// Who pushed it.
     pub signer: KeyId,
+    /// When, by that one's clock.
+    pub pushed_at: Option<Timestamp>,
+    /// The number of the newest entry of the log that the pusher had seen.
+    pub head: u64,
+}
+
+impl<F> Entry<F> {
+    /// The same, with other facts.
+    pub(super) fn with<G>(self, facts: G) -> Entry<G> {
+        let Entry { variant, stored, content, plain, signer, pushed_at, head, .. } = self;
+        Entry { facts, variant, stored, content, plain, signer, pushed_at, head }
+    }
 }
 
 /// A file of which no object counts and at least one may be the rotten form of one that did.
@@ -147,19 +159,18 @@ impl Archive {
             Looked::Void => return,
             Looked::Damaged { object, why } => return self.damaged.push(DamagedFile { file, object, why }),
         };
-        let Entry { facts, variant, stored, content, plain, signer } = entry;
-        match facts.kind {
+        match entry.facts.kind.clone() {
             FileKind::Segment(facts) => {
-                self.segments.insert((facts.timeline, facts.no), Entry { facts, variant, stored, content, plain, signer });
+                self.segments.insert((facts.timeline, facts.no), entry.with(facts));
             }
             FileKind::Partial(facts) => {
-                self.partials.insert(facts.name(), Entry { facts, variant, stored, content, plain, signer });
+                self.partials.insert(facts.name(), entry.with(facts));
             }
             FileKind::History(facts) => {
-                self.histories.insert(facts.timeline, Entry { facts, variant, stored, content, plain, signer });
+                self.histories.insert(facts.timeline, entry.with(facts));
             }
             FileKind::Backup(_) => {
-                self.backups.insert(file, stored);
+                self.backups.insert(file, entry.stored);
             }
         }
     }
@@ -201,6 +212,21 @@ impl Archive {
         lost
     }
 
+    /// Plain bytes of all segments, partial ones and histories that count.
+    pub fn plain(&self) -> u64 {
+        let segments = self.segments.values().map(|e| e.plain).chain(self.partials.values().map(|e| e.plain));
+        segments.chain(self.histories.values().map(|e| e.plain)).fold(0, u64::saturating_add)
+    }
+
+    /// All files that count.
+    pub fn files(&self) -> Vec<WalFileName> {
+        let segments = self.segments.values().map(|e| WalFileName::Segment(e.facts.name()));
+        let others = self.other_sizes.keys().map(|name| WalFileName::Segment(*name));
+        let partials = self.partials.keys().map(|name| WalFileName::Partial(*name));
+        let histories = self.histories.keys().map(|timeline| WalFileName::History(*timeline));
+        segments.chain(others).chain(partials).chain(histories).chain(self.backups.keys().copied()).collect()
+    }
+
     /// Is this segment there?
     pub fn has(&self, name: SegmentName) -> bool {
         let no = self.segment_size.and_then(|size| name.no(size));
@@ -209,7 +235,7 @@ impl Archive {
 }
 
 /// What became of a name.
-enum Looked {
+pub(super) enum Looked {
     Counts(Box<Entry<FileFacts>>),
     Void,
     Damaged { object: String, why: String },
@@ -233,7 +259,7 @@ impl Reader<'_> {
     }
 
     /// The first object of a name that counts.
-    fn look(&self, file: &WalFileName, objects: &[(u32, u64)]) -> Result<Looked, SiteError> {
+    pub fn look(&self, file: &WalFileName, objects: &[(u32, u64)]) -> Result<Looked, SiteError> {
         let address = self.site.address(self.system_identifier, file);
         let mut damaged = None;
         for (variant, size) in objects {
@@ -246,7 +272,11 @@ impl Reader<'_> {
                 Ok(Standing::NotEntitled) => {}
                 Ok(Standing::Unproven { why }) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why }),
                 Err(SiteError::Store(e)) if e.is_absent() => {}
-                Err(e @ (SiteError::UnknownHead { .. } | SiteError::Store(StoreError::Short { .. }))) => {
+                // A disk that can't read a sector: the next object may be readable.
+                Err(
+                    e @ (SiteError::UnknownHead { .. }
+                    | SiteError::Store(StoreError::Short { .. } | StoreError::Io { .. } | StoreError::NotAFile { .. })),
+                ) => {
                     damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: e.to_string() });
                 }
                 Err(e) => return Err(e),
@@ -276,14 +306,10 @@ fn entry(front: &WalFront, system_identifier: u64, file: &WalFileName, variant: 
     if front.object_len() != size {
         return Err("it is shorter or longer than what was signed");
     }
-    Ok(Entry {
-        facts: FileFacts::read(&front.meta.facts, system_identifier, file, front.meta.len)?,
-        variant,
-        stored: size,
-        content: front.meta.content,
-        plain: front.meta.len,
-        signer: front.signer,
-    })
+    let facts = FileFacts::read(&front.meta.facts, system_identifier, file, front.meta.len)?;
+    let pushed_at = facts.pushed_at;
+    let WalFront { signer, head: (head, _), .. } = *front;
+    Ok(Entry { facts, variant, stored: size, content: front.meta.content, plain: front.meta.len, signer, pushed_at, head })
 }
 
 #[cfg(test)]
@@ -375,10 +401,13 @@ mod tests {
         let world = filled();
         let lost = |world: &World| read(world, &NoCache).lost_histories().into_iter().map(|(t, by)| (t.0, by)).collect::<Vec<_>>();
         // The first of timeline 3 as it began; of timeline 9 it can't be told.
+        world.wait(60);
         world.push("000000030000000000000009", &segment(2, 9, 1)).unwrap();
         world.push("00000003000000000000000A", &segment(3, 10, 1)).unwrap();
+        world.wait(60);
         world.push("00000009000000000000000A", &segment(9, 10, 1)).unwrap();
         assert_eq!(lost(&world), [(3, "000000030000000000000009".to_owned())]);
+        world.wait(60);
         world.push("00000005.history", b"1\t0/600100\tx\n2\t0/900100\tx\n4\t0/A00000\tx\n").unwrap();
         assert_eq!(lost(&world), [(3, "000000030000000000000009".to_owned()), (4, "00000005.history".to_owned())]);
         world.push("00000003.history", b"1\t0/600100\tx\n2\t0/900100\tx\n").unwrap();

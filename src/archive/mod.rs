@@ -9,15 +9,19 @@
 //! - `site.rs`: [`Site`]: one cluster's archive in one repository; [`LogTail`]: what it asks of the log
 //! - `standing.rs`: does an object count? Valid, void, or neither as long as the log doesn't settle it
 //! - `push.rs`: [`push`], the contract of archive_command · `take.rs`: reading and checking the file
+//! - `fork/`: may a new timeline begin here? A promoted copy of the cluster would end the archive of its original
 //! - `get.rs`: [`get`], the contract of restore_command · `absence.rs`: when a file is proven absent · `deliver.rs`
-//! - `list.rs`: [`Archive`]: all metadata of one cluster's archive · `glance.rs`: [`Glance`]: those of single segments
+//! - `list.rs`: [`Archive`]: all metadata of one cluster's archive · `glance.rs`: [`Glance`], [`segment`]: those of single segments
 //! - `status/`: gaps, live lines, restorable windows, computed from an [`Archive`]
+//! - `check.rs`: is all of it whole, and is all there that snapshots need?
 //! - `failure.rs`: what can go wrong
 
 mod absence;
+mod check;
 mod deliver;
 mod facts;
 mod failure;
+mod fork;
 mod get;
 mod glance;
 mod list;
@@ -32,10 +36,11 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Choose, WalChecked, WalProblem, check};
 pub use facts::{BackupFacts, FileFacts, FileKind, HistoryFacts, HistoryLine, RestorePointFact, SegmentRecord, Transactions};
 pub use failure::{GetError, PushError, SiteError, TailFailure};
 pub use get::{Fetched, Got, fetch, get};
-pub use glance::Glance;
+pub use glance::{Glance, segment};
 pub use list::{Archive, DamagedFile, Entry, FrontCache, NoCache};
 pub use names::{ArchivedName, parse_listed};
 pub use push::{PushContext, Pushed, push};

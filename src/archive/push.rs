@@ -2,13 +2,15 @@
 //! again is success, another one under the same name is refused, and nothing is ever overwritten.
 //!
 //! The order: read and check the file; create the object, or find out what has its name; *then* look whether the log is
-//! still where it was, since a right that ended before the object was there doesn't cover it.
+//! still where it was, since a right that ended before the object was there doesn't cover it. Before a file is stored that
+//! would begin another timeline, `fork/` says whether that is the cluster's.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 use std::path::Path;
 
 use super::facts::FileFacts;
 use super::failure::PushError;
+use super::fork::Guard;
 use super::site::{Rights, Site};
 use super::standing::Standing;
 use super::take::{check, control_path, identifier_of, read_file};
@@ -17,7 +19,7 @@ use crate::host::access::process_tag;
 use crate::pg::wal::{SegmentHeader, WalFileName};
 use crate::repo::wal::{self, MAX_OBJECT, MAX_VARIANTS, WalAddress, WalFront, WalOrigin};
 use crate::store::{Create, ObjectName, SessionTag, StoreError};
-use crate::units::Hash32;
+use crate::units::{Hash32, Timestamp};
 
 /// What a push works with.
 pub struct PushContext<'a> {
@@ -29,6 +31,8 @@ pub struct PushContext<'a> {
     pub pgdata: &'a Path,
     /// Level of zstd.
     pub level: i32,
+    /// The time, by this host's clock.
+    pub now: Timestamp,
 }
 
 /// A file that is durable in the archive.
@@ -63,8 +67,10 @@ pub fn push(ctx: &PushContext<'_>, path: &Path) -> Result<Pushed, PushError> {
     let mut rights = ctx.site.tail.known();
     ctx.need_right(&mut rights)?;
     let identifier = ctx.identifier(&mut rights, &name, &bytes)?;
-    let taken = check(path, &name, &bytes, identifier)?;
-    let job = Job { ctx, name, address: ctx.site.address(identifier, &name), content: wal::content_id(ctx.site.sealing, &bytes), bytes };
+    let mut taken = check(path, &name, &bytes, identifier)?;
+    taken.facts.pushed_at = Some(ctx.now);
+    let job =
+        Job { ctx, path, name, address: ctx.site.address(identifier, &name), content: wal::content_id(ctx.site.sealing, &bytes), bytes };
     let mut pushed = job.store(&mut rights, taken.facts)?;
     pushed.warnings.extend(taken.warning);
     let after = ctx.site.at_tail(&rights)?;
@@ -132,6 +138,7 @@ impl PushContext<'_> {
 /// One file on its way into the archive.
 struct Job<'a> {
     ctx: &'a PushContext<'a>,
+    path: &'a Path,
     name: WalFileName,
     address: WalAddress,
     content: Hash32,
@@ -160,7 +167,11 @@ impl Job<'_> {
             if there.is_none() {
                 let parts = match &mut parts {
                     Some(parts) => parts,
-                    none => none.insert(self.encode(rights, &facts)?),
+                    // What is there stays; what is new may be the beginning of a line that isn't this cluster's.
+                    none => {
+                        self.guard(&facts, &tag).check(rights)?;
+                        none.insert(self.encode(rights, &facts)?)
+                    }
                 };
                 let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
                 match self.ctx.site.backend.create(&object, &parts, &tag)? {
@@ -177,6 +188,20 @@ impl Job<'_> {
             }
         }
         Err(PushError::Variants { name: self.name, count: MAX_VARIANTS })
+    }
+
+    fn guard<'g>(&'g self, facts: &'g FileFacts, tag: &'g SessionTag) -> Guard<'g> {
+        let PushContext { site, signer, now, .. } = *self.ctx;
+        Guard {
+            site,
+            signer: signer.id(),
+            now,
+            system_identifier: self.address.system_identifier,
+            name: self.name,
+            path: self.path,
+            facts,
+            tag,
+        }
     }
 
     fn encode(&self, rights: &Rights, facts: &FileFacts) -> Result<Vec<Vec<u8>>, PushError> {
@@ -230,7 +255,7 @@ enum Found {
     Unusable(String),
 }
 
-fn size_if_there(site: Site<'_>, object: &ObjectName) -> Result<Option<u64>, StoreError> {
+pub(super) fn size_if_there(site: Site<'_>, object: &ObjectName) -> Result<Option<u64>, StoreError> {
     match site.backend.size(object) {
         Ok(size) => Ok(Some(size)),
         Err(e) if e.is_absent() => Ok(None),

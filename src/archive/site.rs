@@ -5,7 +5,7 @@ use super::failure::{SiteError, TailFailure};
 use crate::crypt::sign::PublicKey;
 use crate::crypt::{Opening, Sealing};
 use crate::pg::wal::WalFileName;
-use crate::repo::log::{ClusterId, ENTRY_LIMIT, Head, KeyTable, LogView, Role, entry_name};
+use crate::repo::log::{ClusterId, ENTRY_LIMIT, Fork, Head, KeyTable, LogView, Role, entry_name};
 use crate::repo::wal::WalAddress;
 use crate::store::{Backend, ObjectName, StoreError};
 use crate::units::{Hash32, KeyId, RepositoryId};
@@ -22,15 +22,19 @@ pub struct Rights {
     pub keys: KeyTable,
     /// The system identifier in the newest BEGIN of the cluster; `None` before the first.
     pub system_identifier: Option<u64>,
+    /// Timelines of the cluster that were announced or accepted, each with the system identifier that is meant.
+    pub forks: Vec<(u64, Fork)>,
 }
 
 impl Rights {
     /// As a view of the log says.
     pub fn of(view: &LogView, cluster: &str) -> Self {
+        let forks = view.fold.forks.iter().filter(|(id, _)| id.name == cluster);
         Rights {
             head: view.newest,
             keys: view.fold.keys.clone(),
             system_identifier: view.fold.clusters.get(cluster).map(|begin| begin.system_identifier),
+            forks: forks.flat_map(|(id, forks)| forks.iter().map(|fork| (id.system_identifier, fork.clone()))).collect(),
         }
     }
 

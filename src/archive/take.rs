@@ -23,14 +23,19 @@ const CONTROL_TRIES: u32 = 10;
 /// The length of pg_control.
 const CONTROL_LEN: u64 = 8192;
 
+/// How long such a file can be, in bytes.
+pub(super) fn longest(name: &WalFileName) -> u64 {
+    match name {
+        WalFileName::Segment(_) | WalFileName::Partial(_) => MAX_FILE,
+        WalFileName::History(_) | WalFileName::Backup { .. } => MAX_TEXT,
+    }
+}
+
 /// Reads the whole file, at most as long as such a file can be.
 pub(super) fn read_file(path: &Path, name: &WalFileName) -> Result<Vec<u8>, PushError> {
     let failed = |source| PushError::Read { path: path.to_path_buf(), source };
     let unfit = |what: String| PushError::Unfit { path: path.to_path_buf(), what };
-    let max = match name {
-        WalFileName::Segment(_) | WalFileName::Partial(_) => MAX_FILE,
-        WalFileName::History(_) | WalFileName::Backup { .. } => MAX_TEXT,
-    };
+    let max = longest(name);
     let file = File::open(path).map_err(failed)?;
     let stat = file.metadata().map_err(failed)?;
     if !stat.is_file() {

@@ -9,10 +9,10 @@ use super::push::{PushContext, Pushed, push};
 use super::site::{GetContext, LogTail, Rights, Site};
 use crate::crypt::sign::SigningKey;
 use crate::crypt::{Opening, Root, Sealing};
-use crate::repo::log::{Head, KeyTable, entry_name};
+use crate::repo::log::{Fork, Head, KeyTable, entry_name};
 use crate::store::memory::MemoryStore;
 use crate::store::{Backend, ObjectName, SessionTag};
-use crate::units::Hash32;
+use crate::units::{Hash32, Timestamp};
 
 pub(super) const SYSTEM: u64 = 7_312_345_678_901_234_567;
 
@@ -51,6 +51,10 @@ pub(super) struct World {
     hosts: Mutex<BTreeMap<String, (serde_json::Value, Enrolled)>>,
     known: Mutex<Rights>,
     pub begun: Mutex<Option<u64>>,
+    /// Announced and accepted timelines, from the next entry on.
+    pub forks: Mutex<Vec<(u64, Fork)>>,
+    /// What every pusher's clock shows.
+    pub now: Mutex<Timestamp>,
     pub folder: tempfile::TempDir,
     pub host: SigningKey,
 }
@@ -66,8 +70,10 @@ impl World {
             opening: root.opening(),
             root,
             hosts: Mutex::default(),
-            known: Mutex::new(Rights { head, keys, system_identifier: None }),
+            known: Mutex::new(Rights { head, keys, system_identifier: None, forks: Vec::new() }),
             begun: Mutex::new(Some(SYSTEM)),
+            forks: Mutex::default(),
+            now: Mutex::new(Timestamp(1_700_000_000_000_000)),
             folder: tempfile::tempdir().unwrap(),
             host: SigningKey::from_seed(&[1; 32]),
         };
@@ -131,7 +137,8 @@ impl World {
             let Ok(bytes) = self.store.read(&entry(number), 1 << 20) else { break };
             head = Some(Head { number, hash: Hash32(*blake3::hash(&bytes).as_bytes()) });
         }
-        let rights = Rights { head: head.unwrap(), keys: self.keys(), system_identifier: *self.begun.lock().unwrap() };
+        let (system_identifier, forks) = (*self.begun.lock().unwrap(), self.forks.lock().unwrap().clone());
+        let rights = Rights { head: head.unwrap(), keys: self.keys(), system_identifier, forks };
         *self.known.lock().unwrap() = rights.clone();
         rights
     }
@@ -161,11 +168,21 @@ impl World {
     /// Pushes these bytes under this name with this key.
     pub fn push_as(&self, key: &SigningKey, name: &str, bytes: &[u8]) -> Result<Pushed, PushError> {
         std::fs::write(self.path(name), bytes).unwrap();
-        push(&PushContext { site: self.site(), signer: key, pgdata: self.folder.path(), level: 1 }, &self.path(name))
+        self.push_path_as(key, &self.path(name))
+    }
+
+    fn push_path_as(&self, signer: &SigningKey, path: &Path) -> Result<Pushed, PushError> {
+        let now = *self.now.lock().unwrap();
+        push(&PushContext { site: self.site(), signer, pgdata: self.folder.path(), level: 1, now }, path)
     }
 
     pub fn push_path(&self, path: &Path) -> Result<Pushed, PushError> {
-        push(&PushContext { site: self.site(), signer: &self.host, pgdata: self.folder.path(), level: 1 }, path)
+        self.push_path_as(&self.host, path)
+    }
+
+    /// Lets all clocks go on.
+    pub fn wait(&self, minutes: i64) {
+        self.now.lock().unwrap().0 += minutes * 60_000_000;
     }
 
     pub fn push(&self, name: &str, bytes: &[u8]) -> Result<Pushed, PushError> {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::wal::ArchiveFailure;
 use crate::codec::CodecError;
 use crate::host::HostError;
 use crate::pg::connection::PgConnError;
@@ -29,6 +30,9 @@ pub enum BackupError {
     /// This host's state, locks and cache.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] ArchiveFailure),
     /// The server.
     #[error(transparent)]
     Server(#[from] PgConnError),
@@ -81,6 +85,7 @@ impl Explain for BackupError {
             BackupError::Repo(e) => e.class(),
             BackupError::Log(e) => e.class(),
             BackupError::Host(e) => e.class(),
+            BackupError::Archive(e) => e.class(),
             BackupError::Server(e) => e.class(),
             BackupError::Refused { .. } => Class::Refused,
             BackupError::Codec(_) | BackupError::Cluster { .. } | BackupError::Cancelled(_) | BackupError::Internal(_) => Class::Failed,
@@ -92,6 +97,7 @@ impl Explain for BackupError {
             BackupError::Repo(e) => e.cure(),
             BackupError::Log(e) => e.cure(),
             BackupError::Host(e) => e.cure(),
+            BackupError::Archive(e) => e.cure(),
             BackupError::Server(e) => e.cure(),
             BackupError::Refused { cure, .. } => Some(cure.clone()),
             BackupError::Io { source, .. } if class_of_io(source) == Class::Denied => {

@@ -54,7 +54,7 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
     let waits_for = if mode == WalMode::Archive {
         setting.progress.phase("waiting for WAL", None);
         let pg_wal = found.pgdata.join("pg_wal");
-        wal::wait(setting.opened, &session, &cluster, &names, (&pg_wal, options.wal_timeout), setting.cancel, setting.progress)?
+        wal::wait(setting, &session, &cluster, &names, (&pg_wal, options.wal_timeout))?
     } else {
         None
     };

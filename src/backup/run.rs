@@ -10,6 +10,7 @@ use super::damage::{Damage, DamagedPage};
 use super::finish::{Ending, finish};
 use super::source::FileSource;
 use super::take::take;
+use super::wal::AskArchive;
 use super::{BackupError, checks};
 use crate::crypt::secret;
 use crate::host::access::{OpenSession, Opened};
@@ -62,6 +63,8 @@ pub struct Setting<'a> {
     pub machine: [u8; 16],
     /// The files.
     pub source: &'a dyn FileSource,
+    /// The archive in which its WAL is awaited.
+    pub archived: &'a AskArchive<'a>,
     /// The server; none for a stopped cluster.
     pub server: Option<&'a Conninfo>,
     /// Asked to stop?

@@ -18,7 +18,7 @@ use crate::pg::facts::TablespaceFact;
 use crate::pg::layout::DataDirectory;
 use crate::repo::log::{Branch, WalMode};
 use crate::repo::write::ChunkWriter;
-use crate::units::{Lsn, TimelineId, Timestamp};
+use crate::units::{Explain, Lsn, TimelineId, Timestamp};
 
 /// What the copy of the files came to.
 pub(super) struct Taken {
@@ -161,7 +161,8 @@ fn start_backup(
     if options.wal == WalMode::Copy
         && let Err(e) = temporary_slot(&mut connection)
     {
-        setting.progress.warn(&format!("WAL is not held back by a replication slot, so a busy server may recycle it too early: {e}"));
+        let cure = e.cure().map(|cure| format!(" ({cure})")).unwrap_or_default();
+        setting.progress.warn(&format!("WAL is not held back by a replication slot, so a busy server may recycle it too early: {e}{cure}"));
     }
     setting.progress.phase("starting the backup (checkpoint)", None);
     Ok((layout, Some(BackupSession::start(connection, &format!("pgcairn {id}"), options.fast)?)))

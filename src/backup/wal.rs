@@ -1,6 +1,7 @@
 //! The WAL that a snapshot needs: waited for in the archive, or copied.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -9,15 +10,16 @@ use std::time::{Duration, Instant};
 
 use super::BackupError;
 use super::copy::{Feed, FileJob};
+use super::run::Setting;
 use super::scan::Scan;
 use super::source::FoundKind;
 use crate::host::access::{OpenSession, Opened};
 use crate::pg::timeline::History;
 use crate::pg::wal::{SegmentFacts, SegmentHeader, check_segment};
 use crate::repo::log::{Branch, ClusterId};
-use crate::repo::wal::{FRONT, MAX_VARIANTS, WalAddress, WalFront, content_id, front_len};
+use crate::repo::wal::content_id;
 use crate::repo::write::Uploaded;
-use crate::units::{Cancel, Class, Explain, Hash32, Lsn, Progress, SegmentName, SegmentNo, SegmentSize, TimelineId};
+use crate::units::{Class, Explain, Hash32, Lsn, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
 /// How often the archive is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(250);
@@ -25,6 +27,35 @@ const LOOK: Duration = Duration::from_millis(250);
 const LARGEST: u64 = 1 << 30;
 /// How often a wait says that it still waits.
 const SAY: Duration = Duration::from_secs(30);
+
+/// Asks the archive for a segment of a cluster: the keyed hash of the one that counts there, by the archive's own rule.
+pub type AskArchive<'a> = dyn Fn(&ClusterId, SegmentName) -> Result<Option<Hash32>, ArchiveFailure> + Sync + 'a;
+
+/// The archive can't be looked at.
+#[derive(Debug)]
+pub struct ArchiveFailure(pub Box<dyn Explain + Send + Sync>);
+
+impl fmt::Display for ArchiveFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for ArchiveFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl Explain for ArchiveFailure {
+    fn class(&self) -> Class {
+        self.0.class()
+    }
+
+    fn cure(&self) -> Option<String> {
+        self.0.cure()
+    }
+}
 
 /// The segments from `start` to `stop`.
 pub fn needed(timeline: TimelineId, start: Lsn, stop: Lsn, size: SegmentSize) -> Vec<SegmentName> {
@@ -39,14 +70,13 @@ pub fn needed(timeline: TimelineId, start: Lsn, stop: Lsn, size: SegmentSize) ->
 /// # Errors
 /// If the archive can't be looked at, or the wait was cancelled.
 pub fn wait(
-    opened: &Opened,
+    setting: &Setting<'_>,
     session: &OpenSession,
     cluster: &ClusterId,
     names: &[SegmentName],
     (pg_wal, patience): (&Path, Duration),
-    cancel: &Cancel,
-    progress: &dyn Progress,
 ) -> Result<Option<SegmentName>, BackupError> {
+    let Setting { opened, archived, cancel, progress, .. } = *setting;
     let begun = Instant::now();
     let mut said = begun;
     let mut there: HashSet<SegmentName> = HashSet::new();
@@ -55,7 +85,7 @@ pub fn wait(
             if there.contains(name) {
                 continue;
             }
-            match is_archived(opened, cluster, *name) {
+            match archived(cluster, *name) {
                 Ok(Some(content)) => {
                     // Reading all would be much; where the lines differ, they do at the end, or the server says so.
                     let ends = names.first() == Some(name) || names.last() == Some(name);
@@ -73,7 +103,7 @@ pub fn wait(
                     progress.detail(&format!("the archive can't be looked at: {e}"));
                     break;
                 }
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.into()),
             }
         }
         let Some(missing) = names.iter().find(|n| !there.contains(n)) else { return Ok(None) };
@@ -113,42 +143,6 @@ fn is_other(opened: &Opened, pg_wal: &Path, name: SegmentName, content: &Hash32)
     }
     // Recycled while it was read, it has lost its name, and holds whatever comes next.
     Ok(fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (before.dev(), before.ino())))
-}
-
-/// The content of a valid object of this segment, if there is one.
-fn is_archived(opened: &Opened, cluster: &ClusterId, name: SegmentName) -> Result<Option<Hash32>, BackupError> {
-    let address = WalAddress {
-        cluster: opened.sealing.cluster_key(&cluster.name),
-        system_identifier: cluster.system_identifier,
-        name: name.to_string(),
-    };
-    for variant in 0..MAX_VARIANTS {
-        let object = address.object(variant).map_err(crate::repo::RepoError::from)?;
-        let size = match opened.backend.size(&object) {
-            Ok(size) => size,
-            Err(e) if e.is_absent() => return Ok(None),
-            Err(e) => return Err(crate::repo::RepoError::from(e).into()),
-        };
-        let read = |len: u64| opened.backend.read_range(&object, 0, len.min(size) as usize).map_err(crate::repo::RepoError::from);
-        let mut front = read(FRONT as u64)?;
-        if let Ok(len) = front_len(&front)
-            && len > front.len()
-        {
-            front = read(len as u64)?;
-        }
-        let Ok(front) = WalFront::decode(&opened.sealing, opened.format.repository, &address.name, &object, &front) else { continue };
-        if opened.view().fold.keys.get(&front.signer).is_none() {
-            opened.refresh()?;
-        }
-        let valid = {
-            let view = opened.view();
-            view.fold.keys.get(&front.signer).is_some_and(|k| k.wal_counts(cluster, &name) && front.verify(&k.public, &address))
-        };
-        if valid && front.object_len() == size {
-            return Ok(Some(front.meta.content));
-        }
-    }
-    Ok(None)
 }
 
 /// Feeds `pg_wal` with the segments from start to stop, and history files.

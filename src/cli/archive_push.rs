@@ -10,7 +10,7 @@ use crate::archive::{self, PushContext};
 use crate::codec;
 use crate::host::access::Need;
 use crate::host::config::ClusterKeys;
-use crate::units::{ByteSize, Progress};
+use crate::units::{ByteSize, Progress, Timestamp};
 
 /// Arguments of `archive-push`.
 #[derive(clap::Args, Debug)]
@@ -38,7 +38,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let opened = context.open(&here, Need::Write)?;
     let tail = OpenedTail::new(&opened, &cluster.name);
     let pgdata = cluster.pgdata.as_deref().unwrap_or(Path::new("."));
-    let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata, level: codec::DENSE };
+    let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata, level: codec::DENSE, now: Timestamp::now() };
     let pushed = archive::push(&push, &args.path)?;
     opened.settle(&here.place(&context.reporter));
     for warning in &pushed.warnings {

@@ -14,16 +14,19 @@ use super::contract::Exit;
 use super::failure::Failure;
 use super::output::snapshot::{SnapshotJson, duration};
 use super::output::{answered, json, one_line};
+use super::tail::OpenedTail;
+use crate::archive;
 use crate::backup::run::{Options, Outcome, Setting, run as back_up};
 use crate::backup::source::Disk;
-use crate::host::access::{Need, end_dead_sessions, remove_leftovers};
+use crate::backup::wal::ArchiveFailure;
+use crate::host::access::{Need, Opened, end_dead_sessions, remove_leftovers};
 use crate::host::config::{Chunker, ClusterKeys, RepositoryUrl, WalMode};
 use crate::host::machine::MachineId;
 use crate::pg::conninfo::{Conninfo, Surroundings};
-use crate::repo::log::{self, Head};
+use crate::repo::log::{self, ClusterId, Head};
 use crate::store::LocalStore;
 use crate::units::ids::hex;
-use crate::units::{ByteSize, Progress};
+use crate::units::{ByteSize, Hash32, Progress, SegmentName};
 
 /// Arguments of `backup`.
 #[derive(clap::Args, Debug)]
@@ -138,6 +141,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         state,
         machine: machine.0,
         source: &Disk,
+        archived: &|cluster, segment| archived(&opened, cluster, segment),
         server: server.as_ref(),
         cancel: &context.cancel,
         progress: &context.reporter,
@@ -151,6 +155,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     Ok(say_what_needs_a_look(context, &outcome))
 }
 
+/// The content of a segment that counts in the archive.
+fn archived(opened: &Opened, cluster: &ClusterId, segment: SegmentName) -> Result<Option<Hash32>, ArchiveFailure> {
+    let tail = OpenedTail::new(opened, &cluster.name);
+    let found = archive::segment(&tail.site(), cluster.system_identifier, segment);
+    found.map(|entry| entry.map(|entry| entry.content)).map_err(|e| ArchiveFailure(Box::new(e)))
+}
+
 fn conninfo(dsn: Option<&str>, context: &Context) -> Result<Conninfo, Failure> {
     let conninfo = Conninfo::parse(dsn.unwrap_or_default(), &Surroundings::of_process())?;
     context.reporter.detail(&format!("server: {conninfo:?}"));
@@ -160,7 +171,7 @@ fn conninfo(dsn: Option<&str>, context: &Context) -> Result<Conninfo, Failure> {
 /// Ends what died on this machine before, and removes what it left unfinished.
 fn tidy(
     context: &Context,
-    opened: &crate::host::access::Opened,
+    opened: &Opened,
     state: &crate::host::StateDir,
     url: &RepositoryUrl,
     machine: &MachineId,

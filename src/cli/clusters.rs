@@ -7,19 +7,25 @@ use super::failure::Failure;
 use crate::host::access::Opened;
 use crate::look::SnapshotName;
 use crate::look::{self, Listed};
-use crate::repo::log::{ClusterId, Fold};
+use crate::repo::log::{ClusterId, Fold, LogView};
 use crate::store::{ObjectName, StoreError};
 use crate::units::ids::hex;
+use crate::units::{Class, Explain};
 
 /// The snapshot that a name means: of the chosen cluster, else of the configured one if the repository has it, else of
 /// the only one that the repository has. An id needs no cluster.
-pub(super) fn find<'a>(context: &Context, fold: &'a Fold, name: &SnapshotName) -> Result<Listed<'a>, Failure> {
+///
+/// Where the log is damaged, what isn't found may be what was lost: then that is the error.
+pub(super) fn find<'a>(context: &Context, view: &'a LogView, name: &SnapshotName) -> Result<Listed<'a>, Failure> {
     let cluster = match name {
-        SnapshotName::Latest(_) => Some(one(context, fold)?),
+        SnapshotName::Latest(_) => Some(one(context, &view.fold)?),
         SnapshotName::Id(_) => context.settings.chosen_cluster(),
     };
-    let all = look::snapshots(fold, cluster.as_deref());
-    Ok(look::resolve(&all, name, cluster.as_deref())?)
+    let all = look::snapshots(&view.fold, cluster.as_deref());
+    look::resolve(&all, name, cluster.as_deref()).map_err(|e| match (e.class(), view.doubt()) {
+        (Class::Absent, Some(doubt)) => doubt.into(),
+        _ => e.into(),
+    })
 }
 
 /// The name of the one cluster that is meant.

@@ -19,6 +19,8 @@ impl Exit {
     pub(super) const LOOK: Exit = Exit(3);
     /// `archive-get` alone: the file is proven absent.
     pub(super) const ABSENT: Exit = Exit(1);
+    /// `verify` alone: it was done, and found damage.
+    pub(super) const DAMAGED: Exit = Exit(1);
 
     /// As the exit code.
     pub(super) fn code(self) -> u8 {
@@ -66,9 +68,17 @@ impl Contract {
         match command {
             Command::ArchiveGet(_) => Contract::Get,
             Command::ArchivePush(_) => Contract::Push,
-            Command::Init(_) | Command::Archive(_) | Command::Backup(_) | Command::Restore(_) | Command::List | Command::Show(_) => {
-                Contract::Own
-            }
+            Command::Init(_)
+            | Command::Archive(_)
+            | Command::Backup(_)
+            | Command::Restore(_)
+            | Command::List
+            | Command::Show(_)
+            | Command::Ls(_)
+            | Command::Cat(_)
+            | Command::Diff(_)
+            | Command::Stats
+            | Command::Verify(_) => Contract::Own,
         }
     }
 

@@ -10,6 +10,7 @@
 //! - `output/`: how things are shown
 //! - `fronts.rs`: fronts of WAL objects, kept in the catalog
 //! - `archived.rs`: what a snapshot waits for · `tail.rs`: the log as the archive asks for it
+//! - `snapshot_files.rs`: what `ls`, `cat` and `diff` have in common
 //! - `own_command.rs`: this program as a command that works anywhere · `postgresql_conf.rs`: values for that file
 //! - one file a command: its arguments, its call, its answer
 
@@ -21,20 +22,26 @@ mod archive_push;
 mod archived;
 mod args;
 mod backup;
+mod cat;
 mod clusters;
 mod context;
 mod contract;
+mod diff;
 mod failure;
 mod fronts;
 mod init;
 mod list;
+mod ls;
 pub mod output;
 mod own_command;
 mod postgresql_conf;
 mod process;
 mod restore;
 mod show;
+mod snapshot_files;
+mod stats;
 mod tail;
+mod verify;
 
 use std::ffi::OsString;
 use std::io;
@@ -125,6 +132,11 @@ impl Command {
             Command::Restore(args) => restore::run(context, args),
             Command::List => list::run(context),
             Command::Show(args) => show::run(context, args),
+            Command::Ls(args) => ls::run(context, args),
+            Command::Cat(args) => cat::run(context, args),
+            Command::Diff(args) => diff::run(context, args),
+            Command::Stats => stats::run(context),
+            Command::Verify(args) => verify::run(context, args),
         }
     }
 }

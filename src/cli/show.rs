@@ -79,7 +79,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let opened = context.open_to_look()?;
     let (full, databases) = {
         let view = opened.view();
-        let listed = clusters::find(context, &view.fold, &args.snapshot)?;
+        let listed = clusters::find(context, &view, &args.snapshot)?;
         (look::full(&opened, &view.fold, &listed)?, look::databases(&opened, &view.fold, &listed))
     };
     let waits_for = Archived::of(&opened, &context.cancel).waits_for(&full.summary)?;

@@ -69,6 +69,9 @@ impl Explain for CryptError {
     fn cure(&self) -> Option<String> {
         match self {
             CryptError::Unknown { .. } => Some("use a newer pgcairn".into()),
+            CryptError::NotAuthentic { .. } | CryptError::Malformed { .. } => {
+                Some("bring the object back from a copy of the repository, or an older version of it".into())
+            }
             CryptError::WrongKey => Some(
                 "give the right one by PGCAIRN_PASSPHRASE, --passphrase-file, --passphrase-command or --key-file; without it nothing can be read"
                     .into(),

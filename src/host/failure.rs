@@ -63,6 +63,14 @@ pub enum HostError {
         /// Where.
         place: String,
     },
+    /// There is no slot that this program can read.
+    #[error("there is no key slot of the repository at {place} in its folder key{}", if *others > 0 { format!(" (but {others} objects that are none)") } else { String::new() })]
+    NoSlot {
+        /// Where.
+        place: String,
+        /// What else lies among the slots.
+        others: usize,
+    },
     /// Other files lie there.
     #[error("{place} is not empty, and no repository")]
     NotEmpty {
@@ -110,6 +118,7 @@ impl Explain for HostError {
             HostError::Paths(e) => e.class(),
             HostError::Lock(e) => e.class(),
             HostError::Secret(e) => e.class(),
+            HostError::NoSlot { .. } => Class::Corrupt,
             HostError::NoRepository { .. } => Class::Absent,
             HostError::Exists { .. } => Class::Conflict,
             HostError::Unfinished { .. } | HostError::NotEmpty { .. } | HostError::Another { .. } | HostError::Refused { .. } => {
@@ -132,6 +141,9 @@ impl Explain for HostError {
             HostError::Lock(e) => e.cure(),
             HostError::Secret(e) => e.cure(),
             HostError::NoRepository { .. } => Some("check the path, and that its disk is mounted; `pgcairn init` makes a new repository".into()),
+            HostError::NoSlot { .. } => Some(
+                "bring the objects of key/ back from a copy of the repository; a host that is enrolled needs none".into(),
+            ),
             HostError::Unfinished { .. } => Some("run `pgcairn init` again with the same options: it starts over".into()),
             HostError::Exists { .. } => Some("use it as it is, or choose another place".into()),
             HostError::NotEmpty { .. } => Some("choose an empty or new folder".into()),

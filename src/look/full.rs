@@ -1,13 +1,12 @@
 //! All that is known of one snapshot: its COMMIT, and the facts of its cluster that only a reader sees.
 
 use super::snapshots::Listed;
+use super::tree::{facts_in, open_snapshot};
 use crate::host::HostError;
 use crate::host::access::Opened;
 use crate::pg::facts::ClusterFacts;
 use crate::repo::RepoError;
 use crate::repo::log::{Fold, Summary};
-use crate::repo::pack::Place;
-use crate::repo::structure::Snapshot;
 use crate::units::{Class, Explain, KeyId};
 
 /// Why a snapshot can't be looked at.
@@ -19,6 +18,20 @@ pub enum LookError {
     /// The repository.
     #[error(transparent)]
     Repo(#[from] RepoError),
+    /// A snapshot has no such file or folder.
+    #[error("snapshot {snapshot} has no file or folder {path}")]
+    NoPath {
+        /// Its id.
+        snapshot: String,
+        /// The path.
+        path: String,
+    },
+    /// A folder where a file is wanted.
+    #[error("{path:?} is a folder", path = if .path.is_empty() { "the data directory" } else { .path })]
+    IsFolder {
+        /// The path.
+        path: String,
+    },
     /// The facts are not what a backup writes.
     #[error("snapshot {snapshot}: what it says of its cluster can't be read")]
     Facts {
@@ -35,6 +48,8 @@ impl Explain for LookError {
             LookError::Host(e) => e.class(),
             LookError::Repo(e) => e.class(),
             LookError::Facts { .. } => Class::Corrupt,
+            LookError::NoPath { .. } => Class::Absent,
+            LookError::IsFolder { .. } => Class::Usage,
         }
     }
 
@@ -42,6 +57,8 @@ impl Explain for LookError {
         match self {
             LookError::Host(e) => e.cure(),
             LookError::Repo(e) => e.cure(),
+            LookError::NoPath { .. } => Some("paths are below the data directory: `pgcairn ls SNAPSHOT` shows what is there".into()),
+            LookError::IsFolder { .. } => Some("name a file in it: `pgcairn ls SNAPSHOT FOLDER` shows them".into()),
             LookError::Facts { .. } => Some("was it written by a newer pgcairn? Else restore from another snapshot".into()),
         }
     }
@@ -89,12 +106,6 @@ pub fn full(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<Full, L
 /// # Errors
 /// If it can't be read.
 pub fn facts(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<ClusterFacts, LookError> {
-    let root = &listed.commit.root;
-    let what =
-        || LookError::from(RepoError::Corrupt { object: format!("log/{}", listed.number), why: "its root's position is too large".into() });
-    let position = u16::try_from(root.place.position).map_err(|_| what())?;
-    let place = Place { pack: root.place.pack, blob: root.place.blob, position };
     let packs = opened.packs_of(fold, listed.commit);
-    let snapshot = Snapshot::open(&packs, opened.reader()?, root.chunk.short(), place, root.digest)?;
-    serde_json::from_value(snapshot.meta().extra.clone()).map_err(|source| LookError::Facts { snapshot: listed.id().to_owned(), source })
+    facts_in(&open_snapshot(&packs, opened.reader()?, listed)?, listed.id())
 }

@@ -5,8 +5,8 @@
 //! `pg_backup_start` and `pg_backup_stop`. Which ones there are is asked by name, not guessed from the version.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use postgres::Row;
-use postgres::types::{FromSql, Type};
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, Type};
 
 use super::connection::{Connection, PgConnError};
 use crate::units::{Lsn, Timestamp};

@@ -12,8 +12,8 @@
 //! - `relations.rs`: [`relations::RelationNames`]: which relation a file belongs to
 //! - `backup_label.rs`: what a backup's stop hands out, and tablespace_map
 //! - `backup_manifest.rs`: [`backup_manifest::ManifestWriter`], for pg_verifybackup
-//! - `config_files/`: which files a configuration consists of, and how they are told of another place
 //! - `postmaster_pid.rs`: the lock file of a running server
+//! - `config_files/`: which files a configuration consists of, and how they are told of another place
 //! - `recovery.rs`: what a restored server is told, in postgresql.auto.conf
 
 pub mod backup_api;

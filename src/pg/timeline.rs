@@ -18,6 +18,9 @@ pub struct HistoryEntry {
 }
 
 /// A history file: all ancestors of one timeline, oldest first.
+///
+/// Positions need not ascend: a recovery along timeline 2 that ends before 2 began is written as if 2 had been left there,
+/// before its own beginning (`writeTimeLineHistory`). Nothing of 2 is then on the way.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct History {
     /// Whose ancestors they are.
@@ -39,7 +42,7 @@ pub enum HistoryError {
         /// Its beginning.
         text: String,
     },
-    /// Ancestors that don't increase, in number or position, up to the timeline itself.
+    /// Ancestors whose numbers don't increase up to the timeline's own.
     #[error("line {line} of the history of timeline {timeline} is out of order")]
     Order {
         /// Whose history.
@@ -72,7 +75,7 @@ impl History {
                 line,
                 text: String::from_utf8_lossy(text).chars().take(80).collect(),
             })?;
-            let ordered = entries.last().is_none_or(|last| last.parent < entry.parent && last.switch <= entry.switch);
+            let ordered = entries.last().is_none_or(|last| last.parent < entry.parent);
             if !ordered || entry.parent >= timeline || entry.parent.0 == 0 {
                 return Err(HistoryError::Order { timeline, line });
             }
@@ -205,11 +208,18 @@ impl TimelineTree {
     /// ancestors, as the server does (`readTimeLineHistory`).
     pub fn ancestry(&self, timeline: TimelineId) -> Vec<Branch> {
         let entries = self.history(timeline).map_or(&[][..], |h| &h.entries);
+        // A branch ends at the latest where a younger one was left.
+        let mut ends: Vec<Lsn> = entries.iter().map(|entry| entry.switch).collect();
+        let mut youngest = Lsn(u64::MAX);
+        for end in ends.iter_mut().rev() {
+            youngest = youngest.min(*end);
+            *end = youngest;
+        }
         let mut begin = Lsn(0);
         let mut branches = Vec::with_capacity(entries.len() + 1);
-        for entry in entries {
-            branches.push(Branch { timeline: entry.parent, begin, end: Some(entry.switch) });
-            begin = entry.switch;
+        for (entry, end) in entries.iter().zip(ends) {
+            branches.push(Branch { timeline: entry.parent, begin, end: Some(end) });
+            begin = end;
         }
         branches.push(Branch { timeline, begin, end: None });
         branches
@@ -308,7 +318,7 @@ mod tests {
         for bad in ["x", "1", "1\tx\ty", "1\t0/1 2/3\n\n2\tz\t", "-1\t0/1\t", "99999999999\t0/1\t"] {
             assert!(matches!(History::parse(T(9), bad.as_bytes()), Err(HistoryError::Line { .. })), "{bad}");
         }
-        for bad in ["9\t0/1\t", "0\t0/1\t", "2\t0/1\t\n1\t0/2\t", "1\t0/1\t\n1\t0/2\t", "1\t0/2\t\n2\t0/1\t"] {
+        for bad in ["9\t0/1\t", "0\t0/1\t", "2\t0/1\t\n1\t0/2\t", "1\t0/1\t\n1\t0/2\t"] {
             assert!(matches!(History::parse(T(9), bad.as_bytes()), Err(HistoryError::Order { .. })), "{bad}");
         }
         assert!(History::parse(T(2), b"").unwrap().parent().is_none());
@@ -335,6 +345,21 @@ mod tests {
         assert_eq!(tree.owner(T(4), Lsn(0x16FF_FFFF)), T(1));
         assert_eq!(tree.owner(T(4), Lsn(0x1700_0000)), T(2));
         assert_eq!(tree.owner(T(4), Lsn(0x1B00_0108)), T(4));
+    }
+
+    /// As 15 and 18 write it after a recovery along timeline 2 that ended before 2 began.
+    #[test]
+    fn a_timeline_that_was_left_before_it_began_is_not_on_the_way() {
+        let two = History::parse(T(2), b"1\t0/700100\tat LSN\n").unwrap();
+        let three = History::parse(T(3), b"1\t0/700100\tat LSN\n2\t0/400200\tat LSN\n").unwrap();
+        let tree: TimelineTree = [two, three].into_iter().collect();
+        let ways: Vec<_> = tree.ancestry(T(3)).iter().map(|b| (b.timeline.0, b.begin.0, b.end.map(|e| e.0))).collect();
+        assert_eq!(ways, [(1, 0, Some(0x40_0200)), (2, 0x40_0200, Some(0x40_0200)), (3, 0x40_0200, None)]);
+        assert!(tree.is_ancestor_at(T(1), Lsn(0x40_0200), T(3)) && !tree.is_ancestor_at(T(1), Lsn(0x40_0201), T(3)));
+        assert!(!tree.is_ancestor_at(T(2), Lsn(0x70_0200), T(3)));
+        let size = SegmentSize::new(1 << 20).unwrap();
+        let runs = tree.path((T(1), Lsn(0x20_0028)), (T(3), Lsn(0x60_0000)), size).unwrap();
+        assert_eq!(runs.iter().map(|r| (r.timeline.0, r.first.0, r.last.0)).collect::<Vec<_>>(), [(1, 2, 3), (3, 4, 5)]);
     }
 
     #[test]

@@ -71,6 +71,8 @@ impl RepoError {
     }
 }
 
+const LOST: &str = "bring the object back from another copy of the repository; `pgcairn verify` names what else is hit, and what is not";
+
 impl From<Malformed> for RepoError {
     fn from(e: Malformed) -> Self {
         RepoError::Corrupt { object: "a structure node".into(), why: e.0.into() }
@@ -80,6 +82,8 @@ impl From<Malformed> for RepoError {
 impl Explain for RepoError {
     fn class(&self) -> Class {
         match self {
+            // What a snapshot needs and isn't there is damage; "absent" is an answer about snapshots.
+            RepoError::Store(e) if e.is_absent() => Class::Corrupt,
             RepoError::Store(e) => e.class(),
             RepoError::Key(e) => e.class(),
             RepoError::Told(e) => e.class(),
@@ -91,12 +95,12 @@ impl Explain for RepoError {
 
     fn cure(&self) -> Option<String> {
         match self {
+            RepoError::Store(e) if e.is_absent() => Some(LOST.into()),
             RepoError::Store(e) => e.cure(),
             RepoError::Key(e) => e.cure(),
             RepoError::Told(e) => e.cure(),
-            RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => {
-                Some("restore the object from another copy of the repository; other snapshots may be whole".into())
-            }
+            RepoError::Crypt { source, .. } => source.cure().or_else(|| Some(LOST.into())),
+            RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => Some(LOST.into()),
             _ => None,
         }
     }

@@ -67,7 +67,7 @@ impl Explain for FormatError {
 
     fn cure(&self) -> Option<String> {
         match self {
-            FormatError::Malformed(_) => None,
+            FormatError::Malformed(_) => Some("bring the object pgcairn back from a copy of the repository; is the path right?".into()),
             _ => Some("use a newer pgcairn".into()),
         }
     }

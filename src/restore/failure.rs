@@ -31,7 +31,7 @@ pub enum RestoreError {
         found: String,
     },
     /// The folder holds a restore that was interrupted.
-    #[error("{} holds a restore of snapshot {snapshot} that has not ended", folder.display())]
+    #[error("{} is not empty: it holds a restore of snapshot {snapshot} that has not ended", folder.display())]
     Unfinished {
         /// The folder.
         folder: PathBuf,

@@ -20,6 +20,8 @@ use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 use super::RestoreError;
 use crate::units::show;
 
+/// The marker of a restore while it is written.
+const UNFINISHED_MARKER: &str = "pgcairn.restore.pgcairn";
 /// Names in a path.
 const MOST_NAMES: usize = 64;
 /// Bytes of a path.
@@ -374,7 +376,8 @@ pub(super) fn read_small(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// An entry of a folder, unless it is empty or holds no more than a restore's own lock.
+/// An entry of a folder, unless it is empty or holds no more than a restore's own lock, and a marker that was not yet put
+/// in its place.
 ///
 /// # Errors
 /// Those of the operating system; that it isn't there is none.
@@ -385,7 +388,7 @@ pub fn something_in(folder: &Path) -> io::Result<Option<String>> {
     };
     for entry in entries {
         let name = entry?.file_name();
-        if !name.as_bytes().ends_with(b".pgcairn-lock") {
+        if !name.as_bytes().ends_with(b".pgcairn-lock") && name != UNFINISHED_MARKER {
             return Ok(Some(show(name.as_bytes())));
         }
     }
@@ -459,7 +462,9 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         assert_eq!(something_in(&scratch.path().join("absent")).unwrap(), None);
         fs::write(scratch.path().join("x.pgcairn-lock"), "").unwrap();
+        fs::write(scratch.path().join(UNFINISHED_MARKER), "").unwrap();
         assert_eq!(something_in(scratch.path()).unwrap(), None);
+        assert_eq!(UNFINISHED_MARKER, format!("{}.pgcairn", crate::restore::MARKER));
         fs::write(scratch.path().join("x"), "").unwrap();
         assert_eq!(something_in(scratch.path()).unwrap(), Some("x".into()));
     }

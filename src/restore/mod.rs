@@ -193,7 +193,7 @@ fn take_over(plan: &RestorePlan, top: Rights) -> Result<Folders, RestoreError> {
 
 fn expected(plan: &RestorePlan, snapshot: &Snapshot<'_>) -> Result<strangers::Expected, RestoreError> {
     let made = write::folders_of(snapshot, &finish::wanted_folders(plan))?;
-    strangers::Expected::of(snapshot, &|path| finish::fate_in(plan, path), made.keys())
+    Ok(strangers::Expected::of(snapshot, &|path| finish::fate_in(plan, path), made.keys())?.with_links(&plan.facts.left_out))
 }
 
 /// What a restore in place will remove. Nothing is touched.

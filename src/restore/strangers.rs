@@ -1,9 +1,10 @@
 //! What lies in a data directory and not in the snapshot. A restore in place removes it: a file of a dropped table that
 //! stays would be found again by its number, an old segment in pg_wal would be replayed.
 //!
-//! What stays: the server's log in `log` or `pg_log` where the snapshot has that folder empty (it tells what happened),
-//! locks and the marker of a restore, `lost+found`; and of a tablespace's folder everything but this cluster's own part.
-//! A link is removed and never followed; what it leads to stays.
+//! What stays: the server's log in `log` or `pg_log` where the snapshot has that folder empty (it tells what happened); links
+//! that were there at the backup, too, since no snapshot holds them (a postgresql.conf that lies elsewhere); locks and the
+//! marker of a restore, `lost+found`; and of a tablespace's folder everything but this cluster's own part. Any other link
+//! is removed and never followed; what it leads to stays.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -22,6 +23,7 @@ use super::folders::{FOLDER, Folders, join, names, parent_of};
 use super::marker::MARKER;
 use super::write::Fate;
 use crate::repo::structure::{FileData, Snapshot};
+use crate::units::show;
 
 /// The deepest tree that is removed: each level holds a descriptor.
 const MAX_DEPTH: usize = 200;
@@ -31,6 +33,8 @@ const LOGS: [&[u8]; 2] = [b"log", b"pg_log"];
 /// The names that a snapshot has, folder by folder.
 pub(super) struct Expected {
     folders: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+    /// Links that the cluster had, as they are shown.
+    links: BTreeSet<String>,
 }
 
 impl Expected {
@@ -73,7 +77,14 @@ impl Expected {
             let name = path.get(if parent.is_empty() { 0 } else { parent.len() + 1 }..).unwrap_or_default().to_vec();
             folders.entry(parent.to_vec()).or_default().insert(name);
         }
-        Ok(Expected { folders })
+        Ok(Expected { folders, links: BTreeSet::new() })
+    }
+
+    /// Links that a backup has left out stay: `left_out` is what it says of itself.
+    #[must_use]
+    pub fn with_links(mut self, left_out: &[String]) -> Self {
+        self.links = left_out.iter().filter_map(|text| text.strip_suffix(" (a symbolic link)")).map(str::to_owned).collect();
+        self
     }
 
     /// What lies in `folders` besides: paths, in order. Nothing is touched.
@@ -101,7 +112,8 @@ impl Expected {
                 let inner = join(path, &name);
                 let ours = !folders.is_tablespace(path) || folders.may_replace(&inner);
                 // The link of a tablespace is made anew.
-                let stays = (expected.contains(&name) && !folders.is_tablespace(&inner)) || path.is_empty() && is_kept(&name);
+                let left_out = self.links.contains(&show(&inner)) && is_link(folder.as_fd(), &name);
+                let stays = left_out || (expected.contains(&name) && !folders.is_tablespace(&inner)) || path.is_empty() && is_kept(&name);
                 if !stays && ours {
                     check_mount(folder.as_fd(), &name).map_err(RestoreError::io(format!("removing {}", folders.shown(&inner))))?;
                     strangers.push(inner);
@@ -110,6 +122,11 @@ impl Expected {
         }
         Ok(strangers)
     }
+}
+
+fn is_link(folder: BorrowedFd<'_>, name: &[u8]) -> bool {
+    let kind = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|stat| stat.st_mode & nix::libc::S_IFMT);
+    kind == Ok(nix::libc::S_IFLNK)
 }
 
 /// Of the data directory itself.
@@ -212,7 +229,7 @@ mod tests {
         put(&data, &["pgcairn.restore", ".pgcairn-lock", "lost+found/x", "pg_wal/000000010000000000000009", "deep/a/b/c", "base/1/sub/x"]);
         put(&space, &["PG_18_1/5/50", "PG_18_1/5/51", "PG_18_1/6/60", "PG_17_1/5/50", "other"]);
         put(&outside, &["x"]);
-        for (to, name) in [(&space, "pg_tblspc/7"), (&outside, "pg_tblspc/8"), (&outside, "base/link")] {
+        for (to, name) in [(&space, "pg_tblspc/7"), (&outside, "pg_tblspc/8"), (&outside, "base/link"), (&outside, "kept.conf")] {
             fs::create_dir_all(data.join(name).parent().unwrap()).unwrap();
             symlink(to, data.join(name)).unwrap();
         }
@@ -234,7 +251,8 @@ mod tests {
         let made =
             ["", "base", "base/1", "global", "log", "pg_tblspc", "pg_tblspc/7", "pg_tblspc/7/PG_18_1", "pg_tblspc/7/PG_18_1/5", "pg_wal"];
         let made: Vec<Vec<u8>> = made.map(|path| path.as_bytes().to_vec()).into();
-        let expected = Expected::of(&snapshot, &finish::fate, made.iter()).unwrap();
+        let left_out = ["kept.conf (a symbolic link)", "base/1/11 (a symbolic link)", "pipe (a fifo)"].map(str::to_owned);
+        let expected = Expected::of(&snapshot, &finish::fate, made.iter()).unwrap().with_links(&left_out);
         let folders = Folders::open(&data, &[(7, space.clone())].into(), None).unwrap().in_place("PG_18_1");
         let strangers = expected.find(&folders).unwrap();
         assert_eq!(
@@ -255,7 +273,7 @@ mod tests {
         );
         remove_all(&folders, &strangers).unwrap();
         assert_eq!(expected.find(&folders).unwrap(), Vec::<Vec<u8>>::new());
-        for there in ["log/server.log", "pgcairn.restore", ".pgcairn-lock", "lost+found/x", "base/1/10", "deep/a/b/c"] {
+        for there in ["log/server.log", "pgcairn.restore", ".pgcairn-lock", "lost+found/x", "base/1/10", "deep/a/b/c", "kept.conf"] {
             assert!(data.join(there).exists(), "{there}");
         }
         for there in ["PG_18_1/5/50", "PG_17_1/5/50", "other", "../outside/x"] {

@@ -188,6 +188,10 @@ impl Explain for StoreError {
         use StoreError as E;
         match self {
             E::NoFolder { .. } | E::Replaced { .. } => Some("is its disk mounted?".to_owned()),
+            E::TooLarge { .. } | E::Short { .. } => Some("bring the object back from a copy of the repository".to_owned()),
+            E::NotAFile { .. } => {
+                Some("find out who put it there and move it away; if an object lay there, bring it back from a copy".to_owned())
+            }
             E::ForeignOwner { owner, .. } => Some(format!("run this as user {owner}, or as root")),
             E::Full { .. } => Some("make room on that disk; what was stored so far stays, and the next run continues from it".to_owned()),
             E::NoLinks { .. } => Some("put the repository on a file system with hard links (ext4, xfs, btrfs, zfs, NFS)".to_owned()),

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct MemoryStore {
     objects: Mutex<BTreeMap<ObjectName, Vec<u8>>>,
     unreachable: AtomicBool,
+    ages: Mutex<BTreeMap<ObjectName, Duration>>,
 }
 
 impl MemoryStore {
@@ -32,6 +34,12 @@ impl MemoryStore {
     #[allow(dead_code, reason = "for the layers above")]
     pub fn set_unreachable(&self, unreachable: bool) {
         self.unreachable.store(unreachable, Ordering::SeqCst);
+    }
+
+    /// Lets an object be so old; of others nothing is said.
+    #[allow(dead_code, reason = "for the layers above")]
+    pub fn set_age(&self, name: &ObjectName, age: Duration) {
+        self.ages.lock().unwrap().insert(name.clone(), age);
     }
 
     /// Changes an object behind everybody's back; `false` if it isn't there.
@@ -90,6 +98,10 @@ impl Backend for MemoryStore {
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.objects()?.remove(name);
         Ok(())
+    }
+
+    fn age(&self, name: &ObjectName, _session: &SessionTag) -> Result<Option<Duration>, StoreError> {
+        self.get(name, |_| Ok(self.ages.lock().unwrap().get(name).copied()))
     }
 
     fn describe(&self) -> String {

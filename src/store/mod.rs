@@ -17,9 +17,11 @@ mod failure;
 #[cfg(test)]
 pub(crate) mod fault;
 pub mod local;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod memory;
 mod name;
+
+use std::time::Duration;
 
 pub use failure::StoreError;
 pub use local::LocalStore;
@@ -75,6 +77,14 @@ pub trait Backend: Send + Sync {
 
     /// Removes the object. One that is not there is no error. After a crash it may be there again.
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// How long the object has been there, by the store's own clock at both ends: no other clock has a part in it. `None`
+    /// where the store doesn't say. Whoever can write to the store can make it say anything. `session` marks what is
+    /// unfinished meanwhile.
+    fn age(&self, name: &ObjectName, session: &SessionTag) -> Result<Option<Duration>, StoreError> {
+        let _ = (name, session);
+        Ok(None)
+    }
 
     /// What to call this store in a message.
     fn describe(&self) -> String;

@@ -50,7 +50,8 @@ pub fn parse_byte_size(text: &str) -> Option<u64> {
     (bytes.is_finite() && (0.0..9e18).contains(&bytes)).then_some(bytes as u64)
 }
 
-/// Reads `90`, `90s`, `10min`, `1h30m`, `250ms`, `2d`: a bare number is seconds. `None` if it is none of these.
+/// Reads `90`, `90s`, `10min`, `2 min`, `1h30m`, `1 h 30 m`, `250ms`, `2d`: a bare number is seconds. `None` if it is none
+/// of these.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u64>() {
@@ -64,6 +65,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let (number, tail) = rest.split_at(digits);
+        let tail = tail.trim_start();
         let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         let millis: u64 = match unit {
@@ -102,16 +104,32 @@ mod tests {
 
     #[test]
     fn sizes_and_durations_are_read() {
-        for (text, bytes) in [("0", 0), ("64k", 64_000), ("64KiB", 65_536), ("1.5 GB", 1_500_000_000), ("2TiB", 2 << 40)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("64k", 64_000),
+            ("64KiB", 65_536),
+            ("1.5 GB", 1_500_000_000),
+            ("64 KiB", 65_536),
+            ("20 MB", 20_000_000),
+            ("2TiB", 2 << 40),
+        ] {
             assert_eq!(parse_byte_size(text), Some(bytes), "{text}");
         }
-        for bad in ["", "k", "-1", "1x", "1e9", "99999999999999999999", "9999999999TB"] {
+        for bad in ["", "k", "-1", "1x", "1e9", "1 2", "1 k b", "99999999999999999999", "9999999999TB"] {
             assert_eq!(parse_byte_size(bad), None, "{bad}");
         }
-        for (text, ms) in [("90", 90_000), ("250ms", 250), ("10min", 600_000), ("1h30m", 5_400_000), ("2d 1h", 176_400_000)] {
+        for (text, ms) in [
+            ("90", 90_000),
+            ("250ms", 250),
+            ("10min", 600_000),
+            ("1h30m", 5_400_000),
+            ("2d 1h", 176_400_000),
+            ("2 min", 120_000),
+            (" 1 h 30 m ", 5_400_000),
+        ] {
             assert_eq!(parse_duration(text), Some(Duration::from_millis(ms)), "{text}");
         }
-        for bad in ["", "x", "10 q", "-5s", "1.5h", "99999999999999999999d"] {
+        for bad in ["", "x", "10 q", "-5s", "1.5h", "1 30m", "1h 30", "min", "2 m in", "99999999999999999999d"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }

@@ -80,8 +80,9 @@ impl Timestamp {
     }
 
     fn to_jiff(self) -> jiff::Timestamp {
-        let limits = (jiff::Timestamp::MIN.as_microsecond(), jiff::Timestamp::MAX.as_microsecond());
-        jiff::Timestamp::from_microsecond(self.0.clamp(limits.0, limits.1)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        // What lies beyond is shown as the last time that can be: anybody may have written it.
+        let beyond = if self.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        jiff::Timestamp::from_microsecond(self.0).unwrap_or(beyond)
     }
 
     /// `20261124-133000`, UTC: the beginning of a snapshot's id.
@@ -205,6 +206,15 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), rfc, "{text}");
         }
+    }
+
+    #[test]
+    fn times_beyond_all_calendars_are_shown_as_the_last_one() {
+        for (time, shown) in [(i64::MAX, "9999-12-30T22:00:00.999999"), (i64::MIN, "-009999-01-02T01:59:59")] {
+            assert!(Timestamp(time).to_string().starts_with(shown), "{}", Timestamp(time));
+        }
+        let last: Timestamp = "9999-12-30 22:00:00.999999Z".parse().unwrap();
+        assert_eq!(last.to_string().parse(), Ok(last));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use pgcairn::repo::structure::{
 };
 use pgcairn::repo::wal::{self, WalAddress, WalOrigin};
 use pgcairn::units::ids::hex;
-use pgcairn::units::{Digest16, Hash32, PackId, ShortId, TimelineId};
+use pgcairn::units::{Digest16, Hash32, PackId, ShortId, TimelineId, Timestamp};
 use serde_json::{Value, json};
 
 use super::known::{SEGMENT, folder, host, noise, pages, root, segment};
@@ -311,13 +311,15 @@ fn segment_object() -> Value {
     let header = check_segment(name, &plain, plain.len() as u64, None).unwrap();
     let record = SegmentRecord::new(name, &header, SegmentFacts::of(&header, &plain));
     let identifier = header.system_identifier;
-    let facts = |kind| FileFacts::new(identifier, kind).to_value();
+    let backup = FileKind::Backup(BackupFacts { segment: name, offset: 0x28 });
+    let pushed_at = Some(Timestamp(1_764_000_000_000_000));
+    let facts = |kind| FileFacts { pushed_at, ..FileFacts::new(identifier, kind) }.to_value();
     let history =
         History::parse(TimelineId(3), b"1\t0/3000000\tno recovery target specified\n2\t0/4000060\tat restore point \"x\"\n").unwrap();
     let others = [
         (format!("{SEGMENT}.partial"), 4096, facts(FileKind::Partial(record.clone()))),
         ("00000003.history".to_owned(), 80, facts(FileKind::History(HistoryFacts::new(&history)))),
-        (format!("{SEGMENT}.00000028.backup"), 300, facts(FileKind::Backup(BackupFacts { segment: name, offset: 0x28 }))),
+        (format!("{SEGMENT}.00000028.backup"), 300, FileFacts::new(identifier, backup).to_value()),
     ];
     let facts = facts(FileKind::Segment(record));
     let address = WalAddress { cluster: root.sealing().cluster_key("main"), system_identifier: identifier, name: SEGMENT.to_owned() };

@@ -20,7 +20,7 @@ use pgcairn::repo::structure::{FileData, Needs, Node, decode_attributes};
 use pgcairn::repo::wal::{self, WalAddress, WalFront};
 use pgcairn::store::{Backend, LocalStore, SessionTag};
 use pgcairn::units::ids::{hex, unhex};
-use pgcairn::units::{PackId, SessionId};
+use pgcairn::units::{PackId, SessionId, Timestamp};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -264,7 +264,8 @@ fn a_segment_says_its_facts_without_being_read() {
     let WalFileName::Segment(segment) = file else { panic!() };
     let header = check_segment(segment, &plain, plain.len() as u64, Some(address.system_identifier)).unwrap();
     let record = SegmentRecord::new(segment, &header, SegmentFacts::of(&header, &plain));
-    assert_eq!(facts, FileFacts::new(address.system_identifier, FileKind::Segment(record)));
+    let pushed_at = Some(Timestamp(1_764_000_000_000_000));
+    assert_eq!(facts, FileFacts { pushed_at, ..FileFacts::new(address.system_identifier, FileKind::Segment(record)) });
     let FileKind::Segment(record) = &facts.kind else { panic!() };
     assert!(record.transactions.is_some() && record.first_record.is_some(), "{record:?}");
 

@@ -72,3 +72,39 @@ fn a_server_stops_where_and_how_it_is_told() {
         assert_eq!(ended.sql("postgres", "show archive_mode"), "off");
     });
 }
+
+/// From 15 on the server reads ahead of what it replays: a segment that is listed as whole, and is rotten inside, lies right
+/// behind the target and isn't needed.
+#[test]
+fn what_is_rotten_right_behind_the_target_is_not_read_ahead() {
+    support::on(18, |pg| {
+        let repository = Repository::init();
+        let server = Server::build(pg).host(&repository.host).archive(&repository.archive_command()).start();
+        server.pgbench_init(1);
+        let marks = Marks::create(&server);
+        repository.backup(&server, &[]);
+        let one = marks.mark(1);
+        marks.archived();
+        let two = marks.mark(2);
+        marks.archived();
+        let before = super::segments(&repository);
+        marks.mark(3);
+        marks.archived();
+        let rotten = super::segments(&repository).into_iter().find(|path| !before.contains(path)).unwrap();
+        let mut bytes = std::fs::read(&rotten).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&rotten, &bytes).unwrap();
+        let target = TestDir::new();
+        // The time is left behind by mark 2.
+        for (arguments, wanted) in [(["--target-lsn", two.lsn.as_str()], "2"), (["--target-time", one.time.as_str()], "1")] {
+            let told = ["--target-action", "promote"].into_iter().chain(arguments).collect::<Vec<_>>();
+            let mut stopped = restored(pg, &repository, &target, wanted, &told);
+            let conf = std::fs::read_to_string(target.join(wanted).join("postgresql.auto.conf")).unwrap();
+            assert!(conf.contains("recovery_prefetch = 'off'"), "{conf}");
+            stopped.start();
+            stopped.await_promotion();
+            assert_eq!(count(&stopped), wanted);
+        }
+    });
+}

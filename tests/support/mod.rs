@@ -20,6 +20,7 @@
 //! - `ordinary.rs`: [`ordinary`], [`on`], [`skip`]
 //! - `postgres.rs`: [`Postgres`], the programs of one major, found by `scripts/postgres`
 //! - `server.rs`: [`Server`]: its data directory from a cached initdb, start, stop, crash, SQL
+//! - `certificates.rs`: certificates of all kinds
 //! - `load.rs`: [`Load`]: pgbench in the background
 //! - `host.rs`: [`Host`]: a home of its own for the program, and [`Outcome`] of running it
 //! - `repository.rs`: [`Repository`]: the commands that stories are made of
@@ -27,6 +28,7 @@
 
 #![allow(dead_code, unused_imports)] // each test binary uses a part
 
+pub mod certificates;
 mod folder;
 mod host;
 mod load;

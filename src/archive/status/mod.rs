@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::list::Archive;
 use crate::pg::timeline::TimelineTree;
-use crate::repo::log::{Fold, ForkState, Summary, WalMode, WalRange};
+use crate::repo::log::{Fold, Summary, WalMode, WalRange};
 use crate::units::{Lsn, SegmentName, SegmentSize, TimelineId, Timestamp};
 use line::Line;
 
@@ -75,15 +75,21 @@ impl SnapshotSpan {
     }
 }
 
-/// A gap that somebody knows of.
+/// Segments of which somebody knows that they are missing, damaged, or have a fault.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Acknowledged {
-    /// The first missing segment.
+    /// The first.
     pub from: SegmentName,
     /// The last, on the same timeline.
     pub to: SegmentName,
-    /// Why it is missing.
+    /// Why.
     pub reason: String,
+}
+
+impl Acknowledged {
+    fn covers(&self, segment: SegmentName) -> bool {
+        segment.timeline == self.from.timeline && (self.from..=self.to).contains(&segment)
+    }
 }
 
 /// What the log knows that bears on one archive.
@@ -93,13 +99,18 @@ pub struct Known {
     pub snapshots: Vec<SnapshotSpan>,
     /// Acknowledged gaps.
     pub acknowledged: Vec<Acknowledged>,
-    /// Timelines that were accepted as the cluster's, after a promoted copy had archived beside it.
-    pub accepted: BTreeSet<TimelineId>,
+    /// Timelines that were announced or accepted as the cluster's, with the numbers of the notes.
+    pub forks: Vec<(TimelineId, u64)>,
     /// The first byte of the highest segment expired of each timeline: what lies before is no gap.
     pub expired: BTreeMap<TimelineId, Lsn>,
 }
 
 impl Known {
+    /// Why a segment isn't as it should be, if somebody knows it.
+    fn acknowledged(&self, segment: SegmentName) -> Option<String> {
+        self.acknowledged.iter().find(|a| a.covers(segment)).map(|a| a.reason.clone())
+    }
+
     /// Out of the log's fold.
     pub fn of(fold: &Fold, cluster: &str, system_identifier: u64) -> Self {
         let id = crate::repo::log::ClusterId { name: cluster.to_owned(), system_identifier };
@@ -109,7 +120,7 @@ impl Known {
         Known {
             snapshots: commits.filter_map(|(number, c)| SnapshotSpan::of(*number, &c.summary)).collect(),
             acknowledged: gaps.map(|g| Acknowledged { from: g.from, to: g.to, reason: g.reason.clone() }).collect(),
-            accepted: forks.filter(|f| f.state == ForkState::Accepted).map(|f| f.timeline).collect(),
+            forks: forks.map(|f| (f.timeline, f.number)).collect(),
             expired: fold.expired.get(&id).into_iter().flatten().map(|(timeline, e)| (*timeline, e.highest)).collect(),
         }
     }

@@ -6,8 +6,9 @@ use serde::Serialize;
 use super::gaps::{self, Gap};
 use super::live::live;
 use super::{Blocked, Known, Lines, SnapshotSpan};
-use crate::archive::Archive;
-use crate::units::{Lsn, SegmentName, TimelineId, Timestamp};
+use crate::archive::{Archive, DamagedFile};
+use crate::pg::wal::WalFileName;
+use crate::units::{Lsn, SegmentName, SegmentSize, TimelineId, Timestamp};
 
 /// All of it. Fields are added, never changed.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -30,6 +31,9 @@ pub struct Status {
     /// How far the archive is behind the server; absent if the server wasn't asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
+    /// The size of its segments; none without segments.
+    #[serde(skip)]
+    pub segment_size: Option<SegmentSize>,
 }
 
 /// One timeline.
@@ -47,6 +51,9 @@ pub struct TimelineStatus {
     pub segments: usize,
     /// Is it still written?
     pub live: bool,
+    /// When its newest segment was pushed, by the pusher's clock.
+    #[serde(serialize_with = "text_or_null", skip_serializing_if = "Option::is_none")]
+    pub last_pushed_at: Option<Timestamp>,
     /// What is missing.
     pub gaps: Vec<GapStatus>,
     /// Segments at which replay will stop, though they are what was pushed.
@@ -83,6 +90,8 @@ pub struct FaultStatus {
     pub segment: SegmentName,
     /// Up to here it is.
     pub valid_until: Lsn,
+    /// The reason, if somebody acknowledged it.
+    pub acknowledged: Option<String>,
 }
 
 /// What can be reached from a snapshot along a timeline.
@@ -122,6 +131,8 @@ pub struct DamagedStatus {
     pub object: String,
     /// What is wrong.
     pub problem: String,
+    /// The reason, if it is a segment and somebody acknowledged it.
+    pub acknowledged: Option<String>,
 }
 
 /// A history file that is missing: a whole timeline can't be followed without it.
@@ -154,8 +165,8 @@ fn text_or_null<S: serde::Serializer>(time: &Option<Timestamp>, s: S) -> Result<
 }
 
 impl Status {
-    /// Of an archive; `server` is where the server writes now, if it was asked.
-    pub fn of(archive: &Archive, known: &Known, server: Option<(TimelineId, Lsn)>) -> Self {
+    /// Of an archive, at the time `now` by this host's clock; `server` is where the server writes, if it was asked.
+    pub fn of(archive: &Archive, known: &Known, now: Timestamp, server: Option<(TimelineId, Lsn)>) -> Self {
         let lines = Lines::new(archive);
         let mut snapshots: Vec<&SnapshotSpan> =
             known.snapshots.iter().filter(|s| s.system_identifier == archive.system_identifier).collect();
@@ -164,14 +175,13 @@ impl Status {
         Status {
             version: 1,
             cluster: archive.cluster.clone(),
-            timelines: timelines(&lines, known, &snapshots),
+            timelines: timelines(&lines, known, now, &snapshots),
             restorable: snapshots.iter().flat_map(|s| lines.windows(s)).collect(),
             waiting: snapshots.iter().filter_map(|s| lines.waits_for(s)).collect(),
-            damaged: damaged
-                .map(|d| DamagedStatus { file: d.file.to_string(), object: d.object.clone(), problem: d.why.clone() })
-                .collect(),
+            damaged: damaged.map(|d| damaged_status(d, known)).collect(),
             lost: archive.lost_histories().into_iter().map(|(t, shown_by)| LostStatus { file: t.history_name(), shown_by }).collect(),
             lag: server.and_then(|(timeline, lsn)| lag(&lines, timeline, lsn)),
+            segment_size: archive.segment_size,
         }
     }
 
@@ -187,8 +197,31 @@ impl Status {
 
     /// Is there anything that needs a look?
     pub fn alarms(&self) -> bool {
-        let faults = self.timelines.iter().any(|t| !t.faults.is_empty());
-        self.open_gaps().next().is_some() || faults || self.live().count() > 1 || !self.damaged.is_empty() || !self.lost.is_empty()
+        let faults = self.timelines.iter().flat_map(|t| &t.faults).any(|fault| fault.acknowledged.is_none());
+        let damaged = self.damaged.iter().any(|damaged| damaged.acknowledged.is_none());
+        self.open_gaps().next().is_some() || faults || damaged || self.live().count() > 1 || !self.lost.is_empty()
+    }
+
+    /// Is there something to acknowledge in each of these segments of one timeline: is it missing or damaged, or has it a
+    /// fault?
+    pub fn is_amiss(&self, from: SegmentName, to: SegmentName) -> bool {
+        let Some((size, timeline)) = self.segment_size.zip(self.timelines.iter().find(|t| t.timeline == from.timeline)) else {
+            return false;
+        };
+        let damaged = |name: &SegmentName| self.damaged.iter().any(|d| d.file == name.to_string());
+        let mut at = from;
+        while at <= to {
+            let gap = timeline.gaps.iter().find(|gap| gap.from <= at && at <= gap.to);
+            let single = || timeline.faults.iter().any(|fault| fault.segment == at) || damaged(&at);
+            let last = match gap {
+                Some(gap) => gap.to,
+                None if single() => at,
+                None => return false,
+            };
+            let Some(next) = last.no(size) else { return false };
+            at = SegmentName::new(from.timeline, next.next(), size);
+        }
+        true
     }
 }
 
@@ -224,9 +257,23 @@ impl Lines<'_> {
     }
 }
 
-fn timelines(lines: &Lines<'_>, known: &Known, snapshots: &[&SnapshotSpan]) -> Vec<TimelineStatus> {
+/// Of a damaged segment somebody may know; a history that can't be read cuts off its whole timeline.
+fn damaged_status(damaged: &DamagedFile, known: &Known) -> DamagedStatus {
+    let segment = match damaged.file {
+        WalFileName::Segment(name) | WalFileName::Partial(name) => Some(name),
+        WalFileName::History(_) | WalFileName::Backup { .. } => None,
+    };
+    DamagedStatus {
+        file: damaged.file.to_string(),
+        object: damaged.object.clone(),
+        problem: damaged.why.clone(),
+        acknowledged: segment.and_then(|name| known.acknowledged(name)),
+    }
+}
+
+fn timelines(lines: &Lines<'_>, known: &Known, now: Timestamp, snapshots: &[&SnapshotSpan]) -> Vec<TimelineStatus> {
     let mut gaps = gaps::gaps(lines, known);
-    let live = live(lines, known);
+    let live = live(lines, known, now);
     // A timeline of which everything is missing has neither segments nor, perhaps, a history.
     let all = lines.timelines().into_iter().chain(gaps.keys().copied()).collect::<std::collections::BTreeSet<_>>();
     all.into_iter()
@@ -236,7 +283,7 @@ fn timelines(lines: &Lines<'_>, known: &Known, snapshots: &[&SnapshotSpan]) -> V
             let line = lines.line(timeline);
             let parent = lines.tree.history(timeline).and_then(|h| h.parent());
             let gaps = gaps.remove(&timeline).unwrap_or_default();
-            let faults = line.into_iter().flat_map(|l| l.faults());
+            let faults = line.into_iter().flat_map(|l| l.faults()).filter_map(|(no, valid_until)| Some((name(no)?, valid_until)));
             TimelineStatus {
                 timeline,
                 parent: parent.map(|p| ParentStatus { timeline: p.parent, switch_lsn: p.switch }),
@@ -244,8 +291,11 @@ fn timelines(lines: &Lines<'_>, known: &Known, snapshots: &[&SnapshotSpan]) -> V
                 last: line.and_then(|l| l.last()).and_then(name),
                 segments: line.map_or(0, |l| l.len()),
                 live: live.contains(&timeline),
+                last_pushed_at: lines.last_push(timeline),
                 gaps: gaps.into_iter().filter_map(|gap| gap_status(lines, timeline, gap, snapshots)).collect(),
-                faults: faults.filter_map(|(no, valid_until)| Some(FaultStatus { segment: name(no)?, valid_until })).collect(),
+                faults: faults
+                    .map(|(segment, valid_until)| FaultStatus { segment, valid_until, acknowledged: known.acknowledged(segment) })
+                    .collect(),
             }
         })
         .collect()

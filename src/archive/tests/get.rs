@@ -15,6 +15,8 @@ fn world(missing: &[&str]) -> World {
     let world = World::new();
     for (timeline, no) in (3..=8).map(|no| (1, no)).chain((6..=9).map(|no| (2, no))) {
         if !missing.contains(&name(timeline, no).as_str()) {
+            // The old line ended long before: this is no fork.
+            world.wait(60);
             world.push(&name(timeline, no), &segment(timeline, no, 1)).unwrap();
         }
     }
@@ -99,6 +101,7 @@ fn a_lost_history_is_no_absence() {
     begun.push("00000002.history", b"1\t0/600100\tno recovery target specified\n").unwrap();
     assert_eq!(outcome(&begun, "00000002.history"), Is::There);
     // A history was made from its parent's.
+    begun.wait(60);
     begun.push("00000004.history", b"1\t0/600100\tx\n3\t0/900100\tx\n").unwrap();
     lost("00000003.history", "00000004.history", &begun);
     assert_eq!(outcome(&begun, "00000001.history"), Is::Absent);

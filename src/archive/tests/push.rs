@@ -162,6 +162,7 @@ fn before_the_first_backup_the_data_directory_says_whose_wal_it_is() {
     assert!(matches!(error, PushError::NoIdentifier { .. }), "{error}");
     control_file(world.folder.path(), Some(SYSTEM));
     world.push(THIRD, &segment(1, 3, 1)).unwrap();
+    world.wait(60);
     world.push("00000002.history", b"").unwrap();
     assert!(matches!(world.push(THIRD, &segment_of(5, 1, 3, 1)), Err(PushError::Segment { .. })));
     std::fs::write(world.path("global/pg_control"), vec![0; 8192]).unwrap();

@@ -91,7 +91,7 @@ type Asked = (BTreeMap<String, String>, Option<Vec<String>>);
 
 fn ask(connection: &mut Connection) -> Result<Asked, PgConnError> {
     let rows = connection.query("asking for the configuration files", SETTINGS)?;
-    let pair = |row: &postgres::Row| Some((row.try_get(0).ok()?, row.try_get::<_, Option<String>>(1).ok()??));
+    let pair = |row: &tokio_postgres::Row| Some((row.try_get(0).ok()?, row.try_get::<_, Option<String>>(1).ok()??));
     let settings = rows.iter().filter_map(pair).collect();
     // Without the right to it, what the files themselves name has to do.
     let sources = connection.query("asking for the configuration files", SOURCES).unwrap_or_default();

@@ -6,8 +6,8 @@ use std::error::Error;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use postgres::Row;
-use postgres::types::{FromSql, Type};
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, Type};
 
 use super::{Annex, AnnexFile};
 use crate::pg::connection::{ConnectOptions, Connection, PgConnError};

@@ -32,7 +32,7 @@ pub(super) fn inherit(part: &PartWork, copy: &Copy<'_>) -> Result<bool, BackupEr
     }
     let mut needs = Needs::default();
     for chunk in first.joint.iter() {
-        match copy.writer.stored_at(chunk.place)? {
+        match copy.writer.stored_at(chunk.id, chunk.place)? {
             Some(stored) => stored.add_to(&mut needs),
             None => return Ok(false),
         }

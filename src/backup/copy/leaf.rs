@@ -8,7 +8,7 @@ use crate::backup::BackupError;
 use crate::chunk::{EXTENT, is_zero};
 use crate::codec::{self, Patching, Way};
 use crate::crypt::ChunkRole;
-use crate::repo::pack::{Place, Reference};
+use crate::repo::pack::Reference;
 use crate::repo::structure::{ChunkRef, Extent, FileData, LEAF, Needs, put_leaf, read_leaf};
 use crate::repo::write::{NewChunk, Stored};
 use crate::units::ChunkId;
@@ -103,7 +103,7 @@ impl LeafCopy<'_, '_> {
             _ => None,
         };
         if let Some(chunk) = before.filter(|c| c.id == id.short() && c.len as usize == bytes.len())
-            && let Some(stored) = copy.writer.stored_at(chunk.place)?
+            && let Some(stored) = copy.writer.stored_at(chunk.id, chunk.place)?
         {
             return Ok(stored);
         }
@@ -111,7 +111,7 @@ impl LeafCopy<'_, '_> {
             return Ok(stored);
         }
         if let Some(chunk) = before
-            && let Some(stored) = self.patch(id, bytes, chunk.place)?
+            && let Some(stored) = self.patch(id, bytes, &chunk)?
         {
             return Ok(stored);
         }
@@ -125,13 +125,13 @@ impl LeafCopy<'_, '_> {
 
     /// Stores the extent as a patch of the whole chunk behind the parent's extent, if that is small enough and may be
     /// relied on.
-    fn patch(&mut self, id: &ChunkId, bytes: &[u8], before: Place) -> Result<Option<Stored>, BackupError> {
+    fn patch(&mut self, id: &ChunkId, bytes: &[u8], before: &ChunkRef) -> Result<Option<Stored>, BackupError> {
         let copy = self.shared.copy;
         let Some(opening) = copy.opening else { return Ok(None) };
-        let Some(parent) = copy.writer.stored_at(before)? else { return Ok(None) };
+        let Some(parent) = copy.writer.stored_at(before.id, before.place)? else { return Ok(None) };
         let (place, sealed) = match parent.reference {
             Some((reference, len)) => (reference.place, len),
-            None => (before, parent.bytes),
+            None => (before.place, parent.bytes),
         };
         let table = copy.packs.table(place.pack)?;
         let Some((row, whole, _)) = table.find(place).filter(|(row, _, _)| row.references.is_empty()) else { return Ok(None) };

@@ -123,6 +123,7 @@ impl World {
             state: &self.host.state,
             machine: [1; 16],
             source: &self.files,
+            archived: &|_, _| Ok(None),
             server: None,
             cancel: &cancel,
             progress: &self.warnings,

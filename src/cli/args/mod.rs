@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive, archive_get, archive_push, backup, init, restore, show};
+use super::{archive, archive_get, archive_push, backup, cat, diff, init, ls, restore, show, verify};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -48,6 +48,16 @@ pub(super) enum Command {
     List,
     /// Show one snapshot in full
     Show(show::Args),
+    /// List the files of a snapshot
+    Ls(ls::Args),
+    /// Write a file of a snapshot to standard output
+    Cat(cat::Args),
+    /// Which files and relations changed between two snapshots
+    Diff(diff::Args),
+    /// Where the space goes
+    Stats,
+    /// Check that all objects are there and whole
+    Verify(verify::Args),
 }
 
 impl Command {
@@ -57,7 +67,16 @@ impl Command {
             Command::Backup(args) => args.cluster_keys(),
             Command::ArchivePush(args) => args.cluster_keys(),
             Command::Archive(command) => command.cluster_keys(),
-            Command::Init(_) | Command::ArchiveGet(_) | Command::Restore(_) | Command::List | Command::Show(_) => ClusterKeys::default(),
+            Command::Init(_)
+            | Command::ArchiveGet(_)
+            | Command::Restore(_)
+            | Command::List
+            | Command::Show(_)
+            | Command::Ls(_)
+            | Command::Cat(_)
+            | Command::Diff(_)
+            | Command::Stats
+            | Command::Verify(_) => ClusterKeys::default(),
         }
     }
 }

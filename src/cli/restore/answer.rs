@@ -5,16 +5,17 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::announce::Announced;
 use super::delta::Kept;
 use super::reach::Reached;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::{answered, json};
-use crate::pg::recovery::TargetAction;
+use crate::pg::recovery::{TargetAction, TargetTimeline};
 use crate::repo::log::LiveCommit;
-use crate::restore::target::{Target, Wanted};
+use crate::restore::target::{OtherLine, Target, Wanted};
 use crate::restore::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, Restored};
-use crate::units::{ByteSize, TimelineId, show};
+use crate::units::{ByteSize, Lsn, TimelineId, show};
 
 /// A restore that is done.
 pub(super) struct Done<'a> {
@@ -26,6 +27,7 @@ pub(super) struct Done<'a> {
     pub options: &'a RestoreOptions,
     pub key: Option<&'a Path>,
     pub kept: Kept,
+    pub fork: &'a Announced,
 }
 
 #[derive(Serialize)]
@@ -46,6 +48,13 @@ struct Answer<'a> {
     removed: usize,
     wal_pushed: &'a [String],
     wal_saved: Option<String>,
+    announced: Option<AnnouncedJson>,
+}
+
+#[derive(Serialize)]
+struct AnnouncedJson {
+    timeline: TimelineId,
+    log: u64,
 }
 
 /// Copies of configuration files that lay outside the data directory.
@@ -62,7 +71,16 @@ struct TargetJson {
     value: Option<String>,
     inclusive: bool,
     timeline: Option<TimelineId>,
+    latest: bool,
+    other_timelines: Vec<OtherJson>,
     action: &'static str,
+}
+
+#[derive(Serialize)]
+struct OtherJson {
+    timeline: TimelineId,
+    parent: Option<TimelineId>,
+    switch_lsn: Option<Lsn>,
 }
 
 fn target(done: &Done<'_>) -> Option<TargetJson> {
@@ -80,7 +98,17 @@ fn target(done: &Done<'_>) -> Option<TargetJson> {
         TargetAction::Promote => "promote",
         TargetAction::Shutdown => "shutdown",
     };
-    Some(TargetJson { kind, value, inclusive: done.wanted.inclusive, timeline: done.reached.timeline(), action })
+    let others = done.reached.choice().map(|c| c.others.as_slice()).unwrap_or_default().iter();
+    let other = |o: &OtherLine| OtherJson { timeline: o.timeline, parent: o.left.map(|l| l.0), switch_lsn: o.left.map(|l| l.1) };
+    Some(TargetJson {
+        kind,
+        value,
+        inclusive: done.wanted.inclusive,
+        timeline: done.reached.timeline(),
+        latest: done.wanted.timeline == TargetTimeline::Latest,
+        other_timelines: others.map(other).collect(),
+        action,
+    })
 }
 
 /// How the server is started. Options go through a shell twice: ours, and that of pg_ctl.
@@ -128,6 +156,10 @@ fn write_json(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
             removed: done.plan.in_place.as_ref().map_or(0, |p| p.strangers.len()),
             wal_pushed: &done.kept.pushed,
             wal_saved: done.kept.saved.as_ref().map(|p| p.display().to_string()),
+            announced: match *done.fork {
+                Announced::Noted { timeline, number } => Some(AnnouncedJson { timeline, log: number }),
+                Announced::NotNeeded | Announced::Not { .. } => None,
+            },
         },
     )
 }
@@ -169,7 +201,19 @@ fn write_text(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
             out,
             "archiving is off in it (archive_mode = off at the end of postgresql.auto.conf); remove that line to turn it on, once no other server archives this cluster"
         ),
-        ArchiveMode::Preserve => writeln!(out, "archiving is as in the cluster's own configuration: on, if it was on there"),
+        ArchiveMode::Preserve => {
+            match done.fork {
+                Announced::NotNeeded => {}
+                Announced::Noted { timeline, number } => {
+                    writeln!(out, "its new timeline, {timeline}, is announced in the repository (log/{number}): archiving goes on")?;
+                }
+                Announced::Not { timeline } => writeln!(
+                    out,
+                    "if the line that it leaves was archived within the last hour, its new timeline is refused until you say: pgcairn archive accept-fork --timeline {timeline} --reason TEXT"
+                )?,
+            }
+            writeln!(out, "archiving is as in the cluster's own configuration: on, if it was on there")
+        }
     }
 }
 

@@ -135,7 +135,7 @@ impl Target {
         }
         context.reporter.phase("pushing WAL that the archive lacks", None);
         let tail = OpenedTail::new(opened, cluster);
-        let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata: &self.path, level: codec::DENSE };
+        let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata: &self.path, level: codec::DENSE, now: Timestamp::now() };
         for segment in &self.rescue.push {
             context.cancel.check().map_err(RestoreError::from)?;
             let pushed = archive::push(&push, &segment.path).map_err(|source| NotPushed { name: segment.name.to_string(), source })?;

@@ -4,8 +4,10 @@
 //! - `reach.rs`: snapshots and archive of the cluster, and the choice among them
 //! - `delta.rs`: in place: what stands there, and its WAL that the archive doesn't have
 //! - `command.rs`: the restore_command, and the key that it will find
+//! - `announce.rs`: the new timeline of a cluster that is restored in its own place, said in the log beforehand
 //! - `answer.rs`: what is said in the end
 
+mod announce;
 mod answer;
 mod args;
 mod command;
@@ -109,6 +111,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     }
     // The session is held as long as files are written: nothing of the snapshot can be swept meanwhile.
     let session = begin(context, &opened, &here, &reached)?;
+    let fork = announce::announce(context, &opened, &reached, &options, &plan, is_own_place(own, &args.to));
     let jobs = context.settings.jobs.get();
     let ready =
         alive(context, session.as_deref(), || restore::write(&plan, &snapshot, &packs, opening, jobs, &context.reporter, &context.cancel))?;
@@ -132,6 +135,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         options: &options,
         key: get.key_folder(),
         kept: target.map(|target| target.kept).unwrap_or_default(),
+        fork: &fork,
     };
     match trial {
         // One document is the answer, and the failure is one.
@@ -222,11 +226,9 @@ fn options(
             None => Recovery::AsItself,
         }
     };
-    let to_own_place =
-        own.is_some_and(|own| restore::resolve(own).ok().is_some_and(|own| restore::resolve(&args.to).is_ok_and(|to| to == own)));
     let mut archive_mode = match args.archive_mode {
         Some(mode) => mode.into(),
-        None if args.standby || to_own_place => ArchiveMode::Preserve,
+        None if args.standby || is_own_place(own, &args.to) => ArchiveMode::Preserve,
         None => ArchiveMode::Off,
     };
     if archive_mode == ArchiveMode::Preserve && recovery == Recovery::AsItself && is_archived_behind(context, opened, &reached.commit)? {
@@ -254,6 +256,11 @@ fn options(
         settings: args.recovery_option.clone(),
         wal_ranges: reached.commit.summary.wal.as_ref().map(|w| w.ranges.clone()).unwrap_or_default().iter().map(args::range).collect(),
     })
+}
+
+/// Is that the cluster's own data directory, by the configuration?
+fn is_own_place(own: Option<&Path>, to: &Path) -> bool {
+    own.is_some_and(|own| restore::resolve(own).ok().is_some_and(|own| restore::resolve(to).is_ok_and(|to| to == own)))
 }
 
 /// Does the archive hold anything of what a server would write behind this snapshot?

@@ -14,6 +14,7 @@ use crate::host::access::Opened;
 use crate::look::{self, Listed, SnapshotName};
 use crate::pg::control_file::{ControlFile, FILE_SIZE};
 use crate::pg::facts::ClusterFacts;
+use crate::pg::timeline::TimelineTree;
 use crate::pg::wal::{FindError, Found, RestorePoint, Sought, TransactionEnds, WalFileName, find};
 use crate::repo::log::{ClusterId, LiveCommit, WalMode};
 use crate::restore::rescue::LocalSegment;
@@ -31,6 +32,17 @@ pub(super) struct Reached {
     choice: Option<RecoveryChoice>,
     /// The WAL that the snapshot waits for, where nothing was chosen by what is archived.
     waits_for: Option<SegmentName>,
+    /// What a standby will follow.
+    follows: Option<Follows>,
+}
+
+/// What `latest` is to a standby, which asks the archive itself.
+struct Follows {
+    timeline: TimelineId,
+    /// The snapshot's own.
+    own: TimelineId,
+    /// It leads on from the snapshot.
+    leads_on: bool,
 }
 
 impl Reached {
@@ -53,16 +65,28 @@ impl Reached {
         }
     }
 
+    /// All of the choice.
+    pub fn choice(&self) -> Option<&RecoveryChoice> {
+        self.choice.as_ref()
+    }
+
     /// Why, in lines.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("snapshot {} of {}", self.commit.summary.id, self.commit.summary.started_at.for_people())];
         lines.extend(self.choice.iter().flat_map(|c| c.explanation.iter().cloned()));
+        lines.extend(self.follows.as_ref().map(|f| format!("the standby follows timeline {}: the latest in the archive", f.timeline)));
         lines
     }
 
     /// What deserves a look.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.choice.as_ref().map(|c| c.warnings.clone()).unwrap_or_default();
+        warnings.extend(self.follows.as_ref().filter(|f| !f.leads_on).map(|f| {
+            format!(
+                "timeline {} does not lead on from the snapshot, and no server follows it from there: set recovery_target_timeline, to {} for example",
+                f.timeline, f.own
+            )
+        }));
         warnings.extend(self.waits_for.map(|segment| {
             format!("snapshot {} waits for WAL segment {segment}: no server gets consistent without it", self.commit.summary.id)
         }));
@@ -98,7 +122,8 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
                 None
             }
         };
-        return Ok(Reached { number, commit, choice: None, waits_for });
+        let follows = if args.standby { follows(context, opened, &commit)? } else { None };
+        return Ok(Reached { number, commit, choice: None, waits_for, follows });
     }
     let log = OpenedTail::new(opened, &cluster.name);
     let site = log.site();
@@ -110,17 +135,39 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
         same.iter().filter_map(|(number, commit)| candidate(opened, *number, commit, &wanted.target)).collect();
     let get = GetContext { site, opening: opened.reader()?, system_identifier: cluster.system_identifier };
     let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, own, names, sought);
-    let choice = target::choose(&known, &candidates, wanted, &mut search)?;
+    let mut choice = target::choose(&known, &candidates, wanted, &mut search)?;
+    if let Some((settings, ahead)) = choice.settings.as_mut().zip(choice.read_ahead) {
+        settings.gap_behind |= !is_whole(&get, ahead, known.segment_size);
+    }
     let chosen = same.iter().find(|(_, c)| c.summary.id == choice.snapshot).copied().cloned();
     let (number, commit) = chosen.ok_or(look::NameError::None { cluster: Some(cluster.name) })?;
-    Ok(Reached { number, commit, choice: Some(choice), waits_for: None })
+    Ok(Reached { number, commit, choice: Some(choice), waits_for: None, follows: None })
+}
+
+/// What a standby of this snapshot takes for the latest timeline.
+fn follows(context: &Context, opened: &Opened, commit: &LiveCommit) -> Result<Option<Follows>, Failure> {
+    let Some(wal) = &commit.summary.wal else { return Ok(None) };
+    let cluster = commit.summary.cluster_id();
+    let tail = OpenedTail::new(opened, &cluster.name);
+    let tree = Archive::read(&tail.site(), cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?.tree();
+    let own = wal.ranges.last().map_or(wal.timeline, |range| range.timeline);
+    let timeline = TimelineTree::latest_from(own, |timeline| tree.history(timeline).is_some());
+    Ok(Some(Follows { timeline, own, leads_on: tree.is_ancestor_at(own, wal.stop_lsn, timeline) }))
+}
+
+/// Segments are read to look whether they are whole up to this size; reading larger ones would take as long as replay gains.
+const LARGEST_LOOK: u32 = 64 << 20;
+
+/// Can this segment be had? It isn't needed; but the server may read it ahead, and would end at one that is damaged.
+fn is_whole(get: &GetContext<'_>, name: SegmentName, size: SegmentSize) -> bool {
+    size.bytes() <= LARGEST_LOOK && matches!(archive::fetch(get, &WalFileName::Segment(name)), Ok(Some(_)))
 }
 
 /// The snapshots that may be taken, in the order of the log.
 fn candidates(context: &Context, opened: &Opened, args: &Args) -> Result<Vec<(u64, LiveCommit)>, Failure> {
     let view = opened.view();
     let named = match &args.snapshot {
-        Some(name) => Some(clusters::find(context, &view.fold, name)?),
+        Some(name) => Some(clusters::find(context, &view, name)?),
         None => None,
     };
     if let Some(listed) = named {
@@ -128,7 +175,7 @@ fn candidates(context: &Context, opened: &Opened, args: &Args) -> Result<Vec<(u6
     }
     let cluster = clusters::one(context, &view.fold)?;
     // The error of an empty list is that of a name.
-    clusters::find(context, &view.fold, &SnapshotName::Latest(0))?;
+    clusters::find(context, &view, &SnapshotName::Latest(0))?;
     let all = look::snapshots(&view.fold, Some(&cluster));
     Ok(all.into_iter().map(|listed| (listed.number, listed.commit.clone())).collect())
 }
@@ -286,7 +333,8 @@ mod tests {
         }
         let line = |parent| HistoryLine { parent: TimelineId(parent), switch: Lsn(5), reason: String::new() };
         let facts = HistoryFacts { timeline: TimelineId(4), lines: vec![line(1), line(3)] };
-        let entry = Entry { facts, variant: 0, stored: 1, content: Hash32([0; 32]), plain: 1, signer: KeyId([0; 16]) };
+        let entry =
+            Entry { facts, variant: 0, stored: 1, content: Hash32([0; 32]), plain: 1, signer: KeyId([0; 16]), pushed_at: None, head: 0 };
         archive.histories.insert(TimelineId(4), entry);
         let known = known(&archive, SegmentSize::DEFAULT);
         assert_eq!(known.unusable.into_iter().collect::<Vec<_>>(), [("00000001000000000000000C".parse().unwrap(), "wal/x: rotten".into())]);

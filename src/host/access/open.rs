@@ -9,7 +9,7 @@ use super::enrol;
 use super::log_store::{BackendLog, TableSealer, process_tag};
 use crate::crypt::sign::{PublicKey, SigningKey};
 use crate::crypt::slot::{self, Slot, SlotKind, Unlock};
-use crate::crypt::{ContentSecret, Opening, Root, Sealing, Secret, secret};
+use crate::crypt::{ContentSecret, CryptError, Opening, Root, Sealing, Secret, secret};
 use crate::host::HostError;
 use crate::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
 use crate::host::paths::StateDir;
@@ -18,9 +18,9 @@ use crate::repo::PackRef;
 use crate::repo::format::{self, Format};
 use crate::repo::log::{self, Log, LogView};
 use crate::repo::pack::Packs;
-use crate::store::{Backend, LocalStore, ObjectName};
+use crate::store::{Backend, LocalStore, ObjectName, StoreError};
 use crate::units::ids::hex;
-use crate::units::{Hash32, PackId, Progress, RepositoryId, SessionId};
+use crate::units::{Explain, Hash32, PackId, Progress, RepositoryId, SessionId};
 
 /// Where a repository lies and what this host has to do with it.
 pub struct Place<'a> {
@@ -110,6 +110,7 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     let cache = place.cache.clone();
     if let Some(keys) = kept {
         let mut opened = with_host_keys(Arc::clone(&backend), shown.clone(), format, &keys, state, cache)?;
+        opened.warn_of_doubt(place);
         let unknown = opened.signer.as_ref().is_some_and(|s| opened.view().fold.keys.get(&s.id()).is_none());
         if need == Need::Write && unknown && place.repository.secret.is_some() {
             // Its key was kept, and then the enrolment was interrupted; or the folder was written for a restore.
@@ -140,6 +141,7 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
         state,
         cache,
     )?;
+    opened.warn_of_doubt(place);
     opened.remember(place)?;
     match need {
         Need::Write => {
@@ -294,24 +296,45 @@ const MOST_SLOTS: usize = 32;
 fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str, clear: bool) -> Result<Root, HostError> {
     let folder = ObjectName::new("key").map_err(crate::store::StoreError::from)?;
     let mut slots = Vec::new();
-    for object in backend.list_sorted(Some(&folder))?.into_iter().take(MOST_SLOTS) {
-        let bytes = backend.read(&object.name, 65536)?;
-        match Slot::parse(&bytes) {
+    let mut others = 0;
+    for object in backend.list_sorted(Some(&folder))? {
+        let parsed = match backend.read(&object.name, 65536) {
+            Ok(bytes) => Slot::parse(&bytes),
+            // No slot, and no reason not to try the others.
+            Err(StoreError::TooLarge { .. }) => Err(CryptError::WrongKey),
+            Err(e) => return Err(e.into()),
+        };
+        match parsed {
             Ok(slot) if slot.repository() == format.repository => slots.push(slot),
-            // A slot of a newer kind may lie beside one that we know.
-            _ => {}
+            // A slot of a newer kind may lie beside one that we know; and anybody who can write to the store may have
+            // put something here.
+            _ => others += 1,
         }
     }
     if slots.is_empty() {
-        return Err(HostError::Unfinished { place: shown.into() });
+        let first = ObjectName::new(log::entry_name(0)).map_err(StoreError::from)?;
+        return Err(match backend.size(&first) {
+            Err(e) if e.is_absent() => HostError::Unfinished { place: shown.into() },
+            _ => HostError::NoSlot { place: shown.into(), others },
+        });
     }
+    // Cheap ones first: one that was planted may cost gigabytes and minutes.
+    slots.sort_by_key(|slot| u64::from(slot.kdf().memory_kib) * u64::from(slot.kdf().passes));
     let unlock = match &place.repository.secret {
         Some(source) => unlock_with(source)?,
         None if clear && slots.iter().any(|s| s.kind().is_ok_and(|k| k == SlotKind::Clear)) => Unlock::Clear,
         None => return Err(HostError::NoKey { place: shown.into() }),
     };
-    for slot in &slots {
-        if let Some(root) = slot.open(&unlock)? {
+    let mut failed = None;
+    for slot in slots.iter().take(MOST_SLOTS) {
+        let opened = match slot.open(&unlock) {
+            Ok(opened) => opened,
+            Err(e) => {
+                failed.get_or_insert(e);
+                continue;
+            }
+        };
+        if let Some(root) = opened {
             if root.repository != format.repository || root.domain != format.domain {
                 return Err(HostError::Another { place: shown.into() });
             }
@@ -321,7 +344,10 @@ fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str
             return Ok(root);
         }
     }
-    Err(crate::crypt::CryptError::WrongKey.into())
+    if slots.len() > MOST_SLOTS {
+        place.progress.warn(&format!("there are {} key slots, of which {MOST_SLOTS} were tried: were some of them planted?", slots.len()));
+    }
+    Err(failed.unwrap_or(CryptError::WrongKey).into())
 }
 
 impl Opened {
@@ -376,6 +402,14 @@ impl Opened {
         let mut view = self.view();
         self.log().advance(&mut view)?;
         Ok(())
+    }
+
+    /// Says where the log isn't whole: what is read may then not be all that there is.
+    fn warn_of_doubt(&self, place: &Place<'_>) {
+        if let Some(doubt) = self.view().doubt() {
+            let cure = doubt.cure().map(|cure| format!("; {cure}")).unwrap_or_default();
+            place.progress.warn(&format!("{doubt}: there may be more than what is seen{cure}"));
+        }
     }
 
     /// Keeps what was seen, in state and cache.

@@ -23,3 +23,11 @@ pub use keys::{Chunker, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys, WalM
 pub use resolve::{ClusterSettings, DEFAULT_CLUSTER, RepositorySettings, Settings};
 pub use secret::{Passphrase, SecretError, SecretSource};
 pub use url::RepositoryUrl;
+
+/// Arbitrary text as a configuration file (`crate::fuzzing`).
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn probe(text: &str) {
+    let _ = file::ConfigFile::parse(std::path::Path::new("/etc/pgcairn/config.toml"), text);
+    let _ = (keys::read_bool(text), keys::read_jobs(text), keys::read_duration(text), keys::read_key_id(text));
+    let _ = keys::check_name("cluster", text);
+}

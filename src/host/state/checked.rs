@@ -41,3 +41,9 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(file: &'a [u8]) -> Result<T, String
     }
     serde_json::from_slice(state).map_err(|e| format!("it was written by another version: {e}"))
 }
+
+/// Any state in the form of a file (`crate::fuzzing`).
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn around(state: &[u8]) -> Vec<u8> {
+    [BEGIN, check(state).as_bytes(), MIDDLE, state, END].concat()
+}

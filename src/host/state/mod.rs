@@ -248,5 +248,19 @@ fn write(path: &Path, bytes: &[u8], owner: Option<Owner>) -> Result<(), StateErr
     replace(path, bytes, owner).map_err(|source| StateError::Io { verb: "write", path: path.to_path_buf(), source })
 }
 
+/// Arbitrary bytes as a state file of each kind, as they are and with a checksum that fits (`crate::fuzzing`).
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn probe(data: &[u8]) {
+    for file in [data.to_vec(), checked::around(data)] {
+        if let Ok(seen) = Seen::decode(&file) {
+            assert_eq!(Seen::decode(&seen.encode()).map(|again| again.newest()), Ok(seen.newest()));
+        }
+        if let Ok(keys) = HostKeys::decode(&file) {
+            assert_eq!(HostKeys::decode(&keys.encode()).map(|again| again.repository), Ok(keys.repository));
+        }
+        pin::probe(&file);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -59,3 +59,9 @@ impl StateDir {
         self.path().join("pins").join(format!("{}.json", blake3::hash(&url.identity()).to_hex()))
     }
 }
+
+/// Arbitrary bytes as a pin's file (`crate::fuzzing`).
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn probe(file: &[u8]) {
+    let _ = checked::decode::<OnDisk>(file);
+}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use postgres::types::FromSql;
+use tokio_postgres::types::FromSql;
 
 use super::{Connection, PgConnError};
 use crate::units::{Lsn, SegmentSize, Timestamp};
@@ -150,13 +150,17 @@ impl Connection {
         self.one("asking for the time", sql).map(Timestamp)
     }
 
-    /// A setting's value as `SHOW` prints it; `None` where there is no such setting.
+    /// A setting's value as `SHOW` prints it; `None` where there is no such setting, or where the role may not see it
+    /// (`pg_read_all_settings`).
     pub fn setting(&mut self, name: &str) -> Result<Option<String>, PgConnError> {
         const DURING: &str = "asking for a setting";
         let name = name.to_owned();
         let sql = "SELECT pg_catalog.current_setting($1, true)";
-        let row = self.run(DURING, move |client| client.query_one(sql, &[&name]))?;
-        row.try_get(0).map_err(|error| PgConnError::answer(DURING, &error))
+        match self.run(DURING, move |client| client.query_one(sql, &[&name])) {
+            Ok(row) => row.try_get(0).map_err(|error| PgConnError::answer(DURING, &error)),
+            Err(PgConnError::NoRight { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// How archiving goes.
@@ -165,8 +169,8 @@ impl Connection {
         let sql = "SELECT last_archived_wal, (extract(epoch FROM last_archived_time) * 1000000)::pg_catalog.int8, last_failed_wal, \
                    (extract(epoch FROM last_failed_time) * 1000000)::pg_catalog.int8, failed_count FROM pg_catalog.pg_stat_archiver";
         let row = self.run(DURING, move |client| client.query_one(sql, &[]))?;
-        let read = || -> Result<Archiver, postgres::Error> {
-            let file = |name: usize, time: usize| -> Result<Option<(String, Timestamp)>, postgres::Error> {
+        let read = || -> Result<Archiver, tokio_postgres::Error> {
+            let file = |name: usize, time: usize| -> Result<Option<(String, Timestamp)>, tokio_postgres::Error> {
                 let (name, time) = (row.try_get::<_, Option<String>>(name)?, row.try_get::<_, Option<i64>>(time)?);
                 Ok(name.zip(time.map(Timestamp)))
             };

@@ -3,25 +3,39 @@
 //! Every query runs on a thread of its own while the caller waits for it *or* for the cancel flag: a checkpoint may
 //! take an hour, and a server that is stopped by a debugger never answers; Ctrl-C has to end both.
 //!
-//! - `mod.rs`: [`Connection`]: open, set up, run, interrupt
+//! - `mod.rs`: [`Connection`]: set up, run, interrupt
+//! - `open.rs`: tries hosts, addresses, and TLS or not, in libpq's order
+//! - `wire.rs`, `guard.rs`: sockets with TLS over them, and which ways to log in are allowed
+//! - `tls/`: TLS, certificates and names
+//! - `session.rs`: tokio-postgres on the caller's thread: the only place, with the two before it, that is asynchronous
+//! - `wait.rs`: waiting that can be ended
 //! - `facts.rs`: typed questions: [`Facts`], LSN, clock, archiver
 //! - `error.rs`: [`PgConnError`]
 
 mod error;
 mod facts;
+mod guard;
+mod open;
+mod session;
+mod tls;
+mod wait;
+mod wire;
 
 use std::fmt;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use postgres::{CancelToken, Client, Config, NoTls, Row};
+use tokio_postgres::Row;
 
-use super::conninfo::{Conninfo, Endpoint, Host, Target};
+use super::conninfo::{Conninfo, Endpoint, Target};
 use crate::units::Cancel;
+use session::{CancelQuery, Session};
+use wait::{Waited, wait_for};
 
-pub use error::PgConnError;
+pub use error::{Attempt, PgConnError};
 pub use facts::{Archiver, Facts, ServerVersion};
+pub use tls::TlsError;
 
 /// How to be known to the server, and how to be interrupted.
 #[derive(Debug, Clone)]
@@ -42,7 +56,7 @@ impl Default for ConnectOptions {
 /// slots.
 pub struct Connection {
     /// `None` once it is lost, interrupted or closed.
-    client: Option<Client>,
+    client: Option<Session>,
     cancel: Cancel,
     warnings: Warnings,
     endpoint: Endpoint,
@@ -73,8 +87,6 @@ impl Warnings {
     }
 }
 
-/// How often a waiting caller looks at the cancel flag.
-const GLANCE: Duration = Duration::from_millis(50);
 /// For how long a cancelled query may take to end before its thread is left behind.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -87,57 +99,14 @@ impl Connection {
     /// Tries the endpoints in their order, and sets the session up. The first server that answers decides: if it
     /// refuses this user, no other is asked (as libpq does).
     pub fn open(conninfo: &Conninfo, options: &ConnectOptions) -> Result<Connection, PgConnError> {
-        if conninfo.target == Target::PreferStandby {
-            match Self::open_first(conninfo, Target::Standby, options) {
-                Err(PgConnError::NoneFits { .. }) => {}
-                decided => return decided,
-            }
-        }
-        Self::open_first(conninfo, conninfo.target, options)
+        open::open(conninfo, options)
     }
 
-    fn open_first(conninfo: &Conninfo, target: Target, options: &ConnectOptions) -> Result<Connection, PgConnError> {
-        let mut failures = Vec::new();
-        for endpoint in &conninfo.endpoints {
-            match Self::open_at(endpoint, conninfo, options) {
-                Ok(mut connection) => {
-                    if connection.fits(target)? {
-                        return Ok(connection);
-                    }
-                    failures.push(PgConnError::NoneFits { endpoints: endpoint.to_string(), target });
-                }
-                Err(error) if error.next_may_answer() => failures.push(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(PgConnError::of_all(failures))
-    }
-
-    fn open_at(endpoint: &Endpoint, conninfo: &Conninfo, options: &ConnectOptions) -> Result<Connection, PgConnError> {
-        let warnings = Warnings::default();
-        let config = config(endpoint, conninfo, options, &warnings);
-        let waited = wait_for(move || config.connect(NoTls), &options.cancel, conninfo.connect_timeout);
-        let client = match waited {
-            Waited::Done(Ok(client)) => client,
-            Waited::Done(Err(error)) => {
-                let error = PgConnError::connecting(&error, endpoint, &conninfo.user, &conninfo.dbname);
-                return Err(error.with_warnings(warnings.take()));
-            }
-            Waited::Cancelled(_) => return Err(PgConnError::Interrupted { during: "connecting" }),
-            Waited::TooLong => {
-                let reason = "it does not answer in time".to_owned();
-                return Err(PgConnError::NotReached { endpoint: endpoint.to_string(), reason });
-            }
-            Waited::NoThread(reason) => return Err(PgConnError::NotReached { endpoint: endpoint.to_string(), reason }),
-        };
-        let mut connection = Connection {
-            client: Some(client),
-            cancel: options.cancel.clone(),
-            warnings,
-            endpoint: endpoint.clone(),
-            user: conninfo.user.clone(),
-            version: ServerVersion(0),
-        };
+    /// A session as it is after logging in, made ready.
+    fn new(client: Session, endpoint: &Endpoint, user: &str, cancel: &Cancel, warnings: Warnings) -> Result<Connection, PgConnError> {
+        let (endpoint, user) = (endpoint.clone(), user.to_owned());
+        let version = ServerVersion(0);
+        let mut connection = Connection { client: Some(client), cancel: cancel.clone(), warnings, endpoint, user, version };
         connection.set_up()?;
         Ok(connection)
     }
@@ -189,7 +158,7 @@ impl Connection {
 
     /// Is the session still there? By asking the server.
     pub fn check(&mut self) -> Result<(), PgConnError> {
-        self.run("looking whether the session is alive", |client| client.simple_query("")).map(|_| ())
+        self.run("looking whether the session is alive", |client| client.batch_execute(""))
     }
 
     /// Ends the session.
@@ -212,10 +181,10 @@ impl Connection {
     pub(super) fn run<T, F>(&mut self, during: &'static str, query: F) -> Result<T, PgConnError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Client) -> Result<T, postgres::Error> + Send + 'static,
+        F: FnOnce(&mut Session) -> Result<T, tokio_postgres::Error> + Send + 'static,
     {
         let mut client = self.client.take().ok_or(PgConnError::Lost { during, reason: None })?;
-        let token = client.cancel_token();
+        let request = client.cancel();
         let work = move || {
             let result = query(&mut client);
             (client, result)
@@ -232,7 +201,7 @@ impl Connection {
                 Err(PgConnError::running(&error, during))
             }
             Waited::Cancelled(ending) => {
-                cancel_on_server(token, &ending);
+                cancel_on_server(request, &ending);
                 Err(PgConnError::Interrupted { during })
             }
             Waited::TooLong => Err(PgConnError::Lost { during, reason: None }),
@@ -243,76 +212,9 @@ impl Connection {
 
 /// Asks the server to end the query, and waits a while until it has: then its session ends as well. The request goes
 /// over a connection of its own, on a thread of its own, since a server that hangs doesn't take it.
-fn cancel_on_server<T>(token: CancelToken, ending: &Receiver<T>) {
-    let request = std::thread::Builder::new().name("pg-cancel".to_owned()).spawn(move || token.cancel_query(NoTls));
+fn cancel_on_server<T>(request: CancelQuery, ending: &Receiver<T>) {
+    let request = std::thread::Builder::new().name("pg-cancel".to_owned()).spawn(move || request.send());
     if request.is_ok() {
         let _ = ending.recv_timeout(CANCEL_PATIENCE);
     }
-}
-
-/// How a wait ended.
-enum Waited<T> {
-    Done(T),
-    /// The flag was set; the work goes on, and its result, a client that closes when dropped, comes by this channel.
-    Cancelled(Receiver<T>),
-    TooLong,
-    /// No thread could be started, or it died.
-    NoThread(String),
-}
-
-/// Does `work` on a thread of its own, until it is done, `cancel` is set or `limit` has passed. What is left behind
-/// ends by itself, and its result is dropped.
-fn wait_for<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static, cancel: &Cancel, limit: Option<Duration>) -> Waited<T> {
-    let (send, receive) = mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new().name("pg-session".to_owned()).spawn(move || {
-        // The receiver may be gone: then the result is dropped here.
-        let _ = send.send(work());
-    });
-    if let Err(error) = thread {
-        return Waited::NoThread(error.to_string());
-    }
-    let begun = Instant::now();
-    loop {
-        match receive.recv_timeout(GLANCE) {
-            Ok(result) => return Waited::Done(result),
-            Err(RecvTimeoutError::Disconnected) => return Waited::NoThread("the session's thread ended".to_owned()),
-            Err(RecvTimeoutError::Timeout) if cancel.is_cancelled() => return Waited::Cancelled(receive),
-            Err(RecvTimeoutError::Timeout) if limit.is_some_and(|limit| begun.elapsed() >= limit) => return Waited::TooLong,
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-    }
-}
-
-fn config(endpoint: &Endpoint, conninfo: &Conninfo, options: &ConnectOptions, warnings: &Warnings) -> Config {
-    let mut config = Config::new();
-    match &endpoint.host {
-        Host::Socket(folder) => {
-            config.host_path(folder);
-        }
-        Host::Tcp { name, addr } => {
-            config.host(name);
-            if let Some(addr) = addr {
-                config.hostaddr(*addr);
-            }
-        }
-    }
-    config.port(endpoint.port).user(&conninfo.user).dbname(&conninfo.dbname);
-    config.application_name(conninfo.application_name.as_ref().unwrap_or(&options.application_name));
-    if let Some(options) = &conninfo.options {
-        config.options(options);
-    }
-    if let Some(password) = conninfo.password(endpoint, &mut |warning| warnings.add(warning)) {
-        config.password(password.expose());
-    }
-    if let Some(timeout) = conninfo.connect_timeout {
-        config.connect_timeout(timeout);
-    }
-    let keep = conninfo.keepalives;
-    config.keepalives(true).keepalives_idle(keep.idle).keepalives_interval(keep.interval).keepalives_retries(keep.count);
-    if let Some(timeout) = keep.user_timeout {
-        config.tcp_user_timeout(timeout);
-    }
-    let warnings = warnings.clone();
-    config.notice_callback(move |notice| warnings.add(format!("the server says: {}", notice.message())));
-    config
 }

@@ -1,104 +1,93 @@
-//! libpq's keywords (PostgreSQL 18, `PQconninfoOptions` in fe-connect.c), and what becomes of each here.
+//! libpq's keywords (PostgreSQL 18, `PQconninfoOptions` in fe-connect.c), and what becomes of each here. The table for
+//! users is docs/connection.md; a test compares the two.
 
 use super::ConninfoError;
 
 /// What is done with a value.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Treatment {
-    /// Understood.
+    /// As in libpq.
     Used,
-    /// Of no consequence without TLS, GSS or for us.
+    /// Of no consequence here.
     Ignored,
-    /// Would mean something that can't be done.
-    Refused,
-    /// Values that a connection without encryption satisfies, and values that demand more.
-    OneOf { plain: &'static [&'static str], secured: &'static [&'static str] },
+    /// Would mean something that can't be done; what to do instead.
+    Refused(&'static str),
+    /// These values are as good as none; any other would mean something that can't be done.
+    Only(&'static [&'static str], &'static str),
 }
 
 pub(super) struct Keyword {
     pub name: &'static str,
+    /// The variable of the environment, if there is one.
     pub variable: Option<&'static str>,
     pub treatment: Treatment,
-    /// For messages about [`Treatment::OneOf`].
-    pub expected: &'static str,
 }
 
-const fn plain(name: &'static str, variable: &'static str, treatment: Treatment) -> Keyword {
+const fn keyword(name: &'static str, variable: &'static str, treatment: Treatment) -> Keyword {
     let variable = if variable.is_empty() { None } else { Some(variable) };
-    Keyword { name, variable, treatment, expected: "" }
+    Keyword { name, variable, treatment }
 }
 
-const fn one_of(
-    name: &'static str,
-    variable: &'static str,
-    plain: &'static [&'static str],
-    secured: &'static [&'static str],
-    expected: &'static str,
-) -> Keyword {
-    Keyword { name, variable: Some(variable), treatment: Treatment::OneOf { plain, secured }, expected }
-}
+use Treatment::{Ignored, Only, Refused, Used};
 
-use Treatment::{Ignored, Refused, Used};
+const NO_OAUTH: Treatment = Refused("OAuth is not supported: use a password, a client certificate or the unix socket");
+const NO_KEYS: Treatment = Refused("give the password itself, best in ~/.pgpass");
+const NO_REPLICATION: &str = "leave it out: a backup needs an ordinary session";
+const NO_GSS: &str = "GSS encryption is not supported: use gssencmode=disable and TLS (sslmode=verify-full)";
+const OLD_PROTOCOL: &str = "version 3.0 of the protocol is spoken: leave it out";
 
 pub(super) const ALL: &[Keyword] = &[
-    plain("host", "PGHOST", Used),
-    plain("hostaddr", "PGHOSTADDR", Used),
-    plain("port", "PGPORT", Used),
-    plain("user", "PGUSER", Used),
-    plain("dbname", "PGDATABASE", Used),
-    plain("password", "PGPASSWORD", Used),
-    plain("passfile", "PGPASSFILE", Used),
-    plain("connect_timeout", "PGCONNECT_TIMEOUT", Used),
-    plain("application_name", "PGAPPNAME", Used),
-    plain("fallback_application_name", "", Used),
-    plain("options", "PGOPTIONS", Used),
-    plain("target_session_attrs", "PGTARGETSESSIONATTRS", Used),
-    plain("keepalives_idle", "", Used),
-    plain("keepalives_interval", "", Used),
-    plain("keepalives_count", "", Used),
-    plain("tcp_user_timeout", "", Used),
-    one_of(
-        "sslmode",
-        "PGSSLMODE",
-        &["disable", "allow", "prefer"],
-        &["require", "verify-ca", "verify-full"],
-        "disable, allow, prefer, require, verify-ca or verify-full",
-    ),
-    one_of("sslnegotiation", "PGSSLNEGOTIATION", &["postgres"], &["direct"], "postgres or direct"),
-    one_of("sslcertmode", "PGSSLCERTMODE", &["disable", "allow"], &["require"], "disable, allow or require"),
-    one_of("channel_binding", "PGCHANNELBINDING", &["disable", "prefer"], &["require"], "disable, prefer or require"),
-    one_of("gssencmode", "PGGSSENCMODE", &["disable", "prefer"], &["require"], "disable, prefer or require"),
-    plain("sslrootcert", "PGSSLROOTCERT", Ignored),
-    plain("sslcert", "PGSSLCERT", Ignored),
-    plain("sslkey", "PGSSLKEY", Ignored),
-    plain("sslpassword", "", Ignored),
-    plain("sslcrl", "PGSSLCRL", Ignored),
-    plain("sslcrldir", "PGSSLCRLDIR", Ignored),
-    plain("sslsni", "PGSSLSNI", Ignored),
-    plain("sslcompression", "PGSSLCOMPRESSION", Ignored),
-    plain("sslkeylogfile", "", Ignored),
-    plain("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Ignored),
-    plain("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Ignored),
-    plain("min_protocol_version", "PGMINPROTOCOLVERSION", Ignored),
-    plain("max_protocol_version", "PGMAXPROTOCOLVERSION", Ignored),
-    plain("krbsrvname", "PGKRBSRVNAME", Ignored),
-    plain("gsslib", "PGGSSLIB", Ignored),
-    plain("gssdelegation", "PGGSSDELEGATION", Ignored),
-    plain("client_encoding", "PGCLIENTENCODING", Ignored),
-    plain("load_balance_hosts", "PGLOADBALANCEHOSTS", Ignored),
-    // Always on: see Keepalives.
-    plain("keepalives", "", Ignored),
-    plain("service", "PGSERVICE", Refused),
-    plain("servicefile", "", Refused),
-    plain("requirepeer", "PGREQUIREPEER", Refused),
-    plain("require_auth", "PGREQUIREAUTH", Refused),
-    plain("replication", "", Refused),
-    plain("scram_client_key", "", Refused),
-    plain("scram_server_key", "", Refused),
-    plain("oauth_issuer", "", Refused),
-    plain("oauth_client_id", "", Refused),
-    plain("oauth_client_secret", "", Refused),
-    plain("oauth_scope", "", Refused),
+    keyword("service", "PGSERVICE", Used),
+    keyword("servicefile", "PGSERVICEFILE", Used),
+    keyword("host", "PGHOST", Used),
+    keyword("hostaddr", "PGHOSTADDR", Used),
+    keyword("port", "PGPORT", Used),
+    keyword("user", "PGUSER", Used),
+    keyword("dbname", "PGDATABASE", Used),
+    keyword("password", "PGPASSWORD", Used),
+    keyword("passfile", "PGPASSFILE", Used),
+    keyword("require_auth", "PGREQUIREAUTH", Used),
+    keyword("channel_binding", "PGCHANNELBINDING", Used),
+    keyword("connect_timeout", "PGCONNECT_TIMEOUT", Used),
+    keyword("application_name", "PGAPPNAME", Used),
+    keyword("fallback_application_name", "", Used),
+    keyword("options", "PGOPTIONS", Used),
+    keyword("target_session_attrs", "PGTARGETSESSIONATTRS", Used),
+    keyword("load_balance_hosts", "PGLOADBALANCEHOSTS", Used),
+    keyword("keepalives", "", Used),
+    keyword("keepalives_idle", "", Used),
+    keyword("keepalives_interval", "", Used),
+    keyword("keepalives_count", "", Used),
+    keyword("tcp_user_timeout", "", Used),
+    keyword("requirepeer", "PGREQUIREPEER", Used),
+    keyword("sslmode", "PGSSLMODE", Used),
+    keyword("sslnegotiation", "PGSSLNEGOTIATION", Used),
+    keyword("sslrootcert", "PGSSLROOTCERT", Used),
+    keyword("sslcert", "PGSSLCERT", Used),
+    keyword("sslkey", "PGSSLKEY", Used),
+    keyword("sslcertmode", "PGSSLCERTMODE", Used),
+    keyword("sslcrl", "PGSSLCRL", Used),
+    keyword("sslcrldir", "PGSSLCRLDIR", Used),
+    keyword("sslsni", "PGSSLSNI", Used),
+    keyword("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Used),
+    keyword("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Used),
+    keyword("sslpassword", "", Refused("keys with a password are not supported: see sslkey in docs/connection.md")),
+    keyword("sslcompression", "PGSSLCOMPRESSION", Ignored),
+    keyword("sslkeylogfile", "", Ignored),
+    keyword("gssencmode", "PGGSSENCMODE", Only(&["disable", "prefer"], NO_GSS)),
+    keyword("krbsrvname", "PGKRBSRVNAME", Ignored),
+    keyword("gsslib", "PGGSSLIB", Ignored),
+    keyword("gssdelegation", "PGGSSDELEGATION", Ignored),
+    keyword("client_encoding", "PGCLIENTENCODING", Ignored),
+    keyword("min_protocol_version", "PGMINPROTOCOLVERSION", Only(&["3.0"], OLD_PROTOCOL)),
+    keyword("max_protocol_version", "PGMAXPROTOCOLVERSION", Only(&["3.0", "3.2", "latest"], OLD_PROTOCOL)),
+    keyword("replication", "", Only(&["false", "off", "no", "0"], NO_REPLICATION)),
+    keyword("scram_client_key", "", NO_KEYS),
+    keyword("scram_server_key", "", NO_KEYS),
+    keyword("oauth_issuer", "", NO_OAUTH),
+    keyword("oauth_client_id", "", NO_OAUTH),
+    keyword("oauth_client_secret", "", NO_OAUTH),
+    keyword("oauth_scope", "", NO_OAUTH),
 ];
 
 /// The keyword of this name.

@@ -1,14 +1,12 @@
 //! The password file, `hostname:port:database:username:password` a line (`passwordFromFile` in fe-connect.c).
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::Password;
+use super::{Password, file};
 
 /// For what a password is wanted.
 pub(super) struct Login<'a> {
@@ -21,24 +19,11 @@ pub(super) struct Login<'a> {
     pub user: &'a str,
 }
 
-/// More than anybody's passwords.
-const LARGEST: u64 = 4 << 20;
-
 /// The password of the first line that fits. A file that others may read is not used, as in libpq, and `warn` is told;
 /// one that isn't there is nothing to speak of.
 pub(super) fn look_up(path: &Path, login: &Login<'_>, warn: &mut dyn FnMut(String)) -> Option<Password> {
-    // Opened without waiting: a fifo must not hang us before it is seen to be one.
-    let opened = File::options().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            warn(format!("the password file {} is not used: {error}", path.display()));
-            return None;
-        }
-    };
-    match read(file) {
-        Ok(text) => find(&text, login),
+    match read(path) {
+        Ok(text) => find(&text?, login),
         Err(reason) => {
             warn(format!("the password file {} is not used: {reason}", path.display()));
             None
@@ -46,21 +31,18 @@ pub(super) fn look_up(path: &Path, login: &Login<'_>, warn: &mut dyn FnMut(Strin
     }
 }
 
-fn read(file: File) -> Result<Zeroizing<String>, String> {
-    let meta = file.metadata().map_err(|e| e.to_string())?;
-    if !meta.is_file() {
-        return Err("it is not a plain file".to_owned());
-    }
+/// The file's text; `None` where there is none.
+fn read(path: &Path) -> Result<Option<Zeroizing<String>>, String> {
+    let (bytes, meta) = match file::read(path) {
+        Ok(read) => read,
+        Err(error) if file::is_absent(&error) => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
     if meta.mode() & 0o077 != 0 {
         return Err(format!("its mode {:04o} lets others in; chmod 0600 it", meta.mode() & 0o7777));
     }
-    let mut bytes = Zeroizing::new(Vec::new());
-    let length = file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    if length as u64 > LARGEST {
-        return Err(format!("it is larger than {LARGEST} bytes"));
-    }
     // Lines in another encoding don't hinder the others.
-    Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Some(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())))
 }
 
 fn find(text: &str, login: &Login<'_>) -> Option<Password> {
@@ -111,4 +93,11 @@ impl<'a> Field<'a> {
         }
         text
     }
+}
+
+/// Arbitrary text as a password file (`crate::fuzzing`).
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn probe(text: &str) {
+    let login = Login { host: "localhost", default_socket: true, port: 5432, dbname: "postgres", user: "postgres" };
+    let _ = find(text, &login);
 }

@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::units::{Class, Explain};
 
 fn around(variables: &[(&str, &str)]) -> Surroundings {
     Surroundings {
@@ -96,8 +97,32 @@ fn what_cannot_be_meant_is_refused() {
         ("sslmode=x", |e| matches!(e, E::BadValue { keyword: "sslmode", .. })),
         ("host=a,b port=1,2,3", |e| *e == E::Lengths { hosts: 2, keyword: "port", others: 3 }),
         ("host=a,b hostaddr=::1", |e| *e == E::Lengths { hosts: 2, keyword: "hostaddr", others: 1 }),
-        ("service=x", |e| *e == E::NotSupported { keyword: "service" }),
-        ("replication=true", |e| *e == E::NotSupported { keyword: "replication" }),
+        ("service=x", |e| matches!(e, E::NoService { service, files } if service == "x" && files.is_empty())),
+        ("servicefile=/nowhere/at/all service=x", |e| matches!(e, E::ServiceFile { line: None, .. })),
+        ("replication=true", |e| matches!(e, E::ValueNotSupported { keyword: "replication", .. })),
+        ("gssencmode=require", |e| matches!(e, E::ValueNotSupported { keyword: "gssencmode", .. })),
+        ("min_protocol_version=3.2", |e| matches!(e, E::ValueNotSupported { keyword: "min_protocol_version", .. })),
+        ("max_protocol_version=2.0", |e| matches!(e, E::ValueNotSupported { keyword: "max_protocol_version", .. })),
+        ("sslpassword=x", |e| matches!(e, E::NotSupported { keyword: "sslpassword", .. })),
+        ("oauth_issuer=x", |e| matches!(e, E::NotSupported { keyword: "oauth_issuer", .. })),
+        (
+            "sslkey=pkcs11:token=x;pin-value=1",
+            |e| matches!(e, E::ValueNotSupported { keyword: "sslkey", value, .. } if value == "pkcs11:..."),
+        ),
+        ("sslnegotiation=x", |e| matches!(e, E::BadValue { keyword: "sslnegotiation", .. })),
+        ("sslnegotiation=direct", |e| matches!(e, E::Weak { mode: "prefer", with: "sslnegotiation=direct", .. })),
+        ("sslrootcert=system sslmode=require", |e| matches!(e, E::Weak { mode: "require", with: "sslrootcert=system", .. })),
+        ("sslcertmode=x", |e| matches!(e, E::BadValue { keyword: "sslcertmode", .. })),
+        ("channel_binding=x", |e| matches!(e, E::BadValue { keyword: "channel_binding", .. })),
+        ("load_balance_hosts=x", |e| matches!(e, E::BadValue { keyword: "load_balance_hosts", .. })),
+        ("sslsni=2", |e| matches!(e, E::BadValue { keyword: "sslsni", .. })),
+        ("keepalives=x", |e| matches!(e, E::BadValue { keyword: "keepalives", .. })),
+        ("ssl_min_protocol_version=x", |e| matches!(e, E::BadValue { keyword: "ssl_min_protocol_version", .. })),
+        ("ssl_max_protocol_version=TLSv1.1", |e| matches!(e, E::ValueNotSupported { keyword: "ssl_max_protocol_version", .. })),
+        ("ssl_max_protocol_version=TLSv1.2 ssl_min_protocol_version=TLSv1.3", |e| *e == E::NoVersion),
+        ("require_auth=x", |e| matches!(e, E::BadValue { keyword: "require_auth", .. })),
+        ("require_auth=md5,!none", |e| matches!(e, E::BadValue { keyword: "require_auth", .. })),
+        ("require_auth=md5,md5", |e| matches!(e, E::BadValue { keyword: "require_auth", .. })),
         ("postgresql://[::1", |e| matches!(e, E::BadUrl(_))),
         ("postgresql://[::1]x", |e| matches!(e, E::BadUrl(_))),
         ("postgresql://h/%zz", |e| matches!(e, E::BadUrl(_))),
@@ -116,26 +141,106 @@ fn what_cannot_be_meant_is_refused() {
 }
 
 #[test]
-fn demands_for_encryption_are_refused_over_tcp_only() {
-    for text in [
-        "host=h sslmode=require",
-        "host=h sslmode=verify-full",
-        "host=h sslrootcert=system",
-        "hostaddr=127.0.0.1 channel_binding=require",
-        "host=/s,h sslmode=verify-ca",
-        "host=h gssencmode=require",
-        "host=h sslnegotiation=direct",
-        "postgresql://h/?ssl=true",
+fn encryption_is_decided_as_libpq_decides_it() {
+    let tls = |text: &str| parse(text).unwrap().tls;
+    assert_eq!((tls("").mode, tls("").negotiation, tls("").roots), (SslMode::Prefer, Negotiation::Postgres, Roots::None));
+    for (text, mode) in [
+        ("sslmode=disable", SslMode::Disable),
+        ("sslmode=allow", SslMode::Allow),
+        ("sslmode=require sslnegotiation=direct", SslMode::Require),
+        ("sslmode=verify-ca", SslMode::VerifyCa),
+        ("postgresql://h/?ssl=true", SslMode::Require),
+        ("sslrootcert=system", SslMode::VerifyFull),
+        ("sslrootcert=system sslmode=verify-full", SslMode::VerifyFull),
+        ("host=/s gssencmode=prefer krbsrvname=x max_protocol_version=latest replication=false", SslMode::Prefer),
     ] {
-        let error = parse(text).expect_err(text);
-        assert!(matches!(error, ConninfoError::TlsDemanded { .. }), "{text}: {error:?}");
-        assert_eq!(error.class(), Class::Refused);
-        assert!(error.to_string().starts_with("TLS is not supported yet"));
+        assert_eq!(tls(text).mode, mode, "{text}");
     }
-    for text in ["host=/s sslmode=require", "host=h sslmode=prefer", "host=h sslmode=disable sslcert=x", "host=h sslrootcert=/x"] {
-        assert!(parse(text).is_ok(), "{text}");
+    let of = |variables: &[(&str, &str)]| Conninfo::parse("", &around(variables)).unwrap().tls.mode;
+    assert_eq!(of(&[("PGSSLMODE", "verify-full")]), SslMode::VerifyFull);
+    assert_eq!(of(&[("PGREQUIRESSL", "1")]), SslMode::Require);
+    assert_eq!(of(&[("PGREQUIRESSL", "0")]), SslMode::Prefer);
+    assert_eq!(of(&[("PGREQUIRESSL", "1"), ("PGSSLMODE", "disable")]), SslMode::Disable);
+
+    let mut home = around(&[]);
+    home.home = Some("/home/u".into());
+    let usual = Conninfo::parse("", &home).unwrap().tls;
+    let file = |name: &str| NamedFile { path: format!("/home/u/.postgresql/{name}").into(), named: false };
+    assert_eq!(usual.roots, Roots::File(file("root.crt")));
+    let found = [usual.cert, usual.key, usual.crl];
+    assert_eq!(found, ["postgresql.crt", "postgresql.key", "root.crl"].map(|name| Some(file(name))));
+    let named =
+        Conninfo::parse("sslcert=/c sslkey=/k sslcrl=/l sslrootcert=/r sslsni=0 ssl_min_protocol_version=TLSv1.3", &home).unwrap().tls;
+    let file = |path: &str| NamedFile { path: path.into(), named: true };
+    assert_eq!((named.cert, named.key, named.crl), (Some(file("/c")), Some(file("/k")), Some(file("/l"))));
+    assert_eq!((named.roots, named.sni, named.min), (Roots::File(file("/r")), false, TlsVersion::V13));
+    let folder = Conninfo::parse("sslcrldir=/d", &home).unwrap().tls;
+    assert_eq!((folder.crl, folder.crl_dir), (None, Some("/d".into())));
+}
+
+#[test]
+fn services_stand_between_the_string_and_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = tempfile::tempdir().unwrap();
+    let mine = "# mine\n[other]\nhost=wrong\n\n [one] \n# a comment\nhost = service.example\nport=1111\nport=2222\nuser=\n[one]\nhost=late\n\
+                [odd]\nnonsense\n[nested]\nservice=one\n[ldap]\nldap://x\n[unknown]\nhots=a\n";
+    std::fs::write(folder.path().join(".pg_service.conf"), mine).unwrap();
+    std::fs::write(system.path().join("pg_service.conf"), "[one]\nhost=wrong\n[two]\nhost=two\n").unwrap();
+    std::fs::write(folder.path().join("other"), "[three]\nhost=three\n").unwrap();
+    let around = |variables: &[(&str, &str)]| {
+        let mut surroundings = around(variables);
+        surroundings.variables.insert("PGSYSCONFDIR".to_owned(), system.path().into());
+        surroundings.home = Some(folder.path().to_owned());
+        surroundings
+    };
+    let other = folder.path().join("other").to_str().unwrap().to_owned();
+    for (text, variables, expected) in [
+        ("service=one", vec![], "osuser@service.example:1111 database postgres"),
+        ("service=one host=h", vec![("PGPORT", "7"), ("PGDATABASE", "d")], "osuser@h:1111 database d"),
+        ("postgresql:///?service=one", vec![], "osuser@service.example:1111 database postgres"),
+        ("port=3", vec![("PGSERVICE", "one")], "osuser@service.example:3 database postgres"),
+        ("service=two", vec![], "osuser@two:5432 database postgres"),
+        (&format!("service=three servicefile={other}"), vec![], "osuser@three:5432 database postgres"),
+        ("service=three", vec![("PGSERVICEFILE", other.as_str())], "osuser@three:5432 database postgres"),
+        // The system's file comes behind a named one as well.
+        ("service=two", vec![("PGSERVICEFILE", other.as_str())], "osuser@two:5432 database postgres"),
+    ] {
+        let info = Conninfo::parse(text, &around(&variables)).unwrap();
+        assert_eq!(info.to_string(), expected, "{text} {variables:?}");
     }
-    assert!(Conninfo::parse("host=h", &around(&[("PGSSLMODE", "require")])).is_err());
+    for (text, words) in [
+        ("service=none", "definition of service \"none\" not found in "),
+        ("service=odd", "line 14: a line has no \"=\""),
+        ("service=nested", "line 16: service may not stand in a service file"),
+        ("service=ldap", "line 18: services in LDAP are not supported"),
+        ("service=unknown", "line 20: unknown word in a service: \"hots\""),
+        ("service=one servicefile=/nowhere/at/all", "service file /nowhere/at/all: No such file"),
+    ] {
+        let error = Conninfo::parse(text, &around(&[])).unwrap_err();
+        assert!(error.to_string().contains(words), "{text}: {error}");
+    }
+    assert!(Conninfo::parse("service=one", &around(&[("PGSERVICEFILE", other.as_str())])).unwrap().to_string().contains("wrong"));
+}
+
+#[test]
+fn the_document_has_every_keyword() {
+    let document = include_str!("../../../docs/connection.md");
+    for keyword in keywords::ALL {
+        let row = format!("| `{}` | {} | ", keyword.name, keyword.variable.map_or("–".to_owned(), |variable| format!("`{variable}`")));
+        let rows: Vec<&str> = document.lines().filter(|line| line.starts_with(&row)).collect();
+        assert_eq!(rows.len(), 1, "{row}");
+        let said = rows[0][row.len()..].split(" |").next().unwrap();
+        let fits = match keyword.treatment {
+            keywords::Treatment::Used => said == "used",
+            keywords::Treatment::Ignored => said == "ignored",
+            keywords::Treatment::Refused(_) => said == "refused",
+            keywords::Treatment::Only(values, _) => said.ends_with("refused") || values.iter().all(|value| said.contains(value)),
+        };
+        assert!(fits, "{}: {said}", keyword.name);
+    }
+    let words = document.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() >= 3).count();
+    // The table of modes has three columns.
+    assert_eq!(words, keywords::ALL.len());
 }
 
 fn with_file(text: &str, mode: u32, conninfo: &str) -> (Option<String>, Vec<String>) {

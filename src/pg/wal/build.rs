@@ -19,6 +19,11 @@ impl WalBuilder {
         WalBuilder { bytes: Vec::new(), prev: START - 100 }
     }
 
+    /// Where it begins.
+    pub(crate) fn start(&self) -> u64 {
+        START
+    }
+
     pub(crate) fn at(&self) -> u64 {
         START + self.bytes.len() as u64
     }

@@ -7,7 +7,7 @@
 //! - `scan.rs`: [`SegmentScan`]: the facts about one segment that the archive keeps
 //! - `find.rs`: [`find`]: a transaction's end or a restore point in a run of segments
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod build;
 mod find;
 mod header;

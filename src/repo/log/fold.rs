@@ -130,6 +130,8 @@ pub struct Fork {
     pub timeline: TimelineId,
     /// Announced or accepted.
     pub state: ForkState,
+    /// Where it will begin, if it is announced.
+    pub begins: Option<ForkPoint>,
     /// Why.
     pub reason: String,
 }
@@ -463,9 +465,9 @@ impl Fold {
                 let cluster = ClusterId { name, system_identifier };
                 self.gaps.entry(cluster).or_default().push(Gap { number, from, to, reason });
             }
-            Note::Fork { cluster: name, system_identifier, timeline, state, reason } => {
+            Note::Fork { cluster: name, system_identifier, timeline, state, begins, reason } => {
                 let cluster = ClusterId { name, system_identifier };
-                self.forks.entry(cluster).or_default().push(Fork { number, timeline, state, reason });
+                self.forks.entry(cluster).or_default().push(Fork { number, timeline, state, begins, reason });
             }
             Note::Hold { snapshot, reason } => {
                 self.holds.insert(snapshot, Hold { number, reason });

@@ -125,9 +125,12 @@ fn check_note(note: &Note) -> Result<(), &'static str> {
             ensure(from.timeline == to.timeline && from <= to, "a gap ends before it begins")?;
             check_text(reason, 2048)
         }
-        Note::Fork { cluster, timeline, reason, .. } => {
+        Note::Fork { cluster, timeline, state, begins, reason, .. } => {
             check_cluster(cluster)?;
             ensure(timeline.0 > 0, "timeline 0")?;
+            ensure(begins.is_some() == (*state == ForkState::Announced), "a fork is announced without its point, or accepted with one")?;
+            let possible = |at: &ForkPoint| at.parent.0 > 0 && at.parent < *timeline && at.from <= at.to;
+            ensure(begins.iter().all(possible), "a fork begins before its parent, or ends before it begins")?;
             check_text(reason, 2048)
         }
         Note::Hold { snapshot, reason } => check_word(snapshot).and_then(|()| check_text(reason, 2048)),

@@ -73,8 +73,10 @@ pub(super) fn rights(fold: &Fold, at: &At, kind: &Kind) -> Result<(), Void> {
         Kind::Condemn(_) | Kind::Sweep(_) => right(maintains(None), "its key is no maintainer"),
         Kind::ExpireWal(expire) => right(maintains(Some(&expire.cluster)), "its key is no maintainer"),
         Kind::Note(Note::Hold { .. } | Note::Unhold { .. }) => right(maintains(None), "its key is no maintainer"),
-        Kind::Note(Note::Gap { cluster, .. } | Note::Fork { cluster, .. }) => {
-            right(writes_or_reads(Some(cluster)), "its key has no right to this cluster")
+        Kind::Note(Note::Gap { cluster, .. }) => right(writes_or_reads(Some(cluster)), "its key has no right to this cluster"),
+        Kind::Note(Note::Fork { cluster, .. }) => {
+            let writes = key.may(Role::Writer, Some(cluster)) || maintains(Some(cluster));
+            right(writes, "its key is neither a writer nor a maintainer of this cluster")
         }
         Kind::Note(Note::Evidence { .. }) => Ok(()),
         Kind::Audit(_) => right(key.may(Role::Reader, None), "its key is no reader"),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::wal::{Branch, ClusterId, SnapshotWal, WalPosition, decimal, decimal_option};
 use crate::crypt::sign::PublicKey;
-use crate::units::{ChunkId, Digest16, Hash32, KeyId, PackId, SegmentName, SegmentSize, SessionId, TimelineId, Timestamp};
+use crate::units::{ChunkId, Digest16, Hash32, KeyId, Lsn, PackId, SegmentName, SegmentSize, SessionId, TimelineId, Timestamp};
 
 /// A list that lies in the entry, or in the body object of this hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -415,6 +415,9 @@ pub enum Note {
         timeline: TimelineId,
         /// Announced before or accepted after the fact.
         state: ForkState,
+        /// Where it will begin: there if and only if it is announced.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        begins: Option<ForkPoint>,
         /// Why.
         reason: String,
     },
@@ -451,6 +454,22 @@ pub enum ForkState {
     Announced,
     /// Afterwards, by somebody who looked.
     Accepted,
+}
+
+/// Where an announced timeline will begin, and who will push it. As narrow as can be said beforehand: the server alone
+/// decides where its recovery ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForkPoint {
+    /// The timeline that it leaves.
+    pub parent: TimelineId,
+    /// It leaves it here at the earliest.
+    pub from: Lsn,
+    /// And here at the latest.
+    pub to: Lsn,
+    /// Only files pushed by this key are meant; absent: whoever may write for the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyId>,
 }
 
 /// AUDIT: this reader has opened and re-hashed these packs. Reserved: it changes nothing in format 1.

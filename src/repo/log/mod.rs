@@ -27,6 +27,8 @@ mod form;
 mod golden;
 mod judge;
 mod kind;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod probe;
 #[cfg(test)]
 mod racing;
 mod read;
@@ -283,6 +285,9 @@ impl Explain for LogError {
             LogError::MissingBody(missing) => Some(format!("bring body/{} back from a copy of the repository", missing.hash)),
             LogError::Changed { .. } | LogError::SetBack { .. } => {
                 Some("find out who restored or replaced the repository; what it holds may be older than what was stored".into())
+            }
+            LogError::First(_) | LogError::Seal(SealFailure::NotAuthentic) => {
+                Some("bring log/0 back from a copy of the repository; is it the right repository, and the right slot?".into())
             }
             LogError::Void { void: Void::Right(_), .. } => Some("use a key with that right: key list shows who has which".into()),
             _ => None,

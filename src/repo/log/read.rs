@@ -123,6 +123,19 @@ impl LogView {
         self.damage.is_empty() && self.missing.is_empty() && self.fold.unknown.is_none()
     }
 
+    /// What stands against reading it as the truth: the first damage, missing body or unknown entry.
+    pub fn doubt(&self) -> Option<LogError> {
+        let damage = || self.damage.first().cloned().map(LogError::Damaged);
+        let missing = || self.missing.first().cloned().map(LogError::MissingBody);
+        damage().or_else(missing).or_else(|| self.fold.unknown.clone().map(LogError::Unknown))
+    }
+
+    /// Is the newest entry unsigned? It is void as long as no signed one names other bytes; but it may as well be the
+    /// rotten form of one that counted.
+    pub fn ends_unsigned(&self) -> bool {
+        self.unsigned
+    }
+
     /// Refuses while damage or an unknown entry forbids every append, or a missing body this kind.
     pub(super) fn may_append(&self, kind: &Kind) -> Result<(), LogError> {
         if let Some(damage) = self.damage.first() {
@@ -203,6 +216,11 @@ impl<'a> Log<'a> {
             KeptRef { repository: self.repository, owner: self.owner.id(), fold: &view.fold, newest: view.newest, unsigned: view.unsigned };
         let json = serde_json::to_vec(&kept).ok()?;
         Some([blake3::hash(&json).as_bytes().as_slice(), &json].concat())
+    }
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn unpack_probe(&self, kept: &[u8]) -> Option<LogView> {
+        self.unpack(kept)
     }
 
     fn unpack(&self, kept: &[u8]) -> Option<LogView> {

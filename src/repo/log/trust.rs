@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::testing::*;
 use super::*;
 use crate::crypt::sign::SigningKey;
-use crate::units::{Digest16, PackId, SegmentSize, TimelineId};
+use crate::units::{Digest16, Lsn, PackId, SegmentSize, TimelineId};
 
 fn is_denied(result: Result<Head, LogError>) -> bool {
     match result {
@@ -40,6 +40,12 @@ fn expire(segment: &str) -> Kind {
     })
 }
 
+fn fork(timeline: u32, begins: Option<ForkPoint>) -> Kind {
+    let state = if begins.is_some() { ForkState::Announced } else { ForkState::Accepted };
+    let (cluster, timeline) = ("shop".into(), TimelineId(timeline));
+    Kind::Note(Note::Fork { cluster, system_identifier: 1, timeline, state, begins, reason: "promoted clone".into() })
+}
+
 #[test]
 fn each_role_may_do_its_own() {
     let (scene, mut view) = Scene::new();
@@ -69,6 +75,7 @@ fn each_role_may_do_its_own() {
         (restore(), [true; 4]),
         (gap("shop"), [true, true, true, false]),
         (gap("crm"), [true; 4]),
+        (fork(2, None), [true, false, true, false]),
         (evidence("x"), [true; 4]),
         (hold("s1"), [false, false, true, false]),
         (Kind::Forget(Forget { commit: s1, window: true }), [false, false, true, false]),
@@ -246,18 +253,17 @@ fn notes_are_kept() {
     scene.append(&mut view, gap("shop"));
     scene.append(&mut view, evidence("first"));
     scene.append(&mut view, evidence("second"));
-    let fork = Note::Fork {
-        cluster: "shop".into(),
-        system_identifier: 1,
-        timeline: TimelineId(2),
-        state: ForkState::Accepted,
-        reason: "promoted clone".into(),
-    };
-    scene.append(&mut view, Kind::Note(fork));
+    scene.append(&mut view, fork(2, None));
+    let at = |parent, from, to| Some(ForkPoint { parent: TimelineId(parent), from: Lsn(from), to: Lsn(to), key: Some(host().id()) });
+    scene.append(&mut view, fork(3, at(2, 5, 9)));
+    for bad in [at(3, 5, 9), at(0, 5, 9), at(2, 9, 5)] {
+        assert!(matches!(scene.log().append(&mut view, &host(), &fork(3, bad)), Err(LogError::Form { .. })), "{bad:?}");
+    }
     assert!(scene.log().append(&mut view, &host(), &hold("s2")).is_err());
     let fold = scene.read().fold;
     let cluster = ClusterId { name: "shop".into(), system_identifier: 1 };
     assert_eq!((fold.gaps[&cluster].len(), fold.forks[&cluster][0].timeline), (1, TimelineId(2)));
+    assert_eq!(fold.forks[&cluster][1].begins, at(2, 5, 9));
     assert_eq!(fold.evidence["s1"]["verify"].detail, "second");
     assert_eq!(fold.ledgers.values().flatten().count(), 1);
     assert!(fold.newest_time.0 > 0);

@@ -2,7 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::{END, MAX_PACK, MAX_TAIL, PackTable, Place, Row, TRAILER, blob_aad, table_aad};
@@ -18,8 +18,10 @@ use crate::units::{ChunkId, PackId, SessionId, ShortId};
 const GAP: u64 = 64 << 10;
 /// The most that one request fetches.
 const WINDOW: u64 = 8 << 20;
-/// Tables that are kept in memory, in rows.
-const KEPT_ROWS: usize = 200_000;
+/// Tables that are kept in memory, in bytes.
+const KEPT_TABLES: usize = 32 << 20;
+/// Plain bytes of references that are held at once.
+const MOST_REFERENCES: u64 = 32 << 20;
 
 /// The bytes of a chunk whose id has been re-computed.
 #[derive(Clone)]
@@ -53,6 +55,12 @@ impl LoadedTable {
         &self.table.rows
     }
 
+    /// About how much memory it takes: its rows can hold few chunks or many.
+    fn weight(&self) -> usize {
+        self.table.rows.iter().map(|row| 160 + 36 * row.chunks.len() + 64 * row.references.len()).sum::<usize>()
+            + self.envelopes.len() * 200
+    }
+
     /// The row and the id of the chunk at `place`.
     pub fn find(&self, place: Place) -> Option<(&Row, ChunkId, u32)> {
         let row = self.table.rows.get(place.blob as usize)?;
@@ -74,7 +82,7 @@ pub struct Packs {
 struct Kept {
     tables: HashMap<PackId, Arc<LoadedTable>>,
     order: VecDeque<PackId>,
-    rows: usize,
+    weight: usize,
 }
 
 /// The name of a pack's object.
@@ -106,15 +114,15 @@ impl Packs {
     /// Puts a table that is known already (its pack was just stored, or it comes from elsewhere and was checked).
     fn keep(&self, id: PackId, table: Arc<LoadedTable>) {
         let mut kept = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let rows = table.table.rows.len();
+        let weight = table.weight();
         if kept.tables.insert(id, table).is_none() {
             kept.order.push_back(id);
-            kept.rows += rows;
+            kept.weight += weight;
         }
-        while kept.rows > KEPT_ROWS && kept.order.len() > 1 {
+        while kept.weight > KEPT_TABLES && kept.order.len() > 1 {
             let Some(oldest) = kept.order.pop_front() else { break };
             if let Some(table) = kept.tables.remove(&oldest) {
-                kept.rows = kept.rows.saturating_sub(table.table.rows.len());
+                kept.weight = kept.weight.saturating_sub(table.weight());
             }
         }
     }
@@ -169,11 +177,50 @@ impl Packs {
             return Err(RepoError::corrupt(&name, "another chunk lies where a node of the structure is expected"));
         }
         let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
+        let plain = self.open_node(&table, row, sealed, &name)?;
+        self.checked(&name, ChunkRole::Structure, found, plain)
+    }
+
+    fn open_node(&self, table: &LoadedTable, row: &Row, sealed: Vec<u8>, name: &ObjectName) -> Result<Vec<u8>, RepoError> {
         let frame = seal::open(&table.subkey, &row.nonce, &blob_aad(&self.sealing.domain, &[0; 16], row), sealed, "a structure node")
             .map_err(|source| RepoError::Crypt { object: name.to_string(), source })?;
-        let plain = codec::decode(row.kind, &frame, row.plain_len(), None)
-            .map_err(|source| RepoError::Codec { object: name.to_string(), source })?;
-        self.checked(&name, ChunkRole::Structure, found, plain)
+        codec::decode(row.kind, &frame, row.plain_len(), None).map_err(|source| RepoError::Codec { object: name.to_string(), source })
+    }
+
+    /// Is this blob of a pack whole? `sealed` are its bytes as they lie in the pack. It is opened and decoded, its
+    /// reference fetched, and the id of each of its chunks computed.
+    ///
+    /// # Errors
+    /// What is wrong, with the blob or with its reference.
+    pub fn check_blob(&self, opening: &Opening, pack: PackId, blob: u32, sealed: &[u8]) -> Result<(), BlobFault> {
+        let table = self.table(pack)?;
+        let name = self.name(pack)?;
+        let row = table.rows().get(blob as usize).ok_or_else(|| RepoError::corrupt(&name, "it has no such blob"))?;
+        if blake3::hash(sealed).as_bytes().first_chunk::<16>() != Some(&row.hash) {
+            return Err(RepoError::corrupt(&name, "a blob's bytes have not the hash that the table says").into());
+        }
+        let plain = match row.role {
+            ChunkRole::Structure => self.open_node(&table, row, sealed.to_vec(), &name)?,
+            ChunkRole::Content => {
+                let mut references = HashMap::new();
+                for r in &row.references {
+                    let chunk =
+                        self.content(opening, r.id.short(), r.place).map_err(|source| BlobFault::Reference { place: r.place, source })?;
+                    references.insert(r.place, chunk);
+                }
+                self.open_blob(opening, &table, row, sealed, &references, &name)?
+            }
+        };
+        let mut rest = plain.as_slice();
+        for (id, len) in &row.chunks {
+            let (chunk, behind) =
+                rest.split_at_checked(*len as usize).ok_or_else(|| RepoError::corrupt(&name, "a blob is shorter than its chunks"))?;
+            if self.sealing.chunk_id(row.role, chunk) != *id {
+                return Err(RepoError::corrupt(&name, "a chunk's content is not what its id says").into());
+            }
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// One chunk of content.
@@ -200,29 +247,42 @@ impl Packs {
         wanted: &[(ShortId, Place)],
         each: &mut dyn FnMut(usize, &VerifiedChunk) -> Result<(), RepoError>,
     ) -> Result<(), RepoError> {
-        let references = self.references_of(wanted)?;
-        let mut loaded: HashMap<Place, VerifiedChunk> = HashMap::new();
-        self.fetch(opening, &references, &HashMap::new(), &mut |at, chunk| {
-            if let Some((_, place)) = references.get(at) {
-                loaded.insert(*place, chunk.clone());
-            }
-            Ok(())
-        })?;
-        self.fetch(opening, wanted, &loaded, each)
+        let mut done = 0;
+        while let Some(rest) = wanted.get(done..).filter(|rest| !rest.is_empty()) {
+            let (count, references) = self.references_of(rest)?;
+            let mut loaded: HashMap<Place, VerifiedChunk> = HashMap::new();
+            self.fetch(opening, &references, &HashMap::new(), &mut |at, chunk| {
+                if let Some((_, place)) = references.get(at) {
+                    loaded.insert(*place, chunk.clone());
+                }
+                Ok(())
+            })?;
+            self.fetch(opening, rest.get(..count).unwrap_or_default(), &loaded, &mut |at, chunk| each(done + at, chunk))?;
+            done += count;
+        }
+        Ok(())
     }
 
-    /// The whole chunks that patches among `wanted` need, each once.
-    fn references_of(&self, wanted: &[(ShortId, Place)]) -> Result<Vec<(ShortId, Place)>, RepoError> {
-        let mut references = Vec::new();
-        for (_, place) in wanted {
+    /// How many of `wanted` can be read at once, at least one: their patches' references must be held meanwhile; and these
+    /// whole chunks, each once.
+    fn references_of(&self, wanted: &[(ShortId, Place)]) -> Result<(usize, Vec<(ShortId, Place)>), RepoError> {
+        let (mut references, mut bytes) = (BTreeMap::new(), 0u64);
+        for (count, (_, place)) in wanted.iter().enumerate() {
             let table = self.table(place.pack)?;
-            if let Some((row, _, _)) = table.find(*place) {
-                references.extend(row.references.iter().map(|r| (r.id.short(), r.place)));
+            // A blob with several is refused when it is opened: nobody needs to fetch them.
+            let Some((Row { references: named, .. }, _, _)) = table.find(*place) else { continue };
+            let [one] = named.as_slice() else { continue };
+            if references.contains_key(&one.place) {
+                continue;
             }
+            let len = self.table(one.place.pack)?.find(one.place).map_or(0, |(row, _, _)| row.plain_len());
+            bytes = bytes.saturating_add(len.into());
+            if count > 0 && bytes > MOST_REFERENCES {
+                return Ok((count, references.into_iter().map(|(place, id)| (id, place)).collect()));
+            }
+            references.insert(one.place, one.id.short());
         }
-        references.sort_by_key(|(_, place)| *place);
-        references.dedup();
-        Ok(references)
+        Ok((wanted.len(), references.into_iter().map(|(place, id)| (id, place)).collect()))
     }
 
     fn fetch(
@@ -320,6 +380,26 @@ impl Packs {
     pub fn name(&self, pack: PackId) -> Result<ObjectName, RepoError> {
         let known = self.known(pack)?;
         pack_name(known.session, &known)
+    }
+}
+
+/// What is wrong with a blob.
+#[derive(Debug)]
+pub enum BlobFault {
+    /// The blob itself.
+    Own(RepoError),
+    /// The chunk that it is a patch of.
+    Reference {
+        /// Where that lies.
+        place: Place,
+        /// What is wrong with it.
+        source: RepoError,
+    },
+}
+
+impl From<RepoError> for BlobFault {
+    fn from(e: RepoError) -> Self {
+        BlobFault::Own(e)
     }
 }
 

@@ -14,6 +14,11 @@ use crate::units::{Digest16, ShortId, show};
 /// The deepest tree that is read: above that, a hostile structure loops or lies.
 const MAX_DEPTH: usize = 8;
 
+/// The most parts that a folder may have, whatever it says of its files: at least as many files.
+const MAX_PARTS: usize = 1 << 20;
+/// The most nodes in one level of a file's tree, whatever it says of its length: 16 TiB in leaves of 8 MiB.
+const MAX_LEAVES: u64 = 1 << 21;
+
 /// A folder of a snapshot, as the meta chunk names it.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct FolderMeta {
@@ -141,6 +146,10 @@ impl<'a> Snapshot<'a> {
             let mut below = Vec::new();
             for child in row {
                 below.extend(self.branch(&child)?);
+                // One node can stand for a hundred: a tree is read no further than its folders are named.
+                if below.len() > self.meta.folders.len() {
+                    return Err(corrupt("a snapshot", "it has more folders than it names"));
+                }
             }
             row = below;
         }
@@ -162,6 +171,20 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// If a node can't be read.
     pub fn parts(&self, folder: &Child) -> Result<Vec<Child>, RepoError> {
+        self.parts_despite(folder, &mut |_| {}, &mut |_, e| Err(e))
+    }
+
+    /// The parts of a folder, in order, without those below branches that can't be read: these are told to `bad`, which
+    /// may go on. All branches are told to `passed`.
+    ///
+    /// # Errors
+    /// What `bad` returned, or that the folder isn't what it must be.
+    pub fn parts_despite(
+        &self,
+        folder: &Child,
+        passed: &mut dyn FnMut(&Child),
+        bad: &mut dyn FnMut(&Child, RepoError) -> Result<(), RepoError>,
+    ) -> Result<Vec<Child>, RepoError> {
         let mut row = vec![*folder];
         for _ in 0..MAX_DEPTH {
             if row.iter().all(|c| c.kind == ChildKind::Part) {
@@ -171,13 +194,17 @@ impl<'a> Snapshot<'a> {
             for child in row {
                 if child.kind == ChildKind::Part {
                     below.push(child);
-                } else {
-                    below.extend(self.branch(&child)?);
+                    continue;
                 }
-            }
-            // Every part holds a file, but the one of an empty folder: a tree that says otherwise is there to exhaust us.
-            if below.len() > folder.files as usize + 1 {
-                return Err(corrupt("a snapshot", "a folder has more parts than files"));
+                passed(&child);
+                match self.branch(&child) {
+                    Ok(children) => below.extend(children),
+                    Err(e) => bad(&child, e)?,
+                }
+                // Every part holds a file, but the one of an empty folder: a tree that says otherwise is there to exhaust us.
+                if below.len() > (folder.files as usize).saturating_add(1).min(MAX_PARTS) {
+                    return Err(corrupt("a snapshot", "a folder has more parts than files"));
+                }
             }
             row = below;
         }
@@ -281,11 +308,21 @@ impl<'a> Snapshot<'a> {
 /// # Errors
 /// If a node can't be read, or the lengths don't add up.
 pub fn leaves_below(packs: &Packs, root: TreeRef, len: u64) -> Result<Vec<(u64, TreeRef)>, RepoError> {
-    let file_len = len;
+    leaves_and_nodes(packs, root, len, &mut |_| {})
+}
+
+/// The leaves below `root`, which must cover `len` bytes; `node` is told where each stream node above them lies.
+///
+/// # Errors
+/// If a node can't be read, or the lengths don't add up.
+pub fn leaves_and_nodes(packs: &Packs, root: TreeRef, len: u64, node: &mut dyn FnMut(Place)) -> Result<Vec<(u64, TreeRef)>, RepoError> {
+    // Leaves of a few bytes each: nobody writes such a tree but to exhaust us.
+    let most = (len / 4096 + 1024).min(MAX_LEAVES);
     let mut row = vec![(len, root)];
     while row.iter().any(|(_, tree)| tree.level > 0) {
         let mut below = Vec::new();
         for (len, tree) in row {
+            node(tree.place);
             let Node::Stream { level, children } = read_node(packs, tree.id, tree.place, tree.digest)? else {
                 return Err(corrupt("a file", "a stream node is another kind of node"));
             };
@@ -294,10 +331,9 @@ pub fn leaves_below(packs: &Packs, root: TreeRef, len: u64) -> Result<Vec<(u64, 
                 return Err(corrupt("a file", "its tree doesn't cover its length"));
             }
             below.extend(children);
-        }
-        // Leaves of a few bytes each: nobody writes such a tree but to exhaust us.
-        if below.len() as u64 > file_len / 4096 + 1024 {
-            return Err(corrupt("a file", "its tree has more leaves than its length has room for"));
+            if below.len() as u64 > most {
+                return Err(corrupt("a file", "its tree has more leaves than its length has room for"));
+            }
         }
         row = below;
     }

@@ -11,7 +11,7 @@ use crate::repo::pack::{NewBlob, PackBuilder, Packs, Place, Reference};
 use crate::repo::structure::{MAX_NEEDS_NODE, MAX_NODE, Needs, Node, NodeSink};
 use crate::repo::{PackRef, RepoError};
 use crate::store::{Backend, SessionTag};
-use crate::units::{ChunkId, Class, Explain, PackId, SessionId};
+use crate::units::{ChunkId, Class, Explain, PackId, SessionId, ShortId};
 
 /// A pack is closed when it has grown to this size.
 const PACK_SIZE: usize = 16 << 20;
@@ -166,7 +166,7 @@ impl ChunkWriter {
             Some((row, found, _)) if found == *id && row.role == role => {}
             _ => return Ok(None),
         }
-        let Some(stored) = self.stored_at(place)? else { return Ok(None) };
+        let Some(stored) = self.stored_at(id.short(), place)? else { return Ok(None) };
         if self.setup.trusted.contains(&place.pack) && stored.reference.is_none_or(|(r, _)| self.setup.trusted.contains(&r.place.pack)) {
             return Ok(Some(stored));
         }
@@ -183,24 +183,24 @@ impl ChunkWriter {
         }
     }
 
-    /// What it takes to read the chunk at a place that the parent names: `None` if it can't be relied on, since a pack may
-    /// not be named, or a place is damaged.
+    /// What it takes to read the chunk `id` at a place that the parent names: `None` if it can't be relied on, since another
+    /// chunk lies there, a pack may not be named, or a place is damaged.
     ///
     /// # Errors
     /// If the store can't be read.
-    pub fn stored_at(&self, place: Place) -> Result<Option<Stored>, RepoError> {
-        match self.look_at(place) {
+    pub fn stored_at(&self, id: ShortId, place: Place) -> Result<Option<Stored>, RepoError> {
+        match self.look_at(id, place) {
             Err(e) if is_of_one_pack(&e) => Ok(None),
             other => other,
         }
     }
 
-    fn look_at(&self, place: Place) -> Result<Option<Stored>, RepoError> {
+    fn look_at(&self, wanted: ShortId, place: Place) -> Result<Option<Stored>, RepoError> {
         if !self.may_name(place.pack) || (self.setup.is_damaged)(place) {
             return Ok(None);
         }
         let table = self.setup.packs.table(place.pack)?;
-        let Some((row, _, _)) = table.find(place) else { return Ok(None) };
+        let Some((row, _, _)) = table.find(place).filter(|(_, found, _)| found.short() == wanted) else { return Ok(None) };
         let reference = match row.references.as_slice() {
             [] => None,
             [one] => {

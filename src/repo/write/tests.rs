@@ -227,7 +227,7 @@ fn a_damaged_place_is_no_target_and_neither_is_a_patch_of_it() {
         let writer = world.writer(May { name: packs, index, damaged, ..May::default() });
         for ((plain, place), found) in [&old, &new].into_iter().zip(&places).zip(found) {
             assert_eq!(writer.find(ChunkRole::Content, &world.id(plain)).unwrap().is_some(), found);
-            assert_eq!(writer.stored_at(place.place).unwrap().is_some(), found);
+            assert_eq!(writer.stored_at(world.id(plain).short(), place.place).unwrap().is_some(), found);
         }
     }
 }
@@ -245,13 +245,25 @@ fn another_place_is_taken_where_the_first_is_damaged() {
 }
 
 #[test]
+fn a_place_where_another_chunk_lies_is_not_relied_on() {
+    let world = world();
+    let (packs, [whole, patch, other], index) = stored(&world);
+    let (old, new) = versions();
+    let writer = world.writer(May { name: packs, index, ..May::default() });
+    for (plain, wrong) in [(&old[..], patch), (&old[..], other), (&new[..], whole), (b"other", whole), (b"unknown", other)] {
+        assert_eq!(writer.stored_at(world.id(plain).short(), wrong.place).unwrap(), None);
+    }
+    assert!(writer.stored_at(world.id(&new).short(), patch.place).unwrap().is_some());
+}
+
+#[test]
 fn packs_that_may_not_be_named_are_not_relied_on() {
     let world = world();
     let (packs, [whole, patch, _], index) = stored(&world);
     let (old, _) = versions();
     let writer = world.writer(May { index, ..May::default() });
     assert_eq!(writer.find(ChunkRole::Content, &world.id(&old)).unwrap(), None);
-    assert_eq!(writer.stored_at(whole.place).unwrap(), None);
+    assert_eq!(writer.stored_at(world.id(&old).short(), whole.place).unwrap(), None);
     assert!(!writer.may_name(patch.place.pack));
     // The patch's pack may be named, its reference's not.
     let lone = world.writer(May { name: packs.clone(), ..May::default() });
@@ -259,7 +271,7 @@ fn packs_that_may_not_be_named_are_not_relied_on() {
     let foreign = put_patch(&lone, &new, &new, &whole, &old).unwrap();
     let (more, _) = lone.finish().unwrap();
     let writer = world.writer(May { name: more, ..May::default() });
-    assert_eq!(writer.stored_at(foreign.place).unwrap(), None);
+    assert_eq!(writer.stored_at(world.id(&new).short(), foreign.place).unwrap(), None);
 }
 
 #[test]
@@ -292,14 +304,14 @@ fn a_pack_that_is_gone_or_cut_off_is_stored_anew_and_a_store_that_is_away_is_an_
         let writer = world.writer(May { name: packs, index, ..May::default() });
         let found = writer.find(ChunkRole::Content, &world.id(&old));
         assert_eq!(found.unwrap(), None);
-        assert_eq!(writer.stored_at(whole.place).unwrap(), None);
+        assert_eq!(writer.stored_at(world.id(&old).short(), whole.place).unwrap(), None);
     }
     let world = world();
     let (packs, [whole, ..], index) = stored(&world);
     let writer = world.writer(May { name: packs, index, ..May::default() });
     world.backend.set_unreachable(true);
     assert!(writer.find(ChunkRole::Content, &world.id(&old)).is_err());
-    assert!(writer.stored_at(whole.place).is_err());
+    assert!(writer.stored_at(world.id(&old).short(), whole.place).is_err());
 }
 
 #[test]

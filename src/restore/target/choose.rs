@@ -2,11 +2,11 @@
 
 use super::line::{Damage, Index, Line};
 use super::search::{Find, Search};
-use super::{Archive, Candidate, RecoveryChoice, Target, TargetError, TargetSettings, Wanted, Window};
+use super::{Archive, Candidate, OtherLine, RecoveryChoice, Target, TargetError, TargetSettings, Wanted, Window};
 use crate::pg::recovery::{RecoveryTarget, TargetAction, TargetTimeline};
 use crate::pg::timeline::TimelineTree;
-use crate::pg::wal::Found;
-use crate::units::{Lsn, TimelineId};
+use crate::pg::wal::{Found, TransactionEnds};
+use crate::units::{Lsn, SegmentName, TimelineId};
 
 /// Chooses among the snapshots that may be taken: all of a cluster, or the one that the user names. `find` reads WAL where
 /// a transaction id or a restore point must be looked up.
@@ -61,6 +61,8 @@ struct Choice<'a, 'f> {
 /// What was settled for a snapshot: where to stop, in the server's terms and in words.
 struct Stop {
     target: RecoveryTarget,
+    /// Where that is, if the target doesn't say it.
+    at: Option<Lsn>,
     words: String,
     /// Told to the user besides.
     warnings: Vec<String>,
@@ -68,7 +70,7 @@ struct Stop {
 
 impl Stop {
     fn new(target: RecoveryTarget, words: String) -> Self {
-        Stop { target, words, warnings: Vec::new() }
+        Stop { target, at: None, words, warnings: Vec::new() }
     }
 }
 
@@ -217,7 +219,16 @@ impl Choice<'_, '_> {
             ],
             warnings,
             window: None,
+            others: self.others(candidate, timeline),
+            next_timeline: self.next_timeline(timeline),
+            read_ahead: None,
         }
+    }
+
+    /// What the server counts to when its recovery along a timeline ends (`findNewestTimeLine`).
+    fn next_timeline(&self, timeline: TimelineId) -> TimelineId {
+        let tree = &self.index.archive.timelines;
+        TimelineId(TimelineTree::latest_from(timeline, |t| tree.history(t).is_some()).0.saturating_add(1))
     }
 
     fn gap_or(&self, line: &Line<'_>, candidate: &Candidate, otherwise: impl FnOnce() -> TargetError) -> TargetError {
@@ -317,7 +328,7 @@ impl Choice<'_, '_> {
             return Ok(None);
         };
         let met_before = self.search.first(line, candidate.start_lsn, target)?.is_some_and(|first| first.start < candidate.stop_lsn);
-        Ok(Some(self.found_stop(found, met_before)))
+        Ok(Some(Stop { at: Some(found.start), ..self.found_stop(found, met_before) }))
     }
 
     fn found_stop(&self, found: Found, met_before: bool) -> Stop {
@@ -345,16 +356,12 @@ impl Choice<'_, '_> {
     }
 
     /// What else is there, and what the server will stumble over.
-    fn about_timelines(&self, candidate: &Candidate, timeline: TimelineId) -> Vec<String> {
+    fn about_timelines(&self, candidate: &Candidate, timeline: TimelineId, others: &[OtherLine]) -> Vec<String> {
         let archive = self.index.archive;
         let mut warnings = Vec::new();
-        let newer: Vec<TimelineId> = known_timelines(archive, candidate).into_iter().filter(|t| *t > timeline).collect();
-        if let [rest @ .., last] = newer.as_slice() {
-            let which = match rest {
-                [] => format!("timeline {last}"),
-                rest => format!("timelines {} and {last}", super::failure::list(rest)),
-            };
-            warnings.push(format!("the archive has WAL of {which}, which this restore doesn't follow (--target-timeline)"));
+        let newer: Vec<String> = others.iter().filter(|o| o.timeline > timeline).map(ToString::to_string).collect();
+        if !newer.is_empty() {
+            warnings.push(format!("the archive has WAL of {}, which this restore doesn't follow (--target-timeline)", newer.join(" and ")));
         }
         for (of, why) in archive.unusable_histories.iter().filter(|(of, _)| **of >= candidate.start_timeline) {
             let name = of.history_name();
@@ -363,16 +370,61 @@ impl Choice<'_, '_> {
         warnings
     }
 
+    /// The ends of the archive's lines, but for the one that is followed: timelines that no other one left, or that went on
+    /// behind the last point at which one did.
+    fn others(&self, candidate: &Candidate, timeline: TimelineId) -> Vec<OtherLine> {
+        let archive = self.index.archive;
+        let (tree, size) = (&archive.timelines, archive.segment_size);
+        let known = known_timelines(archive, candidate);
+        let last_left = |t: TimelineId| {
+            let others = known.iter().filter(|other| **other != t);
+            others.flat_map(|other| tree.ancestry(*other)).filter(|b| b.timeline == t).filter_map(|b| b.end).max()
+        };
+        // One whole segment may come late from a server that was replaced.
+        let goes_on = |t: TimelineId, from: Lsn| {
+            let last = archive.segments.iter().filter(|s| s.timeline == t).map(|s| s.no.0).max();
+            last.is_some_and(|last| last > size.segment_before(from).0.saturating_add(1))
+        };
+        let is_end = |t: TimelineId| last_left(t).is_none_or(|from| goes_on(t, from));
+        let ends = known.iter().copied().filter(|t| *t != timeline && is_end(*t));
+        let left = |t| tree.history(t).and_then(|h| h.parent()).map(|p| (p.parent, p.switch));
+        ends.map(|t| OtherLine { timeline: t, left: left(t) }).collect()
+    }
+
+    /// Behind the segment in which the server stops, the one that it may read ahead (recovery_prefetch: half a megabyte).
+    fn read_ahead(&self, candidate: &Candidate, line: &Line<'_>, stop: &Stop) -> Option<SegmentName> {
+        let at = match (stop.target.clone(), stop.at) {
+            (_, Some(at)) | (RecoveryTarget::Lsn(at), None) => line.from(at),
+            (RecoveryTarget::Immediate, None) => line.from(candidate.stop_lsn),
+            (RecoveryTarget::Time(time), None) => {
+                let later = |t: TransactionEnds| t.last_lsn >= candidate.stop_lsn && t.max_time >= time;
+                line.segments.iter().position(|s| s.transactions.is_some_and(later))?
+            }
+            _ => return None,
+        };
+        line.segments.get(at + 1).map(|s| s.name(line.size))
+    }
+
     fn chosen(&self, candidate: &Candidate, timeline: TimelineId, line: &Line<'_>, stop: Stop) -> RecoveryChoice {
         let own = candidate.start_timeline == timeline && candidate.stop_timeline == timeline;
         let action = if self.wanted.target == Target::End { TargetAction::Promote } else { self.wanted.action };
+        let latest = if self.wanted.timeline == TargetTimeline::Latest { ": the latest" } else { "" };
         let along = match own {
-            true => format!("along timeline {timeline}, the snapshot's own"),
-            false => format!("along timeline {timeline}, from the snapshot's {}", candidate.stop_timeline),
+            true => format!("along timeline {timeline}, the snapshot's own{latest}"),
+            false => format!("along timeline {timeline}, from the snapshot's {}{latest}", candidate.stop_timeline),
         };
+        let others = self.others(candidate, timeline);
+        let read_ahead = self.read_ahead(candidate, line, &stop);
         let mut warnings = self.passed.notes.clone();
         warnings.extend(stop.warnings);
-        warnings.extend(self.about_timelines(candidate, timeline));
+        warnings.extend(self.about_timelines(candidate, timeline, &others));
+        let mut explanation =
+            vec![format!("snapshot {}, consistent at {} ({})", candidate.id, candidate.stop_lsn, candidate.stopped_at.for_people()), along];
+        if !others.is_empty() {
+            let all: Vec<String> = others.iter().map(ToString::to_string).collect();
+            explanation.push(format!("other lines in the archive, not followed: {}", all.join(", ")));
+        }
+        explanation.push(stop.words);
         RecoveryChoice {
             snapshot: candidate.id.clone(),
             timeline,
@@ -384,12 +436,11 @@ impl Choice<'_, '_> {
                 action,
                 gap_behind: line.ends_badly(),
             }),
-            explanation: vec![
-                format!("snapshot {}, consistent at {} ({})", candidate.id, candidate.stop_lsn, candidate.stopped_at.for_people()),
-                along,
-                stop.words,
-            ],
+            explanation,
             warnings,
+            others,
+            next_timeline: self.next_timeline(timeline),
+            read_ahead,
             window: Some(Window {
                 timeline,
                 from_lsn: candidate.stop_lsn,

@@ -204,4 +204,28 @@ pub struct RecoveryChoice {
     pub warnings: Vec<String>,
     /// What could be reached from this snapshot; none where the archive isn't used.
     pub window: Option<Window>,
+    /// The other ends of the archive's timelines, which this restore doesn't follow.
+    pub others: Vec<OtherLine>,
+    /// The number that the server takes when it is promoted: the first behind the timeline without a history.
+    pub next_timeline: TimelineId,
+    /// The segment behind the one in which the server stops, if the archive lists it: read ahead, and not needed.
+    pub read_ahead: Option<SegmentName>,
+}
+
+/// A timeline from which no other one leads on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OtherLine {
+    /// Its number.
+    pub timeline: TimelineId,
+    /// Which one it left, and where; `None` if that isn't known.
+    pub left: Option<(TimelineId, Lsn)>,
+}
+
+impl std::fmt::Display for OtherLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.left {
+            Some((parent, at)) => write!(f, "timeline {} (left timeline {parent} at {at})", self.timeline),
+            None => write!(f, "timeline {}", self.timeline),
+        }
+    }
 }

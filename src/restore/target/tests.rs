@@ -344,7 +344,11 @@ fn a_history_that_can_t_be_used_is_no_reason_to_stay_behind() {
     for timeline in [TargetTimeline::Current, TargetTimeline::Number(TimelineId(1))] {
         let chosen = on(timeline).unwrap();
         assert!(chosen.warnings.iter().any(|w| w.contains("00000002.history can't be used (rotten)")), "{:?}", chosen.warnings);
-        assert!(chosen.warnings.iter().any(|w| w.contains("the archive has WAL of timeline 2, which")), "{:?}", chosen.warnings);
+        assert!(
+            chosen.warnings.iter().any(|w| w.contains("the archive has WAL of timeline 2, which this restore")),
+            "{:?}",
+            chosen.warnings
+        );
     }
     // A snapshot behind the switch needs no way to it.
     let behind = [snapshot("c", 2, 10)];
@@ -431,7 +435,26 @@ fn timelines_are_followed_over_switches_and_never_guessed() {
     assert!(on(number(3), Target::End, &snapshots[1..]).contains("timeline 3 does not lead on from snapshot c"));
     // Which newer line is left aside is said.
     let chosen = run(&archive, &snapshots, &Wanted { timeline: number(1), ..wanted(Target::End) }).unwrap();
-    assert!(chosen.warnings.iter().any(|w| w.contains("timelines 2 and 3")), "{:?}", chosen.warnings);
+    let both = "WAL of timeline 2 (left timeline 1 at 0/880000) and timeline 3 (left timeline 1 at 0/580000), which";
+    assert!(chosen.warnings.iter().any(|w| w.contains(both)), "{:?}", chosen.warnings);
+    // And which other line there is, where the newest is followed.
+    let chosen = run(&archive, &snapshots[..1], &wanted(Target::End)).unwrap();
+    assert_eq!((chosen.timeline, chosen.next_timeline), (TimelineId(3), TimelineId(4)));
+    assert_eq!(chosen.others.iter().map(|o| o.timeline.0).collect::<Vec<_>>(), [2]);
+    assert!(chosen.warnings.is_empty() && chosen.explanation[1].ends_with("from the snapshot's 1: the latest"), "{chosen:?}");
+    assert_eq!(chosen.explanation[2], "other lines in the archive, not followed: timeline 2 (left timeline 1 at 0/880000)");
+}
+
+#[test]
+fn what_is_read_ahead_is_the_segment_behind_the_stop() {
+    let archive = archive(&[(1, 2..=9)], &[]);
+    let snapshots = [snapshot("a", 1, 3)];
+    let ahead = |target: Target| run(&archive, &snapshots, &wanted(target)).unwrap().read_ahead.map(|name| name.no(size()).unwrap().0);
+    assert_eq!(ahead(Target::End), None);
+    assert_eq!(ahead(Target::Lsn(Lsn(5 * MB + 7))), Some(6));
+    assert_eq!(ahead(Target::Time(Timestamp(at(6).0 - 1))), Some(7));
+    assert_eq!(ahead(Target::Xid(1007)), Some(8));
+    assert_eq!(ahead(Target::Immediate), Some(4));
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) struct Walked {
 pub(in crate::restore) fn folders_of(snapshot: &Snapshot<'_>, wanted: &[Vec<u8>]) -> Result<BTreeMap<Vec<u8>, Rights>, RestoreError> {
     let mut folders: BTreeMap<Vec<u8>, Rights> = BTreeMap::new();
     for folder in &snapshot.meta().folders {
-        names(&folder.path)?;
+        in_tablespace(&names(&folder.path)?, true).map_err(|why| RestoreError::corrupt(&folder.path, why))?;
         folders.entry(folder.path.clone()).or_insert(Rights { mode: folder.mode, uid: folder.uid, gid: folder.gid });
     }
     // What nobody described gets the rights of the data directory.
@@ -53,6 +53,18 @@ pub(in crate::restore) fn folders_of(snapshot: &Snapshot<'_>, wanted: &[Vec<u8>]
         }
     }
     Ok(folders)
+}
+
+/// In a tablespace's folder lies nothing but folders of clusters, `PG_<major>_<catalog version>`. A tablespace is restored to
+/// where it lay, and whoever could write a backup could name any place: they shall put no file of theirs into it.
+fn in_tablespace(names: &[&[u8]], is_folder: bool) -> Result<(), &'static str> {
+    match names {
+        [b"pg_tblspc", oid, inside, rest @ ..] if oid.iter().all(u8::is_ascii_digit) => {
+            let fine = inside.starts_with(b"PG_") && (is_folder || !rest.is_empty());
+            if fine { Ok(()) } else { Err("no tablespace has such a thing in its folder") }
+        }
+        _ => Ok(()),
+    }
 }
 
 impl<'s, 'a> Walk<'s, 'a> {
@@ -84,7 +96,7 @@ impl<'s, 'a> Walk<'s, 'a> {
         let (mut singles, mut bytes) = (Vec::new(), 0u64);
         for stored in files {
             let inner = join(path, &stored.attributes.name);
-            names(&inner)?;
+            in_tablespace(&names(&inner)?, stored.attributes.is_folder).map_err(|why| RestoreError::corrupt(&inner, why))?;
             if stored.attributes.is_folder != (stored.entry.data == FileData::Folder) {
                 return Err(RestoreError::corrupt(&inner, "its name is a folder's and its data are not, or the other way round"));
             }

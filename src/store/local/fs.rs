@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::SystemTime;
 
 /// What lies under a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +76,11 @@ pub trait FileSystem: Send + Sync + 'static {
     fn chown(&self, path: &Path, uid: u32, gid: u32) -> io::Result<()>;
     /// What is known about what lies under a name.
     fn stat(&self, path: &Path) -> io::Result<Stat>;
+    /// When the bytes under a name were last written, by the file system's clock; `None` if it doesn't say.
+    fn modified(&self, path: &Path) -> io::Result<Option<SystemTime>> {
+        let _ = path;
+        Ok(None)
+    }
     /// The entries of a folder.
     fn list(&self, path: &Path) -> io::Result<Vec<(OsString, Kind)>>;
 }
@@ -154,6 +160,10 @@ impl FileSystem for RealFs {
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         fs::symlink_metadata(path).map(|m| stat(&m))
+    }
+
+    fn modified(&self, path: &Path) -> io::Result<Option<SystemTime>> {
+        fs::symlink_metadata(path)?.modified().map(Some)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<(OsString, Kind)>> {

@@ -24,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// A store in a directory.
 pub struct LocalStore<F: FileSystem = RealFs> {
@@ -106,6 +107,10 @@ impl<F: FileSystem> Backend for LocalStore<F> {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.delete_object(name)
+    }
+
+    fn age(&self, name: &ObjectName, session: &SessionTag) -> Result<Option<Duration>, StoreError> {
+        self.age_of(name, session)
     }
 
     fn describe(&self) -> String {

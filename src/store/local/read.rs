@@ -6,6 +6,7 @@ use crate::store::name::{UNFINISHED, part_is_fine};
 use crate::store::{Listed, ObjectName, SessionTag, StoreError};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
+use std::time::Duration;
 
 impl<F: FileSystem> LocalStore<F> {
     /// Opens an object; its length.
@@ -17,6 +18,17 @@ impl<F: FileSystem> LocalStore<F> {
             Kind::File => Ok((file, stat.len)),
             Kind::Folder | Kind::Other => Err(StoreError::NotAFile { path: self.path_of(name) }),
         }
+    }
+
+    /// Files keep when they were written; now is when a file is written now. On NFS both are the server's clock, which need
+    /// not be this machine's. A file of later than now is as good as new.
+    pub(super) fn age_of(&self, name: &ObjectName, session: &SessionTag) -> Result<Option<Duration>, StoreError> {
+        let failed = |e| self.understand("looking at", name, e);
+        let Some(written) = self.fs.modified(&self.path_of(name)).map_err(failed)? else { return Ok(None) };
+        self.check_writable()?;
+        let probe = self.write_unfinished(&[b"now"], session)?;
+        let now = self.fs.modified(&probe.path).map_err(|e| StoreError::from_io(format!("looking at {}", probe.path.display()), e))?;
+        Ok(now.map(|now| now.duration_since(written).unwrap_or_default()))
     }
 
     pub(super) fn read_object(&self, name: &ObjectName, max: u64) -> Result<Vec<u8>, StoreError> {
@@ -210,6 +222,22 @@ mod tests {
         std::os::unix::fs::symlink("1", scratch.path().join("log/2")).unwrap();
         assert!(matches!(store.list_sorted(Some(&name("log"))), Err(StoreError::NotAFile { .. })));
         assert!(store.strangers().unwrap().iter().map(|p| p.to_str().unwrap()).eq(["logs"]));
+    }
+
+    #[test]
+    fn ages_are_told_by_the_stores_clock_alone() {
+        let (scratch, store) = filled();
+        let tag = SessionTag::new("test").unwrap();
+        let age = |object: &str| store.age(&name(object), &tag);
+        let file = std::fs::File::options().write(true).open(scratch.path().join("log/1")).unwrap();
+        let now = file.metadata().unwrap().modified().unwrap();
+        assert!(age("log/1").unwrap().unwrap() < Duration::from_secs(600));
+        file.set_modified(now - Duration::from_secs(7200)).unwrap();
+        assert!((Duration::from_secs(7000)..Duration::from_secs(9000)).contains(&age("log/1").unwrap().unwrap()));
+        file.set_modified(now + Duration::from_secs(7200)).unwrap();
+        assert_eq!(age("log/1").unwrap(), Some(Duration::ZERO));
+        assert!(age("log/2").unwrap_err().is_absent());
+        assert!(store.leftovers().unwrap().is_empty());
     }
 
     #[test]

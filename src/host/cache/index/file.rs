@@ -249,3 +249,36 @@ fn map_own_file(file: &File) -> io::Result<Mmap> {
     // integers only, bounds-checked, each row against its own checksum.
     unsafe { Mmap::map(file) }
 }
+
+/// Arbitrary bytes as an index file, in memory; its checksum is made to fit (`crate::fuzzing`).
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn probe(data: &[u8]) {
+    use std::os::fd::AsRawFd;
+    let Ok(memory) = nix::sys::memfd::memfd_create(c"index", nix::sys::memfd::MFdFlags::empty()) else { return };
+    let mut file = File::from(memory);
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let counted = |rows: usize, packs: usize| {
+        let mut bytes = header().to_vec();
+        bytes.extend_from_slice(data);
+        bytes.resize(file_len(rows, packs).unwrap_or(FIXED_LEN) - COUNTS_LEN - HASH_LEN, 0);
+        bytes.extend_from_slice(&(rows as u64).to_le_bytes());
+        bytes.extend_from_slice(&(packs as u64).to_le_bytes());
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        bytes
+    };
+    for bytes in [data.to_vec(), counted(data.len() / ROW_LEN, data.len() % 4)] {
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&bytes));
+        if written.is_err() {
+            return;
+        }
+        if let Ok(index) = IndexFile::open(&path) {
+            let _ = (index.packs().count(), index.rows());
+            for row in index.iter().take(100).collect::<Vec<_>>() {
+                let _ = index.lookup(&row.id, drop);
+            }
+            for byte in [0, 1, 0x7f, 0xff] {
+                let _ = index.lookup(&ChunkId([byte; 32]), drop);
+            }
+        }
+    }
+}

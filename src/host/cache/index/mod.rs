@@ -107,5 +107,11 @@ impl ChunkIndex {
     }
 }
 
+/// Arbitrary bytes as a file of the index, its checksum and perhaps its counts made to fit (`crate::fuzzing`).
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn probe(data: &[u8]) {
+    file::probe(data);
+}
+
 #[cfg(test)]
 mod tests;

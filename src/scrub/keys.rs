@@ -1,0 +1,70 @@
+//! Key slots: what a fresh machine opens the repository with.
+
+use super::failure::{ScrubError, damage};
+use super::findings::Findings;
+use crate::crypt::slot::{self, Slot, Unlock};
+use crate::crypt::{CryptError, Root};
+use crate::host::access::Opened;
+use crate::store::ObjectName;
+
+/// Looks at all slots; with what opens one, they are tried. Warnings are for people.
+pub(super) fn check(
+    opened: &Opened,
+    slots: &[ObjectName],
+    unlock: Option<&Unlock>,
+    findings: &Findings,
+    warnings: &mut Vec<String>,
+) -> Result<(), ScrubError> {
+    let (mut usable, mut opens) = (0, false);
+    for name in slots {
+        let bytes = match opened.backend.read(name, 65536) {
+            Ok(bytes) => bytes,
+            Err(e) => {
+                let damage = damage(e.into(), name.as_str())?;
+                findings.note(&damage.object, &damage.problem);
+                continue;
+            }
+        };
+        match Slot::parse(&bytes) {
+            Ok(slot) if slot.repository() != opened.format.repository => findings.note(name.as_str(), "it is a slot of another repository"),
+            Ok(slot) => {
+                usable += 1;
+                let clear = matches!(slot.kind(), Ok(slot::SlotKind::Clear));
+                for unlock in unlock.into_iter().chain(clear.then_some(&Unlock::Clear)) {
+                    opens |= try_slot(opened, &slot, unlock, name, findings)?;
+                }
+            }
+            Err(CryptError::Unknown { .. }) => warnings.push(format!("{name} is a slot of a newer program: it was not checked")),
+            Err(e) => findings.note(name.as_str(), &e.to_string()),
+        }
+    }
+    if usable == 0 {
+        findings.note("key/", "there is no usable key slot: no fresh machine can open this repository");
+    } else if unlock.is_some() && !opens {
+        findings
+            .note("key/", "the passphrase or key file that is configured opens none of the slots: it is another one, or they are damaged");
+    }
+    Ok(())
+}
+
+/// Does the slot open, and with what this host knows in it?
+fn try_slot(opened: &Opened, slot: &Slot, unlock: &Unlock, name: &ObjectName, findings: &Findings) -> Result<bool, ScrubError> {
+    match slot.open(unlock) {
+        Ok(None) => Ok(false),
+        Ok(Some(root)) if is_ours(opened, &root) => Ok(true),
+        Ok(Some(_)) => {
+            findings.note(name.as_str(), "it holds other keys than this repository's");
+            Ok(false)
+        }
+        Err(e @ CryptError::System(_)) => Err(crate::repo::RepoError::from(e).into()),
+        Err(e) => {
+            findings.note(name.as_str(), &e.to_string());
+            Ok(false)
+        }
+    }
+}
+
+fn is_ours(opened: &Opened, root: &Root) -> bool {
+    let same_keys = root.sealing().table_key().expose() == opened.sealing.table_key().expose();
+    root.owner_public() == &opened.owner && root.domain == opened.format.domain && same_keys
+}

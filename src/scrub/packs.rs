@@ -1,0 +1,241 @@
+//! Packs by themselves: every table, and all bytes of those that were chosen.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+
+use rayon::prelude::*;
+
+use super::failure::{Damage, ScrubError, damage};
+use super::findings::Findings;
+use super::share::Share;
+use crate::crypt::{Opening, Sealing};
+use crate::repo::log::{Fold, LiveCommit, PackSet};
+use crate::repo::pack::{BlobFault, LoadedTable, MAX_PACK, Packs, Place};
+use crate::repo::{PackRef, RepoError};
+use crate::store::{Backend, ObjectName};
+use crate::units::{Cancel, PackId, Progress, SessionId};
+
+/// Packs up to this size are read in one go.
+const WHOLE: u64 = 64 << 20;
+/// Larger ones are hashed so many bytes at a time.
+const WINDOW: u64 = 8 << 20;
+/// Packs in memory at once, in bytes.
+const MEMORY: u64 = 128 << 20;
+
+/// Blobs that were read and are not what they must be.
+#[derive(Default)]
+pub(super) struct BadBlobs(RwLock<HashSet<(SessionId, PackId, u32)>>);
+
+impl BadBlobs {
+    pub fn contains(&self, session: SessionId, place: Place) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&(session, place.pack, place.blob))
+    }
+
+    fn any_of(&self, pack: &PackRef) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|(session, id, _)| *session == pack.session && *id == pack.id)
+    }
+
+    fn insert(&self, session: SessionId, pack: PackId, blob: u32) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert((session, pack, blob));
+    }
+}
+
+/// The packs of a set, as the log lists them.
+pub(super) fn refs_of(fold: &Fold, set: &PackSet) -> Vec<PackRef> {
+    let one = |(session, pack): (&SessionId, &PackId)| {
+        let f = fold.pack(session, pack)?;
+        Some(PackRef { session: *session, id: *pack, hash: f.hash, size: f.size, tail: f.tail })
+    };
+    set.iter().filter_map(one).collect()
+}
+
+/// What it takes to read packs.
+pub(super) struct PackCheck<'a> {
+    pub backend: &'a Arc<dyn Backend>,
+    pub sealing: &'a Sealing,
+    pub opening: &'a Opening,
+    pub fold: &'a Fold,
+    pub findings: &'a Findings,
+    pub bad: &'a BadBlobs,
+    pub progress: &'a dyn Progress,
+    pub cancel: &'a Cancel,
+}
+
+impl PackCheck<'_> {
+    /// Tables of all, all bytes of a share; how many were read whole.
+    pub fn run(&self, there: &[PackRef], share: Share) -> Result<usize, ScrubError> {
+        let packs = self.directory(there);
+        self.progress.phase("reading tables", Some(there.iter().map(|p| u64::from(p.tail)).sum()));
+        there.par_iter().try_for_each(|pack| {
+            self.cancel.check()?;
+            let own = self.as_seen_by(&packs, there, pack);
+            if let Err(e) = own.as_ref().unwrap_or(&packs).table(pack.id) {
+                self.note(e, &own.as_ref().unwrap_or(&packs).name(pack.id)?)?;
+            }
+            self.progress.advance(pack.tail.into());
+            Ok::<(), ScrubError>(())
+        })?;
+        let chosen = share.choose(there.to_vec(), |pack| format!("{}/{}", pack.session, pack.id));
+        if chosen.is_empty() {
+            return Ok(0);
+        }
+        self.progress.phase("reading packs", Some(chosen.iter().map(|p| p.size).fold(0, u64::saturating_add)));
+        let memory = Memory::of(MEMORY);
+        chosen.par_iter().try_for_each(|pack| {
+            self.cancel.check()?;
+            let own = self.as_seen_by(&packs, there, pack);
+            self.whole(own.as_ref().unwrap_or(&packs), pack, &memory)
+        })?;
+        Ok(chosen.len())
+    }
+
+    /// All packs by id. Where several sessions list an id, it is the pack under which the newest snapshot names it.
+    fn directory(&self, there: &[PackRef]) -> Packs {
+        let packs = Packs::new(Arc::clone(self.backend), self.sealing.clone());
+        packs.add(there.iter().copied());
+        self.fold.commits.values().for_each(|commit: &LiveCommit| packs.add(refs_of(self.fold, &commit.set)));
+        packs
+    }
+
+    /// A directory in which the pack's id means this pack, where that of all doesn't serve.
+    fn as_seen_by(&self, packs: &Packs, there: &[PackRef], pack: &PackRef) -> Option<Packs> {
+        let is_it = packs.known(pack.id).is_ok_and(|known| known.session == pack.session);
+        (!is_it).then(|| {
+            let own = self.directory(there);
+            own.add([*pack]);
+            own
+        })
+    }
+
+    /// Reads all of a pack.
+    fn whole(&self, packs: &Packs, pack: &PackRef, memory: &Memory) -> Result<(), ScrubError> {
+        let name = packs.name(pack.id)?;
+        if pack.size > MAX_PACK {
+            return Ok(()); // said by its table
+        }
+        let _lease = memory.take(pack.size.min(WHOLE));
+        let (hash, bytes) = match self.hashed(&name, pack) {
+            Ok(read) => read,
+            Err(e) => return self.note(e, &name),
+        };
+        let rotten = hash != pack.hash.0;
+        if rotten {
+            self.findings.note(name.as_str(), "its bytes have not the hash that its name says");
+        }
+        // A table that can't be read was found before.
+        let Ok(table) = packs.table(pack.id) else { return Ok(()) };
+        for number in 0..table.rows().len() as u32 {
+            if number.is_multiple_of(64) {
+                self.cancel.check()?;
+            }
+            self.blob(packs, pack, &name, &table, number, bytes.as_deref())?;
+        }
+        if rotten && !self.bad.any_of(pack) {
+            self.findings.note(name.as_str(), "all blobs in it are whole");
+        }
+        Ok(())
+    }
+
+    /// The hash of a pack's bytes, and these if they are few.
+    fn hashed(&self, name: &ObjectName, pack: &PackRef) -> Result<([u8; 32], Option<Vec<u8>>), RepoError> {
+        if pack.size <= WHOLE {
+            let bytes = self.backend.read_range(name, 0, pack.size as usize)?;
+            self.progress.advance(pack.size);
+            return Ok((*blake3::hash(&bytes).as_bytes(), Some(bytes)));
+        }
+        let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+        while at < pack.size {
+            self.cancel.check()?;
+            let len = WINDOW.min(pack.size - at);
+            hasher.update(&self.backend.read_range(name, at, len as usize)?);
+            self.progress.advance(len);
+            at += len;
+        }
+        Ok((*hasher.finalize().as_bytes(), None))
+    }
+
+    fn blob(
+        &self,
+        packs: &Packs,
+        pack: &PackRef,
+        name: &ObjectName,
+        table: &LoadedTable,
+        number: u32,
+        bytes: Option<&[u8]>,
+    ) -> Result<(), ScrubError> {
+        let Some(row) = table.rows().get(number as usize) else { return Ok(()) };
+        let read;
+        let sealed = match bytes {
+            Some(bytes) => bytes.get(row.offset as usize..(row.offset as usize).saturating_add(row.len as usize)).unwrap_or_default(),
+            None => match self.backend.read_range(name, row.offset.into(), row.len as usize) {
+                Ok(bytes) => {
+                    read = bytes;
+                    &read
+                }
+                Err(e) => return self.note(e.into(), name),
+            },
+        };
+        match packs.check_blob(self.opening, pack.id, number, sealed) {
+            Ok(()) => Ok(()),
+            Err(BlobFault::Own(e)) => self.note_blob(e, pack.session, name, pack.id, number),
+            Err(BlobFault::Reference { place, source }) => {
+                let Ok(of) = packs.known(place.pack) else {
+                    let why = format!("blob {number} is a patch of a chunk in pack {}, which the log does not list", place.pack);
+                    self.findings.note(name.as_str(), &why);
+                    self.bad.insert(pack.session, pack.id, number);
+                    return Ok(());
+                };
+                self.note_blob(source, of.session, &packs.name(place.pack)?, place.pack, place.blob)
+            }
+        }
+    }
+
+    fn note_blob(&self, e: RepoError, session: SessionId, name: &ObjectName, pack: PackId, blob: u32) -> Result<(), ScrubError> {
+        let Damage { object, problem } = damage(e, name.as_str())?;
+        self.bad.insert(session, pack, blob);
+        self.findings.note(&object, &format!("blob {blob}: {problem}"));
+        Ok(())
+    }
+
+    fn note(&self, e: RepoError, name: &ObjectName) -> Result<(), ScrubError> {
+        let Damage { object, problem } = damage(e, name.as_str())?;
+        self.findings.note(&object, &problem);
+        Ok(())
+    }
+}
+
+/// So many bytes for all threads together.
+struct Memory {
+    all: u64,
+    free: Mutex<u64>,
+    returned: Condvar,
+}
+
+/// Bytes taken; given back when it is dropped.
+struct Lease<'a> {
+    of: &'a Memory,
+    bytes: u64,
+}
+
+impl Memory {
+    fn of(bytes: u64) -> Self {
+        Memory { all: bytes, free: Mutex::new(bytes), returned: Condvar::new() }
+    }
+
+    /// Waits until so many bytes are free. Who holds some must not wait for a task that may want others: nothing below
+    /// spreads work over rayon's threads.
+    fn take(&self, bytes: u64) -> Lease<'_> {
+        let bytes = bytes.min(self.all);
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.returned.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
+        *free -= bytes;
+        Lease { of: self, bytes }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        *self.of.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        self.of.returned.notify_all();
+    }
+}

@@ -1,0 +1,160 @@
+//! The whole of it, in order: log, listing, slots, packs, trees. WAL has a room of its own, which the caller asks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::counting::Counting;
+use super::failure::ScrubError;
+use super::findings::Findings;
+use super::keys;
+use super::listing::{Compared, Listing, Tally};
+use super::memo::Memo;
+use super::packs::{BadBlobs, PackCheck};
+use super::share::Share;
+use super::tree::TreeCheck;
+use crate::crypt::slot::Unlock;
+use crate::host::access::Opened;
+use crate::repo::log::{Damage, Fold, LogView, body_name, entry_name};
+use crate::repo::pack::pack_name;
+use crate::store::Backend;
+use crate::units::{Cancel, Progress};
+
+/// What is verified, and how.
+pub struct Setup<'a> {
+    /// The repository.
+    pub opened: &'a Opened,
+    /// Its store.
+    pub store: Arc<Counting>,
+    /// What opens a slot, if that is at hand.
+    pub unlock: Option<&'a Unlock>,
+    /// How much of the payload is read.
+    pub read: Share,
+    /// Told how far it is.
+    pub progress: &'a dyn Progress,
+    /// Asked to stop.
+    pub cancel: &'a Cancel,
+}
+
+/// What was found.
+pub struct Report {
+    /// What is damaged.
+    pub findings: Findings,
+    /// Objects that are stored, of all kinds.
+    pub stored: Tally,
+    /// Packs that the log lists, and those of them of which every byte was read.
+    pub packs: (usize, usize),
+    /// Live snapshots walked.
+    pub snapshots: usize,
+    /// Packs that no entry lists: what a killed run left. No damage.
+    pub orphans: Tally,
+    /// WAL by cluster key and system identifier, as they stand in names.
+    pub wal: BTreeMap<(String, String), Tally>,
+    /// What needs a look and is no damage.
+    pub warnings: Vec<String>,
+    /// The log as it was read.
+    pub view: LogView,
+}
+
+/// Verifies all but WAL objects.
+///
+/// # Errors
+/// If nothing can be said: the store or the log can't be read, or this host may not read.
+pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
+    let Setup { opened, progress, cancel, .. } = *setup;
+    let (findings, mut warnings) = (Findings::default(), Vec::new());
+    progress.phase("reading the log", None);
+    // From its beginning: a kept fold is a cache.
+    let mut view = opened.log().read()?;
+    progress.phase("listing", None);
+    let backend: Arc<dyn Backend> = Arc::clone(&setup.store) as _;
+    let mut listing = Listing::read(backend.as_ref(), cancel)?;
+    let mut compared = listing.compare(&view.fold, &findings)?;
+    // What is missing may have been swept since, and what nobody listed may be listed now.
+    opened.log().advance(&mut view)?;
+    listing.count_rest(&view.fold, &mut compared);
+    note_log(&view, &findings, &mut warnings);
+    note_packs(&view.fold, &compared, &findings)?;
+    let fold = &view.fold;
+    keys::check(opened, &listing.slots, setup.unlock, &findings, &mut warnings)?;
+    let (opening, sealing, bad) = (opened.reader()?, &opened.sealing, BadBlobs::default());
+    let there: Vec<_> = compared.there.iter().filter(|p| fold.pack(&p.session, &p.id).is_some()).copied().collect();
+    let packs = PackCheck { backend: &backend, sealing, opening, fold, findings: &findings, bad: &bad, progress, cancel };
+    let read = packs.run(&there, setup.read)?;
+    let memo = Memo::default();
+    let trees = TreeCheck { backend: &backend, sealing, opening, fold, findings: &findings, bad: &bad, memo: &memo, progress, cancel };
+    progress.phase("walking snapshots", Some(fold.commits.values().map(|c| c.summary.cluster_bytes).fold(0, u64::saturating_add)));
+    for (number, commit) in &fold.commits {
+        cancel.check()?;
+        trees.run(*number, commit)?;
+    }
+    warnings.extend(leftovers(&listing, &compared));
+    Ok(Report {
+        stored: listing.all,
+        packs: (there.len() + compared.missing.len(), read),
+        snapshots: fold.commits.len(),
+        orphans: compared.orphans,
+        wal: listing.wal,
+        findings,
+        warnings,
+        view,
+    })
+}
+
+/// What the log is not.
+fn note_log(view: &LogView, findings: &Findings, warnings: &mut Vec<String>) {
+    for damage in &view.damage {
+        let object = entry_name(damage.number());
+        match damage {
+            Damage::Changed(_) => {
+                findings.note(&object, "it is not what was written: neither a key that the log knows nor the next entry vouches for it")
+            }
+            Damage::Absent { .. } => findings.note(&object, &damage.to_string()),
+        }
+    }
+    for missing in &view.missing {
+        let why = format!("{} names it, and it is not there or has other bytes", entry_name(missing.number));
+        findings.note(&body_name(&missing.hash), &why);
+    }
+    let newest = view.newest.number;
+    for (number, alarm) in &view.fold.alarms {
+        if *number == newest && view.ends_unsigned() {
+            findings.note(&entry_name(newest), &format!("{}: planted, or the rotten form of an entry that counted", alarm.why));
+        } else if !view.doubtful.iter().any(|(doubtful, _)| doubtful == number) {
+            let signer = alarm.signer.map(|key| format!(", key {key}")).unwrap_or_default();
+            warnings.push(format!("{} is void ({}{signer}): who wrote it, and why?", entry_name(*number), alarm.why));
+        }
+    }
+    for (number, commit) in &view.doubtful {
+        let why = "this COMMIT does not count, perhaps only because of damage before it";
+        findings.note(&entry_name(*number), why);
+        findings.hit_snapshot(&entry_name(*number), &commit.summary.id);
+    }
+    if let Some(unknown) = &view.fold.unknown {
+        let (entry, kind) = (entry_name(unknown.number), &unknown.kind);
+        warnings.push(format!("{entry} says {kind:?}, which this version does not know: use a newer pgcairn to verify"));
+    }
+}
+
+/// Packs that are listed and not there.
+fn note_packs(fold: &Fold, compared: &Compared, findings: &Findings) -> Result<(), ScrubError> {
+    for pack in compared.missing.iter().filter(|p| fold.pack(&p.session, &p.id).is_some()) {
+        findings.note(pack_name(pack.session, pack)?.as_str(), "it is not there");
+    }
+    Ok(())
+}
+
+/// What lies there and doesn't matter.
+fn leftovers(listing: &Listing, compared: &Compared) -> Vec<String> {
+    const MOST: usize = 5;
+    let strangers = &listing.strangers;
+    let mut said = Vec::new();
+    if !strangers.is_empty() {
+        let shown: Vec<&str> = strangers.iter().take(MOST).map(String::as_str).collect();
+        let more = if strangers.len() > MOST { format!(" and {} more", strangers.len() - MOST) } else { String::new() };
+        said.push(format!("objects that this version does not know: {}{more}", shown.join(", ")));
+    }
+    if compared.unlisted.objects > 0 {
+        said.push(format!("{} packs of runs that have not ended were not verified", compared.unlisted.objects));
+    }
+    said
+}
