@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 SKIPS := $(TARGET)/test-skips.txt
 
-.PHONY: all demo test test-full bench bench-peers lint
+.PHONY: all demo test test-full fuzz bench bench-peers lint
 
 all:
 	$(CARGO) build --release --locked
@@ -32,6 +32,11 @@ test:
 # All majors, and more data.
 test-full:
 	PGCAIRN_TEST_FULL=1 $(MAKE) test
+	scripts/fuzz 60
+
+# A few seconds of fuzzing for each target; scripts/fuzz says more.
+fuzz:
+	scripts/fuzz 2
 
 # The figures of docs/benchmarks.md.
 bench:

@@ -342,6 +342,7 @@ NOTES = {
         timeline=timeline,
         state=one_of("announced", "accepted"),
         reason=reason,
+        begins=(record(parent=timeline, from_=lsn, to=lsn, key=(one_id,)),),
     ),
     "hold": dict(snapshot=word, reason=reason),
     "unhold": dict(snapshot=word),
@@ -424,6 +425,11 @@ def check(kind, fields):
     elif kind == "NOTE" and fields["note"] == "gap":
         fits(fields["from"].timeline == fields["to"].timeline, "a gap across timelines")
         fits(fields["from"].name <= fields["to"].name, "a gap that ends before it begins")
+    elif kind == "NOTE" and fields["note"] == "fork":
+        begins = fields["begins"]
+        fits((fields["state"] == "announced") == (begins is not None), "a beginning that isn't announced, or the reverse")
+        within = not begins or (begins["parent"] < fields["timeline"] and begins["from"] <= begins["to"])
+        fits(within, "a timeline that begins before the one that it leaves, or at no LSN")
     elif kind == "NOTE" and fields["note"] == "evidence":
         fits(len(fields["detail"].encode()) <= 8192, "a detail of more than 8192 bytes")
 

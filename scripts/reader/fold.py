@@ -88,9 +88,6 @@ class Fold:
         def has(role, cluster=None):
             return role in key.roles and (cluster is None or key.is_for(cluster))
 
-        def any_role(cluster):
-            return any(has(role, cluster) for role in ("writer", "reader", "maintainer"))
-
         if kind == "BEGIN":
             allowed = f["purpose"] != "backup" or has("writer", f["cluster"])
         elif kind == "PROGRESS":
@@ -115,7 +112,8 @@ class Fold:
             allowed = has("reader")
         elif kind == "NOTE":
             if f["note"] in ("gap", "fork"):
-                allowed = any_role(f["cluster"])
+                allowed = has("writer", f["cluster"]) or has("maintainer", f["cluster"])
+                allowed = allowed or (f["note"] == "gap" and has("reader", f["cluster"]))
             elif f["note"] == "evidence":
                 allowed = True
             else:

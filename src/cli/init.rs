@@ -81,19 +81,41 @@ fn unlock(context: &Context, here: &Here, no_encryption: bool) -> Result<Unlock,
     }
 }
 
-/// Writes a new key file unless there is one; an existing one is never touched.
+/// Writes a new key file unless there is one; an existing one is never touched, and half a one never has the name.
 fn write_key_file(path: &Path, context: &Context) -> Result<(), Failure> {
     let failed = |source| Failure::io(format!("cannot write the key file {}", path.display()), source);
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(e) => return Err(failed(e)),
-    };
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?);
+    name.push(".pgcairn-unfinished");
+    let unfinished = path.with_file_name(name);
+    // Left behind by an init that was killed: it opens nothing, or is the key by another name.
+    drop(std::fs::remove_file(&unfinished));
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
     let secret = Secret::random()?;
-    let written = file.write_all(key_file_text(&secret).as_bytes()).and_then(|()| file.sync_all());
+    let made = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        file.write_all(key_file_text(&secret).as_bytes())?;
+        file.sync_all()?;
+        match std::fs::hard_link(&unfinished, path) {
+            // A stick with FAT has no links.
+            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
+                std::fs::rename(&unfinished, path)
+            }
+            other => other,
+        }
+    };
+    let made = made();
+    drop(std::fs::remove_file(&unfinished));
+    match made {
+        // Another init was faster.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other.map_err(failed)?,
+    }
     // A key that is not on disk must not be the only one to a repository that is.
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Err(error) = written.and_then(|()| File::open(folder)?.sync_all()) {
+    if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
         drop(std::fs::remove_file(path));
         return Err(failed(error));
     }

@@ -85,7 +85,7 @@ pub fn file_names(data: &[u8]) {
     let _ = is_temporary_relation(data);
     let path = Path::new(std::ffi::OsStr::from_bytes(data));
     let layout = DataDirectory::new(18, 202_506_291);
-    let _ = (layout.folder(path), layout.file(path, |_| data.len() % 2 == 0));
+    let _ = (layout.folder(path), layout.file(path, |_| data.len().is_multiple_of(2)));
     if let Ok(text) = std::str::from_utf8(data)
         && let Ok(name) = text.parse::<WalFileName>()
     {

@@ -4,14 +4,15 @@
 //! so a file whose lock is free has lost its owner. That holds on this machine alone.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::files::{Owner, create_private_folder};
 use super::paths::StateDir;
-use crate::units::{Class, Explain, class_of_io, ids::hex};
+use crate::units::ids::{hex, unhex};
+use crate::units::{Class, Explain, RepositoryId, class_of_io};
 
 /// Why a lock wasn't had.
 #[derive(Debug, thiserror::Error)]
@@ -222,20 +223,24 @@ impl StateDir {
 }
 
 impl SessionLocks {
-    /// Creates and holds the lock of the session `id`, until dropped. To be had before the session's BEGIN can be seen.
-    pub fn hold(&self, id: &[u8]) -> Result<FileLock, LockError> {
+    /// Creates and holds the lock of the session `id` of a repository, until dropped. To be had before the session's
+    /// BEGIN can be seen, and durable: after a power failure the file proves that its owner is dead.
+    pub fn hold(&self, id: &[u8], of: RepositoryId) -> Result<FileLock, LockError> {
         let path = self.path(id);
         let failed = |source| LockError::Io { path: path.clone(), source };
         create_private_folder(&self.folder, self.owner).map_err(failed)?;
         // Locked before it has its name: at no time is there a file under that name with a free lock.
         let temporary = self.folder.join(format!("new-{}-{}", std::process::id(), hex(id)));
         let mut lock = FileLock::acquire_for(&temporary, self.owner)?;
+        // So that a file that stays for nothing can be told from those of other repositories.
+        (&lock.file).write_all(of.to_string().as_bytes()).and_then(|()| lock.file.sync_all()).map_err(failed)?;
         // Ids of sessions are never used twice, so nobody races us for the name.
         if path.try_exists().map_err(failed)? {
             return Err(LockError::Held { path });
         }
         std::fs::rename(&temporary, &path).map_err(failed)?;
-        lock.path = path;
+        lock.path.clone_from(&path);
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(lock)
     }
 
@@ -254,6 +259,34 @@ impl SessionLocks {
             Err(TryLockError::WouldBlock) => Ok(LockState::Held),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
+    }
+
+    /// The sessions of a repository whose owner is dead, and whose file is there. Half-made files of dead processes are
+    /// removed on the way.
+    pub fn dead(&self, of: RepositoryId) -> Result<Vec<Vec<u8>>, LockError> {
+        let failed = |source| LockError::Io { path: self.folder.clone(), source };
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut dead = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Some(pid) = name.strip_prefix("new-").and_then(|rest| rest.split('-').next()) {
+                // Its process may be about to lock it.
+                if !Path::new("/proc").join(pid).exists() && Path::new("/proc/self").exists() {
+                    let _ = std::fs::remove_file(self.folder.join(name));
+                }
+            } else if let Some(id) = unhex(name)
+                && self.path(&id) == self.folder.join(name)
+                && self.probe(&id)? == LockState::Free
+                && std::fs::read(self.folder.join(name)).is_ok_and(|text| text == of.to_string().as_bytes())
+            {
+                dead.push(id);
+            }
+        }
+        Ok(dead)
     }
 
     /// Removes the file of a session whose owner is dead and whose end is in the log.
@@ -288,9 +321,9 @@ mod tests {
     fn a_session_lock_tells_alive_dead_and_unknown() {
         let (_dir, locks) = locks();
         assert_eq!(locks.probe(b"id").unwrap(), LockState::Missing);
-        let lock = locks.hold(b"id").unwrap();
+        let lock = locks.hold(b"id", RepositoryId([7; 16])).unwrap();
         assert_eq!(locks.probe(b"id").unwrap(), LockState::Held);
-        assert!(matches!(locks.hold(b"id"), Err(LockError::Held { .. })));
+        assert!(matches!(locks.hold(b"id", RepositoryId([7; 16])), Err(LockError::Held { .. })));
         assert_eq!(std::fs::read_dir(&locks.folder).unwrap().count(), 1, "no temporary names are left");
         locks.clear(b"id").unwrap();
         assert_eq!(locks.probe(b"id").unwrap(), LockState::Held, "a living session's file stays");
@@ -301,9 +334,29 @@ mod tests {
         locks.clear(b"id").unwrap();
         assert_eq!(locks.probe(b"id").unwrap(), LockState::Missing);
         drop(lock);
-        let lock = locks.hold(b"id").unwrap();
+        let lock = locks.hold(b"id", RepositoryId([7; 16])).unwrap();
         drop(lock);
         assert_eq!(locks.probe(b"id").unwrap(), LockState::Missing);
+    }
+
+    #[test]
+    fn files_of_the_dead_are_found_by_their_repository() {
+        let (_dir, locks) = locks();
+        let (ours, theirs) = (RepositoryId([7; 16]), RepositoryId([8; 16]));
+        assert_eq!(locks.dead(ours).unwrap(), [b""; 0]);
+        let _alive = locks.hold(b"alive", ours).unwrap();
+        locks.hold(b"gone", ours).unwrap().leave();
+        locks.hold(b"other", theirs).unwrap().leave();
+        let half = locks.folder.join("new-4294967295-00");
+        std::fs::write(&half, b"").unwrap();
+        let unborn = locks.folder.join(format!("new-{}-00", std::process::id()));
+        std::fs::write(&unborn, b"").unwrap();
+        std::fs::write(locks.folder.join("stranger"), b"").unwrap();
+        assert_eq!(locks.dead(ours).unwrap(), [b"gone"]);
+        assert_eq!(locks.dead(theirs).unwrap(), [b"other"]);
+        assert!(!half.exists() && unborn.exists() && locks.folder.join("stranger").exists());
+        locks.clear(b"gone").unwrap();
+        assert_eq!(locks.dead(ours).unwrap(), [b""; 0]);
     }
 
     #[test]

@@ -99,7 +99,8 @@ impl Explain for RepoError {
             RepoError::Store(e) => e.cure(),
             RepoError::Key(e) => e.cure(),
             RepoError::Told(e) => e.cure(),
-            RepoError::Crypt { source, .. } => source.cure().or_else(|| Some(LOST.into())),
+            RepoError::Crypt { source, .. } if source.class() != Class::Corrupt => source.cure(),
+            RepoError::Crypt { .. } => Some(LOST.into()),
             RepoError::Codec { .. } | RepoError::Corrupt { .. } | RepoError::UnknownPack { .. } => Some(LOST.into()),
             _ => None,
         }

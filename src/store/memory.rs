@@ -1,5 +1,7 @@
 //! A backend in memory, for the tests of the layers above: honest unless it is told to be otherwise.
 
+#![allow(clippy::unwrap_used)]
+
 use super::{Backend, Create, Listed, ObjectName, SessionTag, StoreError};
 use std::collections::BTreeMap;
 use std::io;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::enrol;
-use super::log_store::process_tag;
+use super::log_store::{is_of_the_dead, process_tag};
 use super::open::{LogParts, Opened, Place, Role};
 use crate::crypt::sign::SigningKey;
 use crate::crypt::slot::{Kdf, Slot, Unlock};
@@ -47,7 +47,7 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
         });
     };
     let store = LocalStore::create(path)?;
-    look_first(&store, &shown)?;
+    let leftovers = look_first(&store, &shown)?;
     // Where this host knows a repository and none is there, its disk may not be mounted.
     if let Some(pin) = state.pin(&place.repository.url)? {
         let pin_file = state.pin_path(&place.repository.url);
@@ -56,11 +56,12 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
             cure: format!("is its disk mounted? If it is gone for good, remove {}", pin_file.display()),
         });
     }
-    store.prove()?;
+    remove(&store, leftovers)?;
+    let tag = process_tag()?;
+    store.prove(&tag)?;
     let backend: Arc<dyn Backend> = Arc::new(store);
     let root = Root::random()?;
     let name = |text: &str| ObjectName::new(text).map_err(StoreError::from);
-    let tag = process_tag()?;
     let format = Format { repository: root.repository, domain: root.domain, read_only_features: 0 };
     must_create(backend.as_ref(), &name(format::NAME)?, &format.encode(), &tag)?;
     let (slot, id) = Slot::seal(&root, &new.unlock, new.kdf)?;
@@ -106,7 +107,7 @@ fn must_create(backend: &dyn Backend, name: &ObjectName, bytes: &[u8], tag: &Ses
 }
 
 /// Nothing may lie here but what an `init` that was killed has left: a format object and slots without a log.
-fn look_first(store: &LocalStore, shown: &str) -> Result<(), HostError> {
+fn look_first(store: &LocalStore, shown: &str) -> Result<Vec<ObjectName>, HostError> {
     let mut leftovers = Vec::new();
     for object in store.list_sorted(None)? {
         let name = object.name.as_str();
@@ -121,8 +122,18 @@ fn look_first(store: &LocalStore, shown: &str) -> Result<(), HostError> {
     if !store.strangers()?.is_empty() {
         return Err(HostError::NotEmpty { place: shown.into() });
     }
+    Ok(leftovers)
+}
+
+/// Removes what was left, and what processes of this machine that are dead had begun to write.
+fn remove(store: &LocalStore, leftovers: Vec<ObjectName>) -> Result<(), HostError> {
     for name in leftovers {
         store.delete(&name)?;
+    }
+    for (tag, _) in store.leftovers()? {
+        if is_of_the_dead(&tag) {
+            store.remove_leftovers(&tag)?;
+        }
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ impl OpenSession {
     /// If it would be void, or can't be written.
     pub fn begin(opened: &Arc<Opened>, locks: &SessionLocks, mut begin: Begin) -> Result<Self, HostError> {
         let name: [u8; 16] = secret::random()?;
-        let lock = locks.hold(&name)?;
+        let lock = locks.hold(&name, opened.format.repository)?;
         begin.lock = Some(hex(&name));
         let head = match append(opened, &Kind::Begin(begin)) {
             Ok(head) => head,
@@ -273,6 +273,24 @@ pub fn end_dead_sessions(opened: &Opened, locks: &SessionLocks, machine: &str, p
         }
         locks.clear(&lock)?;
         progress.info(&format!("ended session {session} of this machine, which had died; what it had stored is used again"));
+    }
+    clear_locks(opened, locks)
+}
+
+/// Removes the locks of dead processes whose session has ended, or never began.
+fn clear_locks(opened: &Opened, locks: &SessionLocks) -> Result<(), HostError> {
+    let dead = locks.dead(opened.format.repository)?;
+    if dead.is_empty() {
+        return Ok(());
+    }
+    // The log as it is after they died.
+    opened.refresh()?;
+    let open: HashSet<Vec<u8>> = {
+        let view = opened.view();
+        view.fold.sessions.values().filter(|s| s.open).filter_map(|s| unhex(s.lock.as_deref()?)).collect()
+    };
+    for lock in dead.into_iter().filter(|lock| !open.contains(lock)) {
+        locks.clear(&lock)?;
     }
     Ok(())
 }

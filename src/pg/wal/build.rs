@@ -94,7 +94,7 @@ impl WalBuilder {
         while self.at() < end {
             self.page_header(0, 0);
             let page_end = (self.at() + 1).next_multiple_of(PAGE).min(end);
-            self.record(10, 0, 3, &vec![0xAB; (page_end - self.at() - 24) as usize]);
+            self.record(10, 0, 3, &vec![0xAB; (page_end.saturating_sub(self.at() + 24)) as usize]);
         }
     }
 

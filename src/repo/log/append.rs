@@ -7,7 +7,7 @@ use super::kind::{KeyOp, Keys, Kind};
 use super::read::{Log, LogView, hash};
 use super::{Created, Head, LogError, StoreFailure, body_name, entry_name};
 use crate::crypt::sign::SigningKey;
-use crate::units::{Hash32, Timestamp};
+use crate::units::{Class, Explain, Hash32, Timestamp};
 
 /// Every lost race is an entry of somebody else's: so many in a row means that something is wrong.
 const RACES: u32 = 10_000;
@@ -108,26 +108,41 @@ impl Log<'_> {
     ///
     /// That our bytes can be read is not enough after a failure: an fsync may have failed, and what is read comes from
     /// memory. Only the store's own word, created or there, says that they are durable.
+    ///
+    /// Refused by a store that answers (it is full, it can't be written), and not there: that is certain.
     fn offer(&self, name: &str, bytes: &[u8], number: u64) -> Result<Settled, LogError> {
-        let mut last: Option<StoreFailure> = None;
+        let mut told: Option<StoreFailure> = None;
+        let mut absent = false;
         for _ in 0..OFFERS {
             let there = match self.store.create(name, bytes) {
                 Ok(Created::Created) => return Ok(Settled::Ours),
                 Ok(Created::Exists) => true,
                 Err(failure) => {
-                    last = Some(failure);
+                    keep_telling(&mut told, failure);
                     false
                 }
             };
+            absent = false;
             match self.store.read(name, bytes.len().max(ENTRY_LIMIT)) {
                 Ok(Some(found)) if found != bytes => return Ok(Settled::Others),
                 Ok(Some(_)) if there => return Ok(Settled::Ours),
                 Ok(Some(_)) => {}
-                Ok(None) => {}
-                Err(failure) => last = Some(failure),
+                Ok(None) => absent = true,
+                Err(failure) => keep_telling(&mut told, failure),
             }
         }
-        Err(LogError::Unsure { number, source: last })
+        match told {
+            Some(failure) if absent && failure.class() != Class::Unreachable => Err(LogError::Store(failure)),
+            source => Err(LogError::Unsure { number, source }),
+        }
+    }
+}
+
+/// Of several failures the first counts, but silence for less than an answer: what isn't durable is no lost answer.
+fn keep_telling(told: &mut Option<StoreFailure>, failure: StoreFailure) {
+    let silence = told.as_ref().is_none_or(|t| t.class() == Class::Unreachable);
+    if told.is_none() || (silence && failure.class() != Class::Unreachable) {
+        *told = Some(failure);
     }
 }
 

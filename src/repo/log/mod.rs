@@ -253,7 +253,7 @@ pub enum LogError {
     Unsure {
         /// Its number.
         number: u64,
-        /// What the store said last.
+        /// What the store said.
         source: Option<StoreFailure>,
     },
 }
@@ -273,7 +273,7 @@ impl Explain for LogError {
             LogError::Seal(SealFailure::NoKey) => Class::Denied,
             LogError::Seal(SealFailure::Failed(_)) | LogError::Form { .. } => Class::Failed,
             LogError::Busy(_) => Class::Conflict,
-            LogError::Unsure { .. } => Class::Unreachable,
+            LogError::Unsure { source, .. } => source.as_ref().map_or(Class::Unreachable, Explain::class),
         }
     }
 
@@ -286,6 +286,10 @@ impl Explain for LogError {
             LogError::Changed { .. } | LogError::SetBack { .. } => {
                 Some("find out who restored or replaced the repository; what it holds may be older than what was stored".into())
             }
+            LogError::Unsure { source, .. } => source
+                .as_ref()
+                .and_then(Explain::cure)
+                .or_else(|| Some("run it again when the repository answers: it finds out, and goes on from there".into())),
             LogError::First(_) | LogError::Seal(SealFailure::NotAuthentic) => {
                 Some("bring log/0 back from a copy of the repository; is it the right repository, and the right slot?".into())
             }

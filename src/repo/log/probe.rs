@@ -1,5 +1,7 @@
 //! What of this room is given arbitrary bytes (`crate::fuzzing`).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 

@@ -133,6 +133,22 @@ fn what_can_be_read_but_is_not_durable_is_no_entry_yet() {
 }
 
 #[test]
+fn a_refusal_is_certain_and_an_answer_outweighs_silence() {
+    let (scene, mut view) = Scene::new();
+    *scene.store.faults.lock().unwrap() = vec![Fault::Full; 3];
+    let refused = scene.log().append(&mut view, &host(), &evidence("no room"));
+    assert!(matches!(&refused, Err(LogError::Store(s)) if s.to_string() == "no room"), "{refused:?}");
+    // What isn't durable must not pass for a lost answer, whatever came before or after.
+    for faults in [[Fault::NotDurable, Fault::RequestLost, Fault::RequestLost], [Fault::RequestLost, Fault::NotDurable, Fault::NotDurable]]
+    {
+        let (scene, mut view) = Scene::new();
+        *scene.store.faults.lock().unwrap() = faults.to_vec();
+        let unsure = scene.log().append(&mut view, &host(), &evidence("in memory alone"));
+        assert!(matches!(&unsure, Err(e @ LogError::Unsure { .. }) if e.class() == Class::Failed), "{unsure:?}");
+    }
+}
+
+#[test]
 fn a_store_that_gives_one_number_twice_fools_nobody() {
     let (scene, mut view) = Scene::new();
     *scene.store.faults.lock().unwrap() = vec![Fault::Liar];

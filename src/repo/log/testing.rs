@@ -31,6 +31,8 @@ pub enum Fault {
     RequestLost,
     /// Written, but an fsync failed: what is read may be gone with the next crash.
     NotDurable,
+    /// Refused, and nothing written: the disk is full.
+    Full,
     /// Says that it created the object, and another's bytes are there.
     Liar,
 }
@@ -72,6 +74,7 @@ impl LogStore for MemoryStore {
                 objects.insert(name.to_owned(), bytes.to_vec());
                 return Err(StoreFailure(Box::new(Failed("not durable".into(), Class::Failed))));
             }
+            Some(Fault::Full) => return Err(StoreFailure(Box::new(Failed("no room".into(), Class::Failed)))),
             Some(Fault::Liar) => {
                 objects.insert(name.to_owned(), b"another's".to_vec());
                 return Ok(Created::Created);

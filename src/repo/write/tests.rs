@@ -245,6 +245,63 @@ fn another_place_is_taken_where_the_first_is_damaged() {
 }
 
 #[test]
+fn patches_of_many_large_chunks_are_read_a_few_at_a_time_and_all_come() {
+    let world = world();
+    let writer = world.writer(May::default());
+    // 48 MiB of references in all, longer ones than our encoder patches; two patches share one.
+    let olds: Vec<Vec<u8>> = (0..12u8).map(|n| [vec![n; 4 << 20], noise(n, 64)].concat()).collect();
+    let wholes: Vec<Stored> = olds.iter().map(|old| put(&writer, old)).collect();
+    let mut wanted = Vec::new();
+    for (n, (old, whole)) in olds.iter().zip(&wholes).chain([(&olds[0], &wholes[0])]).enumerate() {
+        // Pages of 512 bytes, none of them changed.
+        let new = old[..8192 - n * 512].to_vec();
+        let frame = codec::Frame { kind: FrameKind::Patch, bytes: [[0, 9].as_slice(), &[0; 2][..(16 - n).div_ceil(8)]].concat() };
+        let reference = Some((Reference { id: world.id(old), place: whole.place }, whole.bytes, old.as_slice()));
+        let stored = writer.put(ChunkRole::Content, NewChunk { id: world.id(&new), plain: &new, frame, reference }).unwrap();
+        wanted.push((world.id(&new).short(), stored.place, new));
+    }
+    let (packs, _) = writer.finish().unwrap();
+    let asked: Vec<_> = wanted.iter().map(|(id, place, _)| (*id, *place)).collect();
+    let mut seen = BTreeSet::new();
+    let read = world.packs(&packs).contents(&world.opening(), &asked, &mut |at, chunk| {
+        assert!(chunk.bytes() == wanted[at].2);
+        assert!(seen.insert(at), "{at} came twice");
+        Ok(())
+    });
+    read.unwrap();
+    assert_eq!(seen.len(), wanted.len());
+}
+
+#[test]
+fn a_blob_of_many_references_is_refused_before_they_are_read() {
+    let world = world();
+    let sealing = world.root.sealing();
+    let mut builder = crate::repo::pack::PackBuilder::new(&sealing).unwrap();
+    let reference = |n: u8| Reference { id: ChunkId([n; 32]), place: Place { pack: PackId([n; 16]), blob: 0, position: 0 } };
+    let blob = crate::repo::pack::NewBlob {
+        role: ChunkRole::Content,
+        kind: FrameKind::Patch.into(),
+        frame: vec![1, 9, 0],
+        chunks: vec![(world.id(b"x"), 1)],
+        references: (0..200).map(reference).collect(),
+    };
+    let place = builder.add(blob).unwrap();
+    let finished = builder.finish().unwrap();
+    let pack = PackRef {
+        session: SessionId([1; 16]),
+        id: finished.id,
+        hash: finished.hash,
+        size: finished.bytes.len() as u64,
+        tail: finished.tail,
+    };
+    let name = pack_name(pack.session, &pack).unwrap();
+    let _ = crate::store::Backend::create(&*world.backend, &name, &[&finished.bytes], &SessionTag::new("test").unwrap()).unwrap();
+    // None of the packs that it names is known: they aren't asked for.
+    let read = world.packs(&[pack]).content(&world.opening(), world.id(b"x").short(), place);
+    assert!(matches!(&read, Err(RepoError::Corrupt { why, .. }) if why.contains("several references")), "{:?}", read.err());
+}
+
+#[test]
 fn a_place_where_another_chunk_lies_is_not_relied_on() {
     let world = world();
     let (packs, [whole, patch, other], index) = stored(&world);

@@ -80,16 +80,16 @@ impl<F: FileSystem> LocalStore<F> {
     }
 
     /// Proves by trying that the file system has hard links, and that of several that create one name at once exactly
-    /// one is told that it did. `init` demands it; it writes a few files of a few bytes and removes them.
-    pub fn prove(&self) -> Result<(), StoreError> {
-        let tag = SessionTag::new("prove")?;
-        let target = self.write_unfinished(&[], &tag)?;
+    /// one is told that it did. `init` demands it; it writes a few files of a few bytes, marked with `tag`, and removes
+    /// them.
+    pub fn prove(&self, tag: &SessionTag) -> Result<(), StoreError> {
+        let target = self.write_unfinished(&[], tag)?;
         // The name is free now and stays ours: it is as random as any.
         self.fs.unlink(&target.path).map_err(|e| StoreError::from_io(format!("removing {}", target.path.display()), e))?;
         let barrier = Barrier::new(RACERS);
         let race = |number: u8| {
             // Every racer comes to the barrier, whatever happened to it before: the others would wait for ever.
-            let file = self.write_unfinished(&[&[number]], &tag);
+            let file = self.write_unfinished(&[&[number]], tag);
             barrier.wait();
             let file = file?;
             match self.link_exclusively(&file.path, &target.path) {
@@ -124,11 +124,15 @@ mod tests {
     use crate::store::fault::ForgetfulFs;
     use crate::store::{Backend, ObjectName};
 
+    fn tag() -> SessionTag {
+        SessionTag::new("test").unwrap()
+    }
+
     #[test]
     fn a_real_folder_passes_the_proof_and_stays_clean() {
         let scratch = tempfile::tempdir().unwrap();
         let store = LocalStore::create(&scratch.path().join("a/b/c")).unwrap();
-        store.prove().unwrap();
+        store.prove(&tag()).unwrap();
         assert_eq!(store.leftovers().unwrap(), []);
         assert_eq!(store.list_sorted(None).unwrap(), []);
     }
@@ -138,12 +142,12 @@ mod tests {
         let fs = ForgetfulFs::new(1000);
         fs.overwrite_on_link();
         let store = LocalStore::on(fs, "/r".into()).unwrap();
-        assert!(matches!(store.prove(), Err(StoreError::NotExclusive { .. })));
+        assert!(matches!(store.prove(&tag()), Err(StoreError::NotExclusive { .. })));
         let fs = ForgetfulFs::new(1000);
         fs.refuse_links();
         let store = LocalStore::on(fs, "/r".into()).unwrap();
-        assert!(matches!(store.prove(), Err(StoreError::NoLinks { .. })));
-        assert!(LocalStore::on(ForgetfulFs::new(1000), "/r".into()).unwrap().prove().is_ok());
+        assert!(matches!(store.prove(&tag()), Err(StoreError::NoLinks { .. })));
+        assert!(LocalStore::on(ForgetfulFs::new(1000), "/r".into()).unwrap().prove(&tag()).is_ok());
     }
 
     #[test]
@@ -168,7 +172,7 @@ mod tests {
     #[test]
     fn only_the_owner_and_root_work_in_a_folder() {
         let object = ObjectName::new("pack/s/x").unwrap();
-        let tag = SessionTag::new("test").unwrap();
+        let tag = tag();
         for (user, theirs) in [(1000, 1000), (0, 1000)] {
             let fs = ForgetfulFs::new(1000);
             fs.become_user(user);

@@ -1,0 +1,320 @@
+//! Killed, or without power, before each step.
+//!
+//! A story is a machine, a command, and what must hold whenever it is interrupted. The command is run once to its end,
+//! which gives its steps; then, for each step that is chosen, the machine is set back, the command killed before that
+//! step (SIGKILL to all of its processes), and looked at as it is; and then once more as it would be had the power
+//! failed at that moment. The short form takes of each kind of step at each kind of place the first and the last; the
+//! full form all.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
+
+use crate::disk::{self, Loss, Tree};
+use crate::support::{Postgres, full, on};
+use crate::trace::{Op, Step};
+use crate::world::{Cluster, World, same_cluster};
+
+/// Something that can be interrupted.
+trait Story {
+    /// What it is called.
+    fn name(&self) -> &'static str;
+    /// Brings the machine to where the command begins.
+    fn prepare(&self, world: &World);
+    /// The command.
+    fn command(&self, world: &World) -> Command;
+    /// What must hold after an interruption; `done`: the command had said that it has succeeded.
+    fn holds(&self, world: &World, done: bool);
+}
+
+/// Interrupts a story everywhere; how many steps, at least, there must be.
+fn interrupt(story: &dyn Story, at_least: usize) {
+    let world = World::new();
+    story.prepare(&world);
+    let before = world.scan();
+    let whole = whole_run(story, &world, &before);
+    let (steps, losses) = if full() {
+        let seeds = (1..=8).map(Loss::Some);
+        (whole.clone(), [Loss::Nothing, Loss::All, Loss::Bytes, Loss::Names].into_iter().chain(seeds).collect::<Vec<_>>())
+    } else {
+        (chosen(&whole, &world.disk()), vec![Loss::Nothing, Loss::All, Loss::Some(1)])
+    };
+    let places: BTreeSet<String> = steps.iter().map(|s| s.place(&world.disk())).collect();
+    println!("{}: {} steps, {} of them chosen, of {} kinds", story.name(), whole.len(), steps.len(), places.len());
+    let mut tried = 0;
+    let mut failures = Vec::new();
+    let mut states = BTreeSet::new();
+    // One number past the last: the command ends, and then the power fails.
+    let end = whole.last().map_or(1, |last| last.number + 1);
+    for number in steps.iter().map(|step| step.number).chain([end]) {
+        let mut seeded: Vec<Loss> = losses.clone();
+        if !full() {
+            // Other draws at other steps, the same ones in each run.
+            let other = if number % 3 == 0 { Loss::Bytes } else { Loss::Some(number) };
+            seeded.iter_mut().filter(|loss| matches!(loss, Loss::Some(_))).for_each(|loss| *loss = other);
+        }
+        world.set(&before);
+        let mut disk = world.durable();
+        let (outcome, done) = world.under(story.command(&world), Some(number), "");
+        let finished = outcome.status.success();
+        assert!(finished || done.last().is_some_and(|s| s.op == Op::Killed), "{}: not killed\n{}", story.name(), outcome.report());
+        done.iter().for_each(|step| disk.apply(step));
+        let place = done.last().filter(|s| s.op == Op::Killed).map_or("the end".to_owned(), |s| s.place(&world.disk()));
+        for loss in seeded {
+            // A state that was looked at before needs no second look.
+            let tree = disk.after(loss);
+            if !states.insert(fingerprint(&tree, finished)) {
+                continue;
+            }
+            if loss != Loss::Nothing {
+                world.set(&tree);
+            }
+            tried += 1;
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| story.holds(&world, finished))) {
+                failures.push(failure(story, &world, &tree, &format!("before step {number} ({place}), {loss:?}"), &*panic));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {tried} states of {}:\n{}", failures.len(), story.name(), failures.join("\n"));
+    println!("{}: killed at {} steps, {tried} states looked at", story.name(), steps.len() + 1);
+    assert!(places.len() >= at_least, "{}: only {} kinds of places: {places:#?}", story.name(), places.len());
+}
+
+/// What failed, and where the state is kept in which it did.
+fn failure(story: &dyn Story, world: &World, tree: &Tree, case: &str, panic: &(dyn Any + Send)) -> String {
+    let kept = world.elsewhere(&format!("failed/{}", case.replace(['/', ' '], "_")));
+    disk::write(&kept, tree);
+    let why = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+    format!("{}, interrupted {case}, on {}, kept in {}: {}", story.name(), world.disk().display(), kept.display(), why.unwrap_or_default())
+}
+
+fn fingerprint(tree: &Tree, finished: bool) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[u8::from(finished)]);
+    for (path, item) in tree {
+        let (kind, bytes) = match item {
+            disk::Item::Folder(_) => (0, &b""[..]),
+            disk::Item::File(_, bytes) => (1, bytes.as_slice()),
+            disk::Item::Link(target) => (2, target.as_encoded_bytes()),
+        };
+        let path = path.as_os_str().as_encoded_bytes();
+        hasher.update(&(path.len() as u64).to_le_bytes()).update(path).update(&[kind]);
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// The command, not interrupted: its steps. That they are all of them is proved by doing them once more, on a copy.
+fn whole_run(story: &dyn Story, world: &World, before: &Tree) -> Vec<Step> {
+    world.set(before);
+    let mut disk = world.durable();
+    let (outcome, steps) = world.under(story.command(world), None, "");
+    outcome.ok();
+    steps.iter().for_each(|step| disk.apply(step));
+    if let Some(difference) = disk::first_difference(&disk.after(Loss::Nothing), &world.scan()) {
+        panic!("{}: the shim missed a step: {difference}", story.name());
+    }
+    story.holds(world, true);
+    steps
+}
+
+/// The first of each kind, and the last where it makes something durable or takes a name.
+fn chosen(steps: &[Step], root: &Path) -> Vec<Step> {
+    let mut of_kind: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for step in steps {
+        let both = matches!(step.op, Op::Fsync | Op::Syncfs | Op::Link | Op::Rename | Op::Unlink);
+        let kind = of_kind.entry(step.place(root)).or_insert((step.number, step.number));
+        kind.1 = if both { step.number } else { kind.1 };
+    }
+    let numbers: BTreeSet<u64> = of_kind.values().flat_map(|(first, last)| [*first, *last]).collect();
+    steps.iter().filter(|step| numbers.contains(&step.number)).cloned().collect()
+}
+
+struct Init<'a>(&'a Cluster);
+
+impl Story for Init<'_> {
+    fn name(&self) -> &'static str {
+        "init"
+    }
+
+    fn prepare(&self, _: &World) {}
+
+    fn command(&self, world: &World) -> Command {
+        world.command([OsStr::new("init"), OsStr::new("--key-file"), world.path("key").as_os_str()])
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let again = world.init();
+        if done {
+            again.code(1).says("already");
+        } else if !again.status.success() {
+            // It was born, and only the answer is missing.
+            again.code(1).says("already");
+        }
+        let [data, _] = &self.0.states;
+        world.run(world.backup_of(data)).ok();
+        world.is_tidy();
+        let all = world.snapshots();
+        assert_eq!(all.len(), 1);
+        world.restores_as(&all[0], data);
+    }
+}
+
+/// A repository with one snapshot and the WAL of its time.
+fn one_snapshot(world: &World, cluster: &Cluster) {
+    world.init().ok();
+    world.run(world.backup_of(&cluster.states[0])).ok();
+    crate::support::Outcome::of(world.push(&cluster.states[0], &cluster.wal[0])).ok();
+}
+
+struct Backup<'a>(&'a Cluster);
+
+impl Story for Backup<'_> {
+    fn name(&self) -> &'static str {
+        "backup"
+    }
+
+    fn prepare(&self, world: &World) {
+        one_snapshot(world, self.0);
+    }
+
+    fn command(&self, world: &World) -> Command {
+        world.command(world.backup_of(&self.0.states[1]))
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let [first, second] = &self.0.states;
+        let there = world.snapshots();
+        assert!(there.len() <= 2 && there.len() > usize::from(done), "{there:?}");
+        world.run(world.backup_of(second)).ok();
+        let all = world.snapshots();
+        assert!(all.len() == there.len() + 1 && all.starts_with(&there), "{there:?}, {all:?}");
+        world.is_tidy();
+        world.restores_as(&all[0], first);
+        // What is listed is whole, whether its backup was heard of or not.
+        all[1..].iter().for_each(|id| world.restores_as(id, second));
+        world.has_wal(&self.0.wal[..1]);
+    }
+}
+
+struct Push<'a>(&'a Cluster);
+
+impl Story for Push<'_> {
+    fn name(&self) -> &'static str {
+        "archive-push"
+    }
+
+    fn prepare(&self, world: &World) {
+        one_snapshot(world, self.0);
+    }
+
+    fn command(&self, world: &World) -> Command {
+        world.push(&self.0.states[1], &self.0.wal[1])
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let [first, second] = &self.0.states;
+        let wal = &self.0.wal;
+        world.has_wal(&wal[..1 + usize::from(done)]);
+        // The server tries again, and goes on with the next.
+        for file in &wal[1..] {
+            crate::support::Outcome::of(world.push(second, file)).ok();
+        }
+        world.has_wal(wal);
+        world.run(world.backup_of(second)).ok();
+        let all = world.snapshots();
+        world.restores_as(&all[0], first);
+        world.restores_as(&all[1], second);
+    }
+}
+
+struct Restore<'a>(&'a Cluster, Cell<u32>);
+
+impl Story for Restore<'_> {
+    fn name(&self) -> &'static str {
+        "restore"
+    }
+
+    fn prepare(&self, world: &World) {
+        one_snapshot(world, self.0);
+    }
+
+    fn command(&self, world: &World) -> Command {
+        let to = world.path("server/data");
+        world.command(["--jobs", "1", "restore", "--no-recovery", "--to", to.to_str().unwrap()])
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let [first, second] = &self.0.states;
+        let to = world.path("server/data");
+        let startable = to.join("global/pg_control").exists();
+        assert!(startable || !done, "it said that it was done");
+        if startable {
+            same_cluster(first, &to);
+        } else {
+            let _ = std::fs::remove_dir_all(&to);
+            world.run(["restore", "--no-recovery", "--to", to.to_str().unwrap()]).ok();
+            same_cluster(first, &to);
+        }
+        // Next to nothing is written to the repository: a look now and then.
+        self.1.set(self.1.get() + 1);
+        if done || full() || self.1.get() % 8 == 0 {
+            world.run(world.backup_of(second)).ok();
+            world.is_tidy();
+            world.restores_as("latest", second);
+            world.restores_as("latest~1", first);
+            world.has_wal(&self.0.wal[..1]);
+        }
+    }
+}
+
+fn story(pg: &Postgres, make: impl for<'c> Fn(&'c Cluster) -> Box<dyn Story + 'c>, at_least: usize) {
+    let cluster = Cluster::build(pg);
+    interrupt(make(&cluster).as_ref(), at_least);
+}
+
+#[test]
+fn init_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Init(cluster)), 15));
+}
+
+#[test]
+fn backup_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Backup(cluster)), 30));
+}
+
+#[test]
+fn archive_push_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Push(cluster)), 8));
+}
+
+#[test]
+fn restore_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Restore(cluster, Cell::new(0))), 20));
+}
+
+/// Could any of this fail? Without fsyncs a push that was acknowledged is lost.
+#[test]
+fn what_is_not_durable_is_noticed() {
+    on(18, |pg| {
+        let (cluster, world) = (Cluster::build(pg), World::new());
+        one_snapshot(&world, &cluster);
+        let mut disk = world.durable();
+        let (outcome, steps) = world.under(world.push(&cluster.states[1], &cluster.wal[1]), None, "");
+        outcome.ok();
+        steps.iter().filter(|step| !matches!(step.op, Op::Fsync | Op::Syncfs)).for_each(|step| disk.apply(step));
+        world.has_wal(&cluster.wal[..2]);
+        for loss in [Loss::All, Loss::Bytes, Loss::Names] {
+            world.set(&disk.after(loss));
+            let lost = catch_unwind(AssertUnwindSafe(|| world.has_wal(&cluster.wal[1..2])));
+            assert!(lost.is_err(), "{loss:?}");
+            world.has_wal(&cluster.wal[..1]);
+        }
+        world.set(&disk.after(Loss::Nothing));
+        world.has_wal(&cluster.wal[..2]);
+    });
+}
