@@ -262,7 +262,7 @@ impl Story for Restore<'_> {
         }
         // Next to nothing is written to the repository: a look now and then.
         self.1.set(self.1.get() + 1);
-        if done || full() || self.1.get() % 8 == 0 {
+        if done || full() || self.1.get().is_multiple_of(8) {
             world.run(world.backup_of(second)).ok();
             world.is_tidy();
             world.restores_as("latest", second);

@@ -175,7 +175,7 @@ fn what_cannot_be_read_fails_a_backup_and_is_named() {
         // And truly: a file of another mode.
         let locked = relations[0].clone();
         let mode = std::fs::metadata(&locked).unwrap().permissions();
-        std::fs::set_permissions(&locked, PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(&locked, PermissionsExt::from_mode(0o000)).unwrap();
         let outcome = Outcome::of(fresh.command(fresh.backup_of(data))).code(1);
         outcome.says("Permission denied").says(locked.to_str().unwrap()).says("user");
         std::fs::set_permissions(&locked, mode).unwrap();
