@@ -133,7 +133,9 @@ impl FromStr for Timestamp {
             let zoned = zone.to_ambiguous_zoned_datetime(civil);
             match zoned.offset() {
                 AmbiguousOffset::Unambiguous { .. } => {
-                    zoned.unambiguous().map(|z| Timestamp(z.timestamp().as_microsecond())).map_err(|_| malformed())
+                    let micros = zoned.unambiguous().map_err(|_| malformed())?.timestamp().as_microsecond();
+                    // In the last second that can be shown, microseconds can be read and not be shown again.
+                    jiff::Timestamp::from_microsecond(micros).map(|_| Timestamp(micros)).map_err(|_| malformed())
                 }
                 AmbiguousOffset::Fold { before, after } => {
                     Err(ParseTimeError::Twice { text, before: before.to_string(), after: after.to_string() })
@@ -194,6 +196,16 @@ fn read_zone(zone: &str) -> Option<TimeZone> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_can_be_shown_and_read_again() {
+        for text in ["9999-12-30 22:00:00.999998+00", "9999-12-30 22:00:00+00", "9999-12-30 21:59:59.999999+00", "-009999-01-02T02:00:00Z"]
+        {
+            if let Ok(time) = text.parse::<Timestamp>() {
+                assert_eq!(time.to_string().parse::<Timestamp>(), Ok(time), "{text}");
+            }
+        }
+    }
 
     #[test]
     fn times_with_a_zone_are_read() {
