@@ -11,13 +11,13 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::disk::{self, Loss, Tree};
 use crate::support::{Postgres, full, on};
 use crate::trace::{Op, Step};
-use crate::world::{Cluster, World, same_cluster};
+use crate::world::{Cluster, World, difference, same_cluster};
 
 /// Something that can be interrupted.
 trait Story {
@@ -29,6 +29,10 @@ trait Story {
     fn command(&self, world: &World) -> Command;
     /// What must hold after an interruption; `done`: the command had said that it has succeeded.
     fn holds(&self, world: &World, done: bool);
+    /// What another process writes, which the command runs with an empty environment.
+    fn is_of_others(&self, _: &Path) -> bool {
+        false
+    }
 }
 
 /// Interrupts a story everywhere; how many steps, at least, there must be.
@@ -115,7 +119,8 @@ fn whole_run(story: &dyn Story, world: &World, before: &Tree) -> Vec<Step> {
     let (outcome, steps) = world.under(story.command(world), None, "");
     outcome.ok();
     steps.iter().for_each(|step| disk.apply(step));
-    if let Some(difference) = disk::first_difference(&disk.after(Loss::Nothing), &world.scan()) {
+    let seen = |tree: Tree| -> Tree { tree.into_iter().filter(|(path, _)| !story.is_of_others(path)).collect() };
+    if let Some(difference) = disk::first_difference(&seen(disk.after(Loss::Nothing)), &seen(world.scan())) {
         panic!("{}: the shim missed a step: {difference}", story.name());
     }
     story.holds(world, true);
@@ -157,7 +162,7 @@ impl Story for Init<'_> {
         }
         let [data, _] = &self.0.states;
         world.run(world.backup_of(data)).ok();
-        world.is_tidy();
+        world.is_sound();
         let all = world.snapshots();
         assert_eq!(all.len(), 1);
         world.restores_as(&all[0], data);
@@ -193,7 +198,7 @@ impl Story for Backup<'_> {
         world.run(world.backup_of(second)).ok();
         let all = world.snapshots();
         assert!(all.len() == there.len() + 1 && all.starts_with(&there), "{there:?}, {all:?}");
-        world.is_tidy();
+        world.is_sound();
         world.restores_as(&all[0], first);
         // What is listed is whole, whether its backup was heard of or not.
         all[1..].iter().for_each(|id| world.restores_as(id, second));
@@ -255,21 +260,166 @@ impl Story for Restore<'_> {
         assert!(startable || !done, "it said that it was done");
         if startable {
             same_cluster(first, &to);
-        } else {
-            let _ = std::fs::remove_dir_all(&to);
-            world.run(["restore", "--no-recovery", "--to", to.to_str().unwrap()]).ok();
-            same_cluster(first, &to);
         }
-        // Next to nothing is written to the repository: a look now and then.
         self.1.set(self.1.get() + 1);
+        let text = to.to_str().unwrap();
+        if self.1.get().is_multiple_of(2) {
+            let _ = std::fs::remove_dir_all(&to);
+            world.run(["restore", "--no-recovery", "--to", text]).ok();
+        } else {
+            world.run(["restore", "--delta", "--no-recovery", "--to", text]).ok();
+        }
+        same_cluster(first, &to);
+        // Next to nothing is written to the repository: a look now and then.
         if done || full() || self.1.get().is_multiple_of(8) {
             world.run(world.backup_of(second)).ok();
-            world.is_tidy();
+            world.is_sound();
             world.restores_as("latest", second);
             world.restores_as("latest~1", first);
             world.has_wal(&self.0.wal[..1]);
         }
     }
+}
+
+/// In place, over a later state of the cluster: what its pg_wal alone has must not be lost.
+struct Delta<'a> {
+    cluster: &'a Cluster,
+    /// Segments of the target that are nowhere else.
+    unarchived: Vec<PathBuf>,
+    count: Cell<u32>,
+}
+
+impl Delta<'_> {
+    fn new(cluster: &Cluster) -> Delta<'_> {
+        let wal = cluster.states[1].join("pg_wal");
+        let archived = |name: &OsStr| cluster.wal.iter().any(|file| file.file_name() == Some(name));
+        let all = std::fs::read_dir(wal).unwrap().map(|e| e.unwrap());
+        // The last one alone: those behind it are made in advance.
+        let mut names: Vec<PathBuf> = all.filter(|e| e.path().is_file() && !archived(&e.file_name())).map(|e| e.path()).collect();
+        names.sort();
+        names.truncate(1);
+        Delta { cluster, unarchived: names, count: Cell::new(0) }
+    }
+}
+
+impl Story for Delta<'_> {
+    fn name(&self) -> &'static str {
+        "restore --delta"
+    }
+
+    fn prepare(&self, world: &World) {
+        one_snapshot(world, self.cluster);
+        for file in &self.cluster.wal[1..] {
+            crate::support::Outcome::of(world.push(&self.cluster.states[1], file)).ok();
+        }
+        std::fs::create_dir(world.path("server")).unwrap();
+        crate::support::copy_tree(&self.cluster.states[1], &world.path("server/data"));
+    }
+
+    fn command(&self, world: &World) -> Command {
+        let to = world.path("server/data");
+        world.command(["--jobs", "1", "restore", "--delta", "--no-recovery", "--to", to.to_str().unwrap()])
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let [first, second] = &self.cluster.states;
+        let to = world.path("server/data");
+        if to.join("global/pg_control").exists() {
+            let (new, old) = (difference(first, &to, second), difference(second, &to, second));
+            assert!(new.is_none() || (old.is_none() && !done), "a mixture can be started: {new:?}, and {old:?}");
+        } else {
+            assert!(!done, "it said that it was done");
+        }
+        crate::support::Outcome::of(self.command(world)).ok();
+        assert_eq!(difference(first, &to, second), None);
+        for mark in ["pgcairn.restore", "pgcairn.restore.pgcairn", "global/pg_control.pgcairn-aside"] {
+            assert!(!to.join(mark).exists(), "{mark} is left");
+        }
+        for segment in &self.unarchived {
+            let name = segment.file_name().unwrap();
+            let bytes = std::fs::read(segment).unwrap();
+            let got = world.elsewhere("got").join("segment");
+            let _ = std::fs::remove_file(&got);
+            let fetched = world.run([OsStr::new("archive-get"), name, got.as_os_str()]).status.success();
+            let archived = fetched && std::fs::read(&got).unwrap() == bytes;
+            let saved = files_named(&world.path("server"), name)
+                .into_iter()
+                .any(|path| path.to_string_lossy().contains("wal-saved") && std::fs::read(path).unwrap() == bytes);
+            assert!(archived || saved, "{} is lost", name.display());
+        }
+        world.has_wal(&self.cluster.wal);
+        self.count.set(self.count.get() + 1);
+        if done || full() || self.count.get().is_multiple_of(8) {
+            world.run(world.backup_of(second)).ok();
+            world.is_sound();
+            world.restores_as("latest", second);
+            world.restores_as("latest~1", first);
+        }
+    }
+}
+
+/// By a host that has nothing but the key file: what the server will need to fetch WAL is there before it can start.
+struct Elsewhere<'a>(&'a Cluster);
+
+impl Story for Elsewhere<'_> {
+    fn name(&self) -> &'static str {
+        "restore elsewhere"
+    }
+
+    fn prepare(&self, world: &World) {
+        one_snapshot(world, self.0);
+        std::fs::create_dir(world.path("other")).unwrap();
+    }
+
+    fn command(&self, world: &World) -> Command {
+        let (to, key) = (world.path("server/data"), world.path("key"));
+        let words = ["--key-file", key.to_str().unwrap(), "--jobs", "1", "restore", "--delta", "--standby", "--to", to.to_str().unwrap()];
+        world.command_of(&world.path("other"), words)
+    }
+
+    /// The trial of restore_command.
+    fn is_of_others(&self, path: &Path) -> bool {
+        path.starts_with("server/data.pgcairn")
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let [first, _] = &self.0.states;
+        let to = world.path("server/data");
+        assert!(!done || to.join("global/pg_control").exists(), "it said that it was done");
+        for again in [false, true] {
+            if again {
+                crate::support::Outcome::of(self.command(world)).ok();
+            }
+            if !to.join("global/pg_control").exists() {
+                continue;
+            }
+            assert!(to.join("standby.signal").exists());
+            let data: Tree = disk::scan(&to).into_iter().filter(|(path, _)| path != Path::new("standby.signal")).collect();
+            let bare = world.elsewhere("bare");
+            disk::write(&bare, &data);
+            same_cluster(first, &bare);
+            // As the server will, with next to nothing in its environment.
+            let conf = std::fs::read_to_string(to.join("postgresql.auto.conf")).unwrap();
+            let line = conf
+                .lines()
+                .rev()
+                .find_map(|line| line.strip_prefix("restore_command = '")?.strip_suffix('\''))
+                .expect("a restore_command");
+            let got = world.elsewhere("got").join("segment");
+            let _ = std::fs::remove_file(&got);
+            let name = self.0.wal[0].file_name().unwrap().to_str().unwrap();
+            let line = line.replace("''", "'").replace("%f", name).replace("%p", got.to_str().unwrap());
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &line]).env_clear().current_dir(&to);
+            crate::support::Outcome::of(shell).ok();
+            assert!(std::fs::read(&got).unwrap() == std::fs::read(&self.0.wal[0]).unwrap());
+        }
+    }
+}
+
+fn files_named(folder: &Path, name: &OsStr) -> Vec<PathBuf> {
+    let below = disk::scan(folder).into_keys().filter(|path| path.file_name() == Some(name));
+    below.map(|path| folder.join(path)).collect()
 }
 
 fn story(pg: &Postgres, make: impl for<'c> Fn(&'c Cluster) -> Box<dyn Story + 'c>, at_least: usize) {
@@ -295,6 +445,16 @@ fn archive_push_is_interrupted_anywhere() {
 #[test]
 fn restore_is_interrupted_anywhere() {
     on(18, |pg| story(pg, |cluster| Box::new(Restore(cluster, Cell::new(0))), 20));
+}
+
+#[test]
+fn restore_in_place_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Delta::new(cluster)), 20));
+}
+
+#[test]
+fn restore_elsewhere_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Elsewhere(cluster)), 20));
 }
 
 /// Could any of this fail? Without fsyncs a push that was acknowledged is lost.

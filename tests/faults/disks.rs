@@ -58,7 +58,7 @@ impl Machine {
         let [first, second] = &self.cluster.states;
         let before = self.world.snapshots();
         self.world.run(self.world.backup_of(second)).ok();
-        self.world.is_tidy();
+        self.world.is_sound();
         let all = self.world.snapshots();
         assert!(all.starts_with(&before) && all.len() == before.len() + 1);
         self.world.restores_as(&all[0], first);

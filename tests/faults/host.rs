@@ -416,7 +416,7 @@ fn two_at_once_never_both_win() {
             assert_eq!(succeeded(&restores), 1, "both restored into one folder");
             same_cluster(first, &to);
             world.run(world.backup_of(second)).ok();
-            world.is_tidy();
+            world.is_sound();
             world.snapshots().iter().zip([first, first, second]).for_each(|(id, data)| world.restores_as(id, data));
         }
     });

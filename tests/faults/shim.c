@@ -484,6 +484,17 @@ ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t
     errno = ENOSYS;
     return -1;
 }
+ssize_t sendfile(int out, int in, off_t *at, size_t len) {
+    (void)out, (void)in, (void)at, (void)len;
+    errno = ENOSYS;
+    return -1;
+}
+ssize_t sendfile64(int out, int in, off64_t *at, size_t len) { return sendfile(out, in, at, len); }
+ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t len, unsigned flags) {
+    (void)in, (void)in_at, (void)out, (void)out_at, (void)len, (void)flags;
+    errno = ENOSYS;
+    return -1;
+}
 int fallocate(int fd, int mode, off_t at, off_t len) {
     if (mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)) return punch(fd, mode, at, len);
     if (unseen(fd, "fallocate")) _exit(99);

@@ -184,10 +184,11 @@ impl World {
         }
     }
 
-    /// After a backup nothing is left of what was interrupted: no unfinished files, no locks, no half a key. (By the
+    /// After a backup nothing is left of what was interrupted: no unfinished files, no locks, no half a key; and
+    /// all that the log lists is there and whole. (By the
     /// machine's id a leftover is known to be ours.)
     #[track_caller]
-    pub fn is_tidy(&self) {
+    pub fn is_sound(&self) {
         let left: Vec<PathBuf> = self
             .scan()
             .into_keys()
@@ -199,6 +200,7 @@ impl World {
             })
             .collect();
         assert!(left.is_empty(), "left behind: {left:?}");
+        self.run(["verify"]).ok();
     }
 
     /// `archive-push` of a file, as the server of `data` runs it.
@@ -212,26 +214,46 @@ impl World {
 /// Is a restored data directory what was backed up? Compared is all that a backup of a stopped cluster takes.
 #[track_caller]
 pub fn same_cluster(data: &Path, restored: &Path) {
+    if let Some(difference) = difference(data, restored, data) {
+        panic!("{} came back otherwise in {}: {difference}", data.display(), restored.display());
+    }
+}
+
+/// In what a data directory isn't the same as another; its WAL may be that of a third.
+pub fn difference(data: &Path, restored: &Path, wal: &Path) -> Option<String> {
+    // Written by a restore, or by each start.
+    const OWN: [&str; 8] = [
+        "pg_wal",
+        "backup_manifest",
+        "postmaster.opts",
+        "postgresql.auto.conf",
+        "current_logfiles",
+        ".pgcairn-lock",
+        "pgcairn.restore",
+        "pgcairn.restore.pgcairn",
+    ];
+    // Emptied by a start; WAL is looked at by itself.
+    const EMPTIED: [&str; 4] = ["pg_subtrans/", "pg_notify/", "pg_stat_tmp/", "pg_wal/"];
     let files = |folder: &Path| -> BTreeMap<PathBuf, disk::Item> {
         let left_out = |path: &Path| {
             let text = path.to_str().unwrap_or_default();
-            ["pg_subtrans/", "pg_notify/", "pg_stat_tmp/", "pg_wal/archive_status", "pg_wal/summaries"].iter().any(|p| text.starts_with(p))
-                || ["pg_wal", "backup_manifest", "postmaster.opts", "postgresql.auto.conf", "current_logfiles", ".pgcairn-lock"].contains(&text)
-                || text.ends_with("pg_internal.init")
-                // Archived already, or recycled: a stopped cluster's last segment is what a start needs.
-                || text.starts_with("pg_wal/0")
+            EMPTIED.iter().any(|p| text.starts_with(p)) || OWN.contains(&text) || text.ends_with("pg_internal.init")
         };
         disk::scan(folder).into_iter().filter(|(path, _)| !left_out(path)).collect()
     };
     if let Some(difference) = disk::first_difference(&files(data), &files(restored)) {
-        panic!("{} came back otherwise in {}: {difference}", data.display(), restored.display());
+        return Some(difference);
     }
-    let segments = |folder: &Path| disk::scan(&folder.join("pg_wal"));
-    let was = segments(data);
-    let got: Tree =
-        segments(restored).into_iter().filter(|(p, i)| matches!(i, disk::Item::File(..)) && p.parent() == Some(Path::new(""))).collect();
-    assert!(!got.is_empty(), "no WAL in {}", restored.display());
-    for (path, item) in got {
-        assert!(was.get(&path) == Some(&item), "pg_wal/{} came back otherwise", path.display());
+    let segments = |folder: &Path| -> Tree {
+        let all = disk::scan(&folder.join("pg_wal")).into_iter();
+        all.filter(|(path, item)| matches!(item, disk::Item::File(..)) && path.parent() == Some(Path::new(""))).collect()
+    };
+    // A stopped cluster needs its last segment; others were archived or are recycled.
+    let (was, later, got) = (segments(data), segments(wal), segments(restored));
+    let other = got.iter().find(|(path, item)| was.get(*path) != Some(*item) && later.get(*path) != Some(*item));
+    match other {
+        _ if got.is_empty() => Some("there is no WAL".to_owned()),
+        Some((path, _)) => Some(format!("pg_wal/{} is another", path.display())),
+        None => None,
     }
 }

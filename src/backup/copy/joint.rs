@@ -13,7 +13,8 @@ use crate::crypt::ChunkRole;
 use crate::repo::structure::{ChunkRef, FileData, FileEntry, Needs};
 use crate::repo::write::NewChunk;
 
-fn is_joint(work: &FileWork) -> bool {
+/// Does it lie in the part's joint chunks?
+pub(super) fn is_joint(work: &FileWork) -> bool {
     work.way == Way::Joint
         || work.way == Way::Inherit && matches!(work.before.as_ref().map(|b| &b.entry.data), Some(FileData::Joint { .. }))
 }

@@ -231,7 +231,8 @@ fn can_inherit(entry: &FileEntry, copy: &Copy<'_>) -> bool {
 /// Splits a part into tasks. Small files that are all unchanged, in the parent's joint chunks, need none.
 pub(super) fn tasks_of(part: &Arc<PartWork>, copy: &Copy<'_>) -> Result<Vec<Task>, BackupError> {
     let mut tasks = Vec::new();
-    if !super::joint::inherit(part, copy)? {
+    let joint_are_read = !super::joint::inherit(part, copy)?;
+    if joint_are_read {
         tasks.push(Task::Joint { part: Arc::clone(part) });
     }
     for (file, work) in part.files.iter().enumerate() {
@@ -243,6 +244,8 @@ pub(super) fn tasks_of(part: &Arc<PartWork>, copy: &Copy<'_>) -> Result<Vec<Task
                 tasks.extend((0..count).map(|leaf| Task::Leaf { part: Arc::clone(part), file, leaf }));
             }
             Way::Stream => tasks.push(Task::Stream { part: Arc::clone(part), file }),
+            // Counted when it is read.
+            Way::Inherit if joint_are_read && super::joint::is_joint(work) => {}
             Way::Inherit => copy.progress.advance(work.job.attributes.size),
             Way::Nothing | Way::Joint => {}
         }

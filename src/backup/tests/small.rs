@@ -75,6 +75,9 @@ fn if_one_changes_all_of_its_part_are_stored_together_again() {
         assert_eq!(now.joint[0].id, if same_part { after.joint[0].id } else { then.joint[0].id }, "{name}");
     }
     assert!(opened.len() > 5);
+    // What isn't inherited after all counts once.
+    let all: usize = files.all_files().iter().map(|path| files.bytes(path).len()).sum();
+    assert_eq!((snap.advanced, first.advanced), (all as u64, all as u64));
     // One that comes, one that goes.
     files.remove(at("pg_xact/0004"));
     files.file(at("pg_xact/0003a"), b"new");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::files::{Files, LONG_AGO};
@@ -94,11 +95,13 @@ pub struct Snap {
     pub scanned: Scanned,
     pub read: u64,
     pub warnings: Vec<String>,
+    /// Bytes that it said were done.
+    pub advanced: u64,
 }
 
-/// Keeps warnings.
+/// Keeps warnings, and counts what is done.
 #[derive(Default)]
-pub struct Warnings(Mutex<Vec<String>>);
+pub struct Warnings(Mutex<Vec<String>>, AtomicU64);
 
 impl Warnings {
     pub fn take(&self) -> Vec<String> {
@@ -108,8 +111,10 @@ impl Warnings {
 
 impl Progress for Warnings {
     fn event(&self, event: Event<'_>) {
-        if let Event::Message(Level::Warning, text) = event {
-            self.0.lock().unwrap().push(text.into());
+        match event {
+            Event::Message(Level::Warning, text) => self.0.lock().unwrap().push(text.into()),
+            Event::Advance(bytes) => drop(self.1.fetch_add(bytes, Ordering::Relaxed)),
+            _ => {}
         }
     }
 }
@@ -225,7 +230,7 @@ impl World {
         writer.outside().into_iter().for_each(|pack| needs.add(pack, 0));
         let (own, _) = writer.finish()?;
         self.all.lock().unwrap().extend(&own);
-        Ok(Snap { root, own, needs, damaged, damaged_pages, scanned, read, warnings: warnings.take() })
+        Ok(Snap { root, own, needs, damaged, damaged_pages, scanned, read, warnings: warnings.take(), advanced: warnings.1.into_inner() })
     }
 
     /// Calls `each` with every file of a snapshot, read out of the packs that the snapshot says it needs.
