@@ -8,7 +8,7 @@ use crate::host::HostError;
 use crate::pg::connection::PgConnError;
 use crate::repo::RepoError;
 use crate::repo::log::LogError;
-use crate::units::{Cancelled, Class, Explain, class_of_io};
+use crate::units::{Cancelled, Class, Explain, class_of_io, cure_of_io};
 
 /// A backup ended without a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,7 @@ impl Explain for BackupError {
             BackupError::Io { source, .. } if class_of_io(source) == Class::Denied => {
                 Some("run this as the operating system user of the server".into())
             }
+            BackupError::Io { source, .. } => cure_of_io(source),
             _ => None,
         }
     }

@@ -68,4 +68,8 @@ impl Explain for FileFailure {
             class => class,
         }
     }
+
+    fn cure(&self) -> Option<String> {
+        crate::units::cure_of_io(&self.source)
+    }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::files::{Owner, create_private_folder};
 use super::paths::StateDir;
 use crate::units::ids::{hex, unhex};
-use crate::units::{Class, Explain, RepositoryId, class_of_io};
+use crate::units::{Class, Explain, RepositoryId, class_of_io, cure_of_io};
 
 /// Why a lock wasn't had.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ impl Explain for LockError {
     fn cure(&self) -> Option<String> {
         match self {
             LockError::Held { .. } => Some("wait until it has ended".into()),
-            LockError::Io { .. } => None,
+            LockError::Io { source, .. } => cure_of_io(source),
         }
     }
 }

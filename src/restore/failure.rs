@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::target::SearchError;
 use crate::pg::recovery::RecoveryError;
 use crate::repo::RepoError;
-use crate::units::{ByteSize, Cancelled, Class, Explain, class_of_io, show};
+use crate::units::{ByteSize, Cancelled, Class, Explain, class_of_io, cure_of_io, show};
 
 /// A data directory was not restored.
 #[derive(Debug, thiserror::Error)]
@@ -260,6 +260,7 @@ impl Explain for RestoreError {
     fn cure(&self) -> Option<String> {
         match self {
             RestoreError::Repo(e) => e.cure(),
+            RestoreError::Io { source, .. } => cure_of_io(source),
             RestoreError::NotEmpty { .. } => Some(
                 "name a folder that is empty or not there yet; over a data directory of this cluster whose server is stopped, --delta".into(),
             ),

@@ -158,7 +158,11 @@ impl Finish<'_> {
         let control = &self.plan.control_bytes;
         self.written.files.push(WrittenFile { path: b"global/pg_control".to_vec(), mtime: now(), crc: Crc::of(control) });
         self.manifest()?;
-        self.folders.replace(b"global", "pg_control", control, self.rights)?;
+        if let Err(failed) = self.folders.replace(b"global", "pg_control", control, self.rights) {
+            // Its name may be there, and not be durable: what has failed must not start.
+            let _ = self.folders.remove_file("global/pg_control");
+            return Err(failed);
+        }
         self.folders.remove_file(MARKER)
     }
 

@@ -1,7 +1,7 @@
 //! What can go wrong with a store, told apart by what follows from it.
 
 use super::{BadName, ObjectName};
-use crate::units::{ByteSize, Class, Explain};
+use crate::units::{ByteSize, Class, Explain, cure_of_io};
 use std::io;
 use std::path::PathBuf;
 
@@ -200,6 +200,7 @@ impl Explain for StoreError {
             E::NotDurable { .. } | E::NotDurableBefore { .. } => {
                 Some("look for disk errors in the system's log before the next run".to_owned())
             }
+            E::Denied { source, .. } | E::Io { source, .. } | E::Unreachable { source, .. } => cure_of_io(source),
             _ => None,
         }
     }

@@ -43,3 +43,31 @@ pub fn class_of_io(error: &std::io::Error) -> Class {
         _ => Class::Failed,
     }
 }
+
+/// What can be done about an I/O error of this host, where that is known.
+pub fn cure_of_io(error: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind as K;
+    // "Too many open files", of this process (EMFILE) or of all (ENFILE), has no kind.
+    if matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE)) {
+        return Some("allow more open files (ulimit -n)".into());
+    }
+    match error.kind() {
+        K::StorageFull | K::QuotaExceeded => Some("make room on that disk, and run it again".into()),
+        K::ReadOnlyFilesystem => Some("is that disk mounted read-only? If it was not meant, look for errors in the system's log".into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_lacks_has_a_cure() {
+        let cure = |errno| cure_of_io(&std::io::Error::from_raw_os_error(errno)).unwrap_or_default();
+        assert!(cure(nix::libc::ENOSPC).contains("make room") && cure(nix::libc::EDQUOT).contains("make room"));
+        assert!(cure(nix::libc::EROFS).contains("read-only"));
+        assert!(cure(nix::libc::EMFILE).contains("ulimit -n") && cure(nix::libc::ENFILE).contains("ulimit -n"));
+        assert_eq!(cure(nix::libc::ENOENT), "");
+    }
+}

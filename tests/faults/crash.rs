@@ -41,12 +41,7 @@ fn interrupt(story: &dyn Story, at_least: usize) {
     story.prepare(&world);
     let before = world.scan();
     let whole = whole_run(story, &world, &before);
-    let (steps, losses) = if full() {
-        let seeds = (1..=8).map(Loss::Some);
-        (whole.clone(), [Loss::Nothing, Loss::All, Loss::Bytes, Loss::Names].into_iter().chain(seeds).collect::<Vec<_>>())
-    } else {
-        (chosen(&whole, &world.disk()), vec![Loss::Nothing, Loss::All, Loss::Some(1)])
-    };
+    let steps = if full() { most(&whole, &world.disk()) } else { chosen(&whole, &world.disk()) };
     let places: BTreeSet<String> = steps.iter().map(|s| s.place(&world.disk())).collect();
     println!("{}: {} steps, {} of them chosen, of {} kinds", story.name(), whole.len(), steps.len(), places.len());
     let mut tried = 0;
@@ -55,12 +50,7 @@ fn interrupt(story: &dyn Story, at_least: usize) {
     // One number past the last: the command ends, and then the power fails.
     let end = whole.last().map_or(1, |last| last.number + 1);
     for number in steps.iter().map(|step| step.number).chain([end]) {
-        let mut seeded: Vec<Loss> = losses.clone();
-        if !full() {
-            // Other draws at other steps, the same ones in each run.
-            let other = if number % 3 == 0 { Loss::Bytes } else { Loss::Some(number) };
-            seeded.iter_mut().filter(|loss| matches!(loss, Loss::Some(_))).for_each(|loss| *loss = other);
-        }
+        let losses = losses(number, number == end);
         world.set(&before);
         let mut disk = world.durable();
         let (outcome, done) = world.under(story.command(&world), Some(number), "");
@@ -68,7 +58,7 @@ fn interrupt(story: &dyn Story, at_least: usize) {
         assert!(finished || done.last().is_some_and(|s| s.op == Op::Killed), "{}: not killed\n{}", story.name(), outcome.report());
         done.iter().for_each(|step| disk.apply(step));
         let place = done.last().filter(|s| s.op == Op::Killed).map_or("the end".to_owned(), |s| s.place(&world.disk()));
-        for loss in seeded {
+        for loss in losses {
             // A state that was looked at before needs no second look.
             let tree = disk.after(loss);
             if !states.insert(fingerprint(&tree, finished)) {
@@ -125,6 +115,26 @@ fn whole_run(story: &dyn Story, world: &World, before: &Tree) -> Vec<Step> {
     }
     story.holds(world, true);
     steps
+}
+
+/// After a kill, and after power failures: other ones at other steps, the same in each run; in the end the worst. The full
+/// form tries more, and others with another `PGCAIRN_TEST_SEED`.
+fn losses(number: u64, end: bool) -> Vec<Loss> {
+    let seed = std::env::var("PGCAIRN_TEST_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()).unwrap_or(0);
+    let drawn = Loss::Some(seed.wrapping_mul(1_000_003).wrapping_add(number));
+    match number % 4 {
+        _ if full() => vec![Loss::Nothing, Loss::All, drawn],
+        _ if end => vec![Loss::Nothing, Loss::All],
+        0 => vec![Loss::Nothing, Loss::All],
+        1 => vec![Loss::Nothing, Loss::Bytes],
+        _ => vec![Loss::Nothing, drawn],
+    }
+}
+
+/// All; of very many one in three, and what the short form takes.
+fn most(steps: &[Step], root: &Path) -> Vec<Step> {
+    let chosen: BTreeSet<u64> = chosen(steps, root).iter().map(|step| step.number).collect();
+    steps.iter().filter(|step| steps.len() < 200 || step.number.is_multiple_of(3) || chosen.contains(&step.number)).cloned().collect()
 }
 
 /// The first of each kind, and the last where it makes something durable or takes a name.

@@ -1,29 +1,33 @@
 //! A server at work whose backups and pushes are killed again and again.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 
 use crate::disk::Draw;
 use crate::support::{Load, Outcome, Postgres, Repository, Server, Stop, TestDir, amcheck, full, shell_quote, verify_backup, wait_until};
 use crate::trace::{Under, library};
 
-/// The archive_command, before a step that is drawn killed with all of its processes. `setsid`: not the server with it.
-fn dying_archive_command(repository: &Repository, deaths: &std::path::Path) -> String {
+/// The archive_command, one time in six killed before a step that is drawn, with all of its processes, while `calm` isn't
+/// there. (More often, and the server would make a pause of a minute after three failures.) `setsid`: not the server with it.
+fn dying_archive_command(repository: &Repository, deaths: &Path, calm: &Path) -> String {
     let push = repository.archive_command();
-    let quoted = |path: &std::path::Path| shell_quote(path.to_str().unwrap());
+    let quoted = |path: &Path| shell_quote(path.to_str().unwrap());
     format!(
-        "N=$(od -An -N1 -tu1 /dev/urandom); env LD_PRELOAD={} SHIM_ROOTS={} SHIM_KILL=$((N %% 48 + 1)) setsid -w {push} || {{ echo $((N %% 48 + 1)) >>{}; exit 1; }}",
-        quoted(&library()),
-        quoted(&repository.path()),
-        quoted(deaths),
+        "test -e {calm} && exec {push}; N=$(od -An -N1 -tu1 /dev/urandom); \
+         env LD_PRELOAD={shim} SHIM_ROOTS={root} SHIM_KILL=$((N %% 128 + 1)) setsid -w {push} || {{ echo $N >>{deaths}; exit 1; }}",
+        calm = quoted(calm),
+        shim = quoted(&library()),
+        root = quoted(&repository.path()),
+        deaths = quoted(deaths),
     )
 }
 
 fn killed_backups_and_pushes_lose_nothing(pg: &Postgres) {
     let repository = Repository::init();
     let scratch = TestDir::new();
-    let deaths = scratch.join("deaths");
-    let server = Server::build(pg).host(&repository.host).archive(&dying_archive_command(&repository, &deaths)).start();
+    let (deaths, calm) = (scratch.join("deaths"), scratch.join("calm"));
+    let server = Server::build(pg).host(&repository.host).archive(&dying_archive_command(&repository, &deaths, &calm)).start();
     server.pgbench_init(1);
     let load = Load::start(&server, &["-c", "2", "--rate=50"]);
     let trace = scratch.join("trace");
@@ -55,6 +59,7 @@ fn killed_backups_and_pushes_lose_nothing(pg: &Postgres) {
     }
     load.stop();
     let sums = server.pgbench_sums();
+    std::fs::write(&calm, "").unwrap();
     let last = server.switch_wal();
     server.await_archived(&last);
     let died = std::fs::read_to_string(&deaths).unwrap_or_default().lines().count();

@@ -100,15 +100,14 @@ impl Step {
         let mut names: Vec<String> = below.iter().map(general).collect();
         // Of a data directory only what we make counts by its name.
         if let Some(data) = names.iter().position(|name| name == "data") {
-            for name in names.iter_mut().skip(data + 1).filter(|name| !OURS.iter().any(|ours| name.contains(ours))) {
-                "*".clone_into(name);
-            }
+            let last = names.split_off(data + 1).pop();
+            names.extend(last.map(|name| if OURS.iter().any(|ours| name.contains(ours)) { name } else { "*".to_owned() }));
         }
         format!("{:?} {}", self.was_to_be(), names.join("/")).to_lowercase()
     }
 }
 
-const OURS: [&str; 8] = ["global", "pg_control", "backup_", "auto.conf", "pg_wal", "signal", "pg_tblspc", "pgcairn"];
+const OURS: [&str; 5] = ["pg_control", "backup_", "auto.conf", "signal", "pgcairn"];
 
 /// `pack-9f3a…` and `pack-07c1…` are one kind of name.
 fn general(name: &OsStr) -> String {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::files::{Owner, create_private_folder, read_bounded, replace};
 use super::lock::{FileLock, LockError, wait};
 use super::paths::StateDir;
-use crate::units::{Class, Explain, RepositoryId, class_of_io};
+use crate::units::{Class, Explain, RepositoryId, class_of_io, cure_of_io};
 
 pub use host_keys::HostKeys;
 pub use pin::Pin;
@@ -118,6 +118,7 @@ impl Explain for StateError {
                 "check the URL and that the right storage is mounted; if the other repository is meant, remove {}",
                 path.display()
             )),
+            StateError::Io { source, .. } => cure_of_io(source),
             StateError::Lock(error) => error.cure(),
             StateError::Diverged(error) => error.cure(),
             _ => None,
