@@ -310,7 +310,7 @@ impl Fold {
     }
 
     /// What a valid entry changes.
-    fn apply(&mut self, at: &At, kind: &Kind) {
+    pub(super) fn apply(&mut self, at: &At, kind: &Kind) {
         self.newest_time = at.time;
         match kind {
             Kind::Key(keys) => self.keys.apply(at.number, keys),

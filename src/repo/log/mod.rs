@@ -9,6 +9,7 @@
 //! - `kind.rs`: what an entry says · `form.rs`: when that is well-formed · `wal.rs`: positions in WAL, and what is needed of it
 //! - `entry.rs`: the bytes of an entry · `body.rs`: lists that are too long for one
 //! - `fold.rs`: the tables and what changes them · `judge.rs`: what is void · `rights.rs`: keys and roles
+//! - `model/` (tests): the rules explored exhaustively on the real fold, and each one broken
 //! - `read.rs`: from objects to a fold; void or damaged · `append.rs`: judge, create, judge again after a lost race
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
@@ -27,6 +28,8 @@ mod form;
 mod golden;
 mod judge;
 mod kind;
+#[cfg(test)]
+mod model;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod probe;
 #[cfg(test)]
