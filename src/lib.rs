@@ -10,6 +10,7 @@
 //! | [`host`] | what this machine keeps and says: configuration, paths, state, cache, locks |
 //! | [`pg`] | what PostgreSQL is (needs only `units`) |
 //! | [`backup`], [`archive`], [`restore`], [`look`], [`scrub`] | what users ask for |
+//! | [`health`] | is all of it sound (above `archive` and `look`) |
 //! | [`cli`] | arguments, output, exit codes |
 //!
 //! The repository's format is described in `format-spec.md`.
@@ -26,6 +27,7 @@ pub mod crypt;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
 pub mod host;
 pub mod look;
 pub mod pg;

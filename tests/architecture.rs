@@ -1,5 +1,5 @@
 //! Layers point down: `units` ← `crypt`, `chunk`, `codec`, `store` ← `repo` ← `host`; `pg` beside them; then `backup`,
-//! `archive`, `restore`, `look`, `scrub`, none of which uses another; then `cli`. Read from the paths in the source.
+//! `archive`, `restore`, `look`, `scrub`, none of which uses another; `health` above `archive` and `look`; then `cli`. Read from the paths in the source.
 
 use std::path::{Path, PathBuf};
 
@@ -18,11 +18,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("restore", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("look", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("scrub", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
-    ("cli", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub"]),
+    ("health", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "archive", "look"]),
+    (
+        "cli",
+        &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "health"],
+    ),
     // Compiled for tests and fuzzing alone.
     (
         "fuzzing",
-        &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "cli"],
+        &[
+            "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "health",
+            "cli",
+        ],
     ),
 ];
 

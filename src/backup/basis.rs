@@ -26,7 +26,8 @@ pub(super) fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers:
     let fits = |c: &LiveCommit| {
         c.summary.cluster_id() == *cluster && c.summary.kind == "physical" && (Some(c.key) == own || trust_writers.contains(&c.key))
     };
-    view.fold.commits.iter().rev().find(|(_, c)| fits(c)).map(|(n, c)| (*n, c.clone()))
+    // The newest snapshot: one that was stored anew has a high number, and is as old as it was.
+    view.fold.commits.iter().filter(|(_, c)| fits(c)).max_by_key(|(n, c)| (c.first, **n)).map(|(n, c)| (*n, c.clone()))
 }
 
 /// Packs that aren't there any more, or have another length, are relied on by nobody: what was in them is stored anew.

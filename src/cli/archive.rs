@@ -95,7 +95,12 @@ fn status(context: &Context) -> Result<Exit, Failure> {
     Ok(if status.alarms() { Exit::LOOK } else { Exit::DONE })
 }
 
-fn look(context: &Context, opened: &Opened, cluster: &ClusterId, configured: Option<&ClusterSettings>) -> Result<Status, Failure> {
+pub(super) fn look(
+    context: &Context,
+    opened: &Opened,
+    cluster: &ClusterId,
+    configured: Option<&ClusterSettings>,
+) -> Result<Status, Failure> {
     let tail = OpenedTail::new(opened, &cluster.name);
     let archive = Archive::read(&tail.site(), cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let known = Known::of(&opened.view().fold, &cluster.name, cluster.system_identifier);

@@ -1,15 +1,19 @@
 //! `archive-push`: for `archive_command`.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::contract::Exit;
 use super::failure::Failure;
+use super::output::answered;
 use super::tail::OpenedTail;
 use crate::archive::{self, PushContext};
 use crate::codec;
-use crate::host::access::Need;
+use crate::health::archiving::{Answer, PROBE};
+use crate::host::access::{Need, Opened};
 use crate::host::config::ClusterKeys;
+use crate::repo::log::Role;
 use crate::units::{ByteSize, Progress, Timestamp};
 
 /// Arguments of `archive-push`.
@@ -36,6 +40,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let cluster = context.settings.cluster_to_write(None)?;
     let here = context.here(Some(&cluster), Need::Write)?;
     let opened = context.open(&here, Need::Write)?;
+    if args.path.file_name().is_some_and(|name| name == PROBE) {
+        return say_where(&opened, &cluster.name);
+    }
     let tail = OpenedTail::new(&opened, &cluster.name);
     let pgdata = cluster.pgdata.as_deref().unwrap_or(Path::new("."));
     let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata, level: codec::DENSE, now: Timestamp::now() };
@@ -47,4 +54,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let how = if pushed.already_there { "was there already".into() } else { format!("stored in {}", ByteSize(pushed.stored)) };
     context.reporter.detail(&format!("{}: {how}", pushed.name));
     Ok(Exit::DONE)
+}
+
+/// `check` wants to know where archive_command leads. The code is never that of a file that was archived.
+fn say_where(opened: &Opened, cluster: &str) -> Result<Exit, Failure> {
+    let key = opened.key()?.id();
+    let may_write = opened.view().fold.keys.get(&key).is_some_and(|key| key.may(Role::Writer, Some(cluster)));
+    let answer = Answer { repository: opened.format.repository.to_string(), cluster: cluster.to_owned(), may_write };
+    answered(writeln!(io::stdout(), "{}", answer.line()))?;
+    Ok(Exit::PROBED)
 }

@@ -21,6 +21,15 @@ impl Exit {
     pub(super) const ABSENT: Exit = Exit(1);
     /// `verify` alone: it was done, and found damage.
     pub(super) const DAMAGED: Exit = Exit(1);
+    /// `check` alone: it was done, and something must be mended.
+    pub(super) const UNSOUND: Exit = Exit(1);
+    /// `archive-push` alone: it was asked where it leads, and has archived nothing.
+    pub(super) const PROBED: Exit = Exit(1);
+
+    /// `status --nagios` alone: 0 ok, 1 warning, 2 critical, 3 unknown.
+    pub(super) fn nagios(code: u8) -> Self {
+        Exit(code.min(3))
+    }
 
     /// As the exit code.
     pub(super) fn code(self) -> u8 {
@@ -78,6 +87,8 @@ impl Contract {
             | Command::Cat(_)
             | Command::Diff(_)
             | Command::Stats
+            | Command::Check(_)
+            | Command::Status(_)
             | Command::Verify(_) => Contract::Own,
         }
     }

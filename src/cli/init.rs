@@ -200,14 +200,10 @@ impl<'a> Answer<'a> {
         }
         for lines in self.clusters {
             writeln!(out, "\nFor cluster {}, these lines belong into postgresql.conf; restart the server afterwards:\n", lines.cluster)?;
-            writeln!(
-                out,
-                "{}",
-                lines.postgresql_conf.join(
-                    "
-"
-                )
-            )?;
+            writeln!(out, "{}", lines.postgresql_conf.join("\n"))?;
+        }
+        if !self.clusters.is_empty() {
+            writeln!(out, "\nThen `pgcairn check` says whether all of it works; and before you need it, try a restore.")?;
         }
         out.flush()
     }

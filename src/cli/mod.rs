@@ -23,6 +23,7 @@ mod archived;
 mod args;
 mod backup;
 mod cat;
+mod check;
 mod clusters;
 mod context;
 mod contract;
@@ -40,6 +41,7 @@ mod restore;
 mod show;
 mod snapshot_files;
 mod stats;
+mod status;
 mod tail;
 mod verify;
 
@@ -136,6 +138,8 @@ impl Command {
             Command::Cat(args) => cat::run(context, args),
             Command::Diff(args) => diff::run(context, args),
             Command::Stats => stats::run(context),
+            Command::Check(args) => check::run(context, args),
+            Command::Status(args) => status::run(context, args),
             Command::Verify(args) => verify::run(context, args),
         }
     }

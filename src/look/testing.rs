@@ -46,14 +46,15 @@ pub fn wal(ranges: &[(u32, u64, u64)], mode: WalMode) -> SnapshotWal {
 }
 
 /// A fold with these live COMMITs.
-pub fn fold_of<const N: usize>(commits: [(u64, Summary); N]) -> Fold {
+pub fn fold_of(commits: impl IntoIterator<Item = (u64, Summary)>) -> Fold {
     let owner = SigningKey::from_seed(&[1; 32]);
     let mut fold = Fold::new(Key::owner(owner.public().clone()));
     for (number, summary) in commits {
         let place = Place { pack: PackId([0; 16]), blob: 0, position: 0 };
         let root = Root { chunk: ChunkId([0; 32]), place, digest: Digest16([0; 16]) };
         let (key, session) = (owner.id(), SessionId([0; 16]));
-        fold.commits.insert(number, LiveCommit { key, session, summary, root, set: PackSet::default(), need: None, replaces: None });
+        let (set, need, replaces) = (PackSet::default(), None, None);
+        fold.commits.insert(number, LiveCommit { key, session, summary, root, set, need, replaces, first: number });
     }
     fold
 }

@@ -52,7 +52,7 @@ pub struct SnapshotSpan {
 }
 
 impl SnapshotSpan {
-    /// Of a COMMIT's summary; `None` for a dump. Takes the time at which the backup was finished for the stop's.
+    /// Of a snapshot that came by this COMMIT; `None` for a dump. Takes the time at which the backup was finished for the stop's.
     pub fn of(commit: u64, summary: &Summary) -> Option<Self> {
         let wal = summary.wal.as_ref()?;
         Some(SnapshotSpan {
@@ -118,7 +118,13 @@ impl Known {
         let gaps = fold.gaps.get(&id).into_iter().flatten();
         let forks = fold.forks.get(&id).into_iter().flatten();
         Known {
-            snapshots: commits.filter_map(|(number, c)| SnapshotSpan::of(*number, &c.summary)).collect(),
+            // Of two COMMITs of a snapshot, one of which replaces the other, one counts.
+            snapshots: commits
+                .map(|(_, c)| (c.first, &c.summary))
+                .collect::<BTreeMap<_, _>>()
+                .into_iter()
+                .filter_map(|(order, s)| SnapshotSpan::of(order, s))
+                .collect(),
             acknowledged: gaps.map(|g| Acknowledged { from: g.from, to: g.to, reason: g.reason.clone() }).collect(),
             forks: forks.map(|f| (f.timeline, f.number)).collect(),
             expired: fold.expired.get(&id).into_iter().flatten().map(|(timeline, e)| (*timeline, e.highest)).collect(),

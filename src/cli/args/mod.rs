@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive, archive_get, archive_push, backup, cat, diff, init, ls, restore, show, verify};
+use super::{archive, archive_get, archive_push, backup, cat, check, diff, init, ls, restore, show, status, verify};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -58,6 +58,10 @@ pub(super) enum Command {
     Stats,
     /// Check that all objects are there and whole
     Verify(verify::Args),
+    /// Is this cluster's set-up sound, end to end? The first thing to run after init
+    Check(check::Args),
+    /// All clusters at a glance, what is wrong first
+    Status(status::Args),
 }
 
 impl Command {
@@ -67,6 +71,8 @@ impl Command {
             Command::Backup(args) => args.cluster_keys(),
             Command::ArchivePush(args) => args.cluster_keys(),
             Command::Archive(command) => command.cluster_keys(),
+            Command::Check(args) => args.cluster_keys(),
+            Command::Status(args) => args.cluster_keys(),
             Command::Init(_)
             | Command::ArchiveGet(_)
             | Command::Restore(_)

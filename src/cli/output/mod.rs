@@ -4,11 +4,13 @@
 //! what is done.
 //!
 //! - `error.rs`: an error in three lines or as JSON, and its exit code
+//! - `health.rs`: lines of `check` and `status`
 //! - `json.rs`: an answer as JSON · `table.rs`: aligned columns
 //! - `progress.rs`: bars on a terminal, a line every 30 s elsewhere; messages
 //! - `snapshot.rs`: a snapshot as JSON and in words
 
 pub mod error;
+pub mod health;
 pub mod json;
 pub mod progress;
 pub mod snapshot;

@@ -14,7 +14,7 @@ use super::wal::{ClusterId, Expired, Need};
 use crate::units::{Digest16, Hash32, KeyId, PackId, SegmentName, SessionId, TimelineId, Timestamp};
 
 /// The form of a kept fold; another one is thrown away and computed anew.
-pub const FOLD_VERSION: u32 = 1;
+pub const FOLD_VERSION: u32 = 2;
 
 /// What stands around an entry's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,9 @@ pub struct LiveCommit {
     pub need: Option<Need>,
     /// The COMMIT that it replaced.
     pub replaces: Option<u64>,
+    /// The number of the COMMIT by which the snapshot came: the first of a chain of replacements, its own if it replaced none.
+    /// Snapshots are ordered by it: stored anew they are no newer.
+    pub first: u64,
 }
 
 /// The system identifier under which a cluster was last backed up.
@@ -395,6 +398,7 @@ impl Fold {
             set: lists.set.clone(),
             need,
             replaces: commit.replaces,
+            first: replaced.map_or(at.number, |replaced| replaced.first),
         };
         self.commits.insert(at.number, live);
     }

@@ -195,7 +195,7 @@ impl Archive {
         let mut steps = Steps::new();
         for ((timeline, segment), content) in &self.objects {
             let (object, has_history) = ((*timeline, *segment, *content), *timeline == 1 || self.history.contains_key(timeline));
-            if self.listed.contains(&object) || !(has_history || !case.rules.with_history) {
+            if self.listed.contains(&object) || !has_history && case.rules.with_history {
                 continue;
             }
             let name = SegmentName::new(TimelineId(*timeline), SegmentNo(*segment), size());

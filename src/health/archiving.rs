@@ -1,0 +1,225 @@
+//! archive_command, as the archiver runs it: in the data directory, as the server's user, with an empty environment.
+
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::Line;
+use crate::pg::connection::{Connection, PgConnError};
+use crate::units::{Cancel, SegmentName};
+
+/// A name that no server gives a file of WAL: `archive-push` of it says where it would store, stores nothing and fails.
+pub const PROBE: &str = "pgcairn-check";
+
+/// What `archive-push` answers to the probe, on one line.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Answer {
+    /// The repository's id.
+    pub repository: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// May this host's key archive for it?
+    pub may_write: bool,
+}
+
+impl Answer {
+    /// What the line begins with.
+    pub const MARK: &'static str = "pgcairn-check ";
+
+    /// The line.
+    pub fn line(&self) -> String {
+        format!("{}{}", Answer::MARK, serde_json::to_string(self).unwrap_or_default())
+    }
+
+    /// Looks for it in what a command printed.
+    pub fn find(printed: &str) -> Option<Answer> {
+        printed.lines().find_map(|line| serde_json::from_str(line.strip_prefix(Answer::MARK)?).ok())
+    }
+}
+
+/// The most that is read of what a command prints.
+const MOST_PRINTED: u64 = 64 << 10;
+
+/// What came of running the command.
+pub enum Tried {
+    /// It is a pgcairn.
+    Ours(Answer),
+    /// It ended with this code, or by a signal, and said this.
+    Other {
+        /// The exit code.
+        code: Option<i32>,
+        /// Its last line.
+        said: String,
+    },
+    /// It didn't end in time.
+    Slow,
+    /// It can't be started here.
+    NotRun(String),
+}
+
+/// Puts a path and a name in, as the server does (`BuildArchiveCommand`, access/transam/shell_archive.c).
+pub fn filled(command: &str, path: &str, name: &str) -> String {
+    let mut out = String::with_capacity(command.len() + path.len());
+    let mut chars = command.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, chars.peek()) {
+            ('%', Some('p')) => out.push_str(path),
+            ('%', Some('f')) => out.push_str(name),
+            ('%', Some('%')) => out.push('%'),
+            (c, _) => {
+                out.push(c);
+                continue;
+            }
+        }
+        chars.next();
+    }
+    out
+}
+
+/// Runs it on [`PROBE`]. As root it is run as the owner of the data directory.
+pub fn try_command(command: &str, pgdata: &Path, patience: Duration, cancel: &Cancel) -> Tried {
+    let line = filled(command, &format!("pg_wal/{PROBE}"), PROBE);
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(line).current_dir(pgdata).env_clear().env("PWD", pgdata);
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    match std::fs::metadata(pgdata) {
+        Ok(owner) if nix::unistd::geteuid().is_root() && owner.uid() != 0 => _ = shell.uid(owner.uid()).gid(owner.gid()),
+        Ok(_) => {}
+        Err(e) => return Tried::NotRun(format!("{}: {e}", pgdata.display())),
+    }
+    let mut child = match shell.spawn() {
+        Ok(child) => child,
+        Err(e) => return Tried::NotRun(e.to_string()),
+    };
+    let (out, err) = (reading(child.stdout.take()), reading(child.stderr.take()));
+    let until = Instant::now() + patience;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until && !cancel.is_cancelled() => std::thread::sleep(Duration::from_millis(20)),
+            _ => {
+                // All that it has started.
+                let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+                let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+                drop(child.wait());
+                return Tried::Slow;
+            }
+        }
+    };
+    let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
+    match Answer::find(&out) {
+        Some(answer) => Tried::Ours(answer),
+        None => {
+            let said = err.lines().chain(out.lines()).map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing");
+            Tried::Other { code: status.code(), said: said.chars().filter(|c| !c.is_control()).take(300).collect() }
+        }
+    }
+}
+
+fn reading(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            drop(pipe.by_ref().take(MOST_PRINTED).read_to_end(&mut bytes));
+            // Whoever prints more must not wait for a reader.
+            drop(std::io::copy(&mut pipe, &mut std::io::sink()));
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// What to say of it. `wanted` is where it should lead, `lines` what belongs into postgresql.conf.
+pub fn line(command: Option<&str>, tried: &Tried, wanted: &Answer, lines: &[String]) -> Line {
+    const NAME: &str = "archive_command";
+    let cure = || format!("set {}, and reload", lines.last().map_or("archive_command", String::as_str));
+    match tried {
+        _ if command.is_none() => Line::error(NAME, "archive_command is empty: WAL piles up in pg_wal, and nothing is archived", cure()),
+        Tried::Ours(found) if found.repository != wanted.repository => {
+            Line::error(NAME, format!("archive_command archives to another repository, {}", found.repository), cure())
+        }
+        Tried::Ours(found) if found.cluster != wanted.cluster => {
+            Line::error(NAME, format!("archive_command archives as cluster {}, and not as {}", found.cluster, wanted.cluster), cure())
+        }
+        Tried::Ours(Answer { may_write: false, .. }) => Line::error(
+            NAME,
+            "archive_command runs, but the key that it uses may not archive for this cluster",
+            "enrol this host as a writer for the cluster: pgcairn key add-host",
+        ),
+        Tried::Ours(_) => Line::ok(NAME, "archive_command runs with an empty environment, and leads to this repository and cluster"),
+        Tried::Other { code, said } => {
+            let code = code.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
+            Line::error(NAME, format!("archive_command, run as the archiver does, is no pgcairn or can't work: {code}: {said}"), cure())
+        }
+        Tried::Slow => Line::error(NAME, "archive_command didn't end in time when it was run as the archiver does", cure()),
+        Tried::NotRun(why) => Line::warning(
+            NAME,
+            format!("archive_command could not be run from here: {why}"),
+            "run check on the server's machine, as the server's user",
+        ),
+    }
+}
+
+/// Makes the server finish a segment; its name.
+///
+/// # Errors
+/// If the server can't be asked, or the role may not do it.
+pub fn switch(connection: &mut Connection) -> Result<Option<SegmentName>, PgConnError> {
+    const DURING: &str = "switching to the next WAL segment";
+    // A server that has written nothing since the last switch has nothing to switch.
+    connection.query(DURING, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")?;
+    let rows = connection.query(DURING, "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_switch_wal())")?;
+    let name: Option<String> = rows.first().and_then(|row| row.try_get(0).ok());
+    Ok(name.and_then(|name| name.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::State;
+
+    #[test]
+    fn the_command_is_filled_as_the_server_does() {
+        for (command, expected) in [
+            ("pgcairn archive-push %p", "pgcairn archive-push pg_wal/x"),
+            ("cp %p /a/%f", "cp pg_wal/x /a/x"),
+            ("date +%%s; %", "date +%s; %"),
+            ("100%% %r %p%p", "100% %r pg_wal/xpg_wal/x"),
+        ] {
+            assert_eq!(filled(command, "pg_wal/x", "x"), expected);
+        }
+    }
+
+    fn wanted() -> Answer {
+        Answer { repository: "ab".into(), cluster: "main".into(), may_write: true }
+    }
+
+    #[test]
+    fn a_command_is_judged_by_what_it_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = ["archive_command = 'x'".to_owned()];
+        let ours = wanted().line().replace('"', "\\\"");
+        let other = |what: &str| ours.replace(what, "zz");
+        for (command, state, words) in [
+            (format!("echo \"{ours}\"; exit 1"), State::Ok, "leads to this repository"),
+            (format!("echo \"{}\"", other("ab")), State::Error, "another repository, zz"),
+            (format!("echo \"{}\"", other("main")), State::Error, "as cluster zz"),
+            (format!("echo \"{}\"", ours.replace("true", "false")), State::Error, "may not archive"),
+            ("test -z \"$HOME$PGCAIRN_REPO\" && echo bad >&2; exit 7".into(), State::Error, "exit code 7: bad"),
+            ("kill -9 $$".into(), State::Error, "a signal: nothing"),
+            ("/nowhere/pgcairn archive-push %p".into(), State::Error, "exit code 127"),
+        ] {
+            let tried = try_command(&command, folder.path(), Duration::from_secs(60), &Cancel::new());
+            let line = line(Some(&command), &tried, &wanted(), &lines);
+            assert!(line.state == state && line.text.contains(words), "{command}: {line:?}");
+            assert_eq!(line.cure.is_some(), state != State::Ok);
+        }
+        let slow = try_command("sleep 600 & wait", folder.path(), Duration::from_millis(50), &Cancel::new());
+        assert!(line(Some("x"), &slow, &wanted(), &lines).text.contains("didn't end in time"));
+        assert!(line(None, &slow, &wanted(), &lines).text.contains("is empty"));
+        let nowhere = try_command("true", Path::new("/nowhere"), Duration::from_secs(9), &Cancel::new());
+        assert_eq!(line(Some("x"), &nowhere, &wanted(), &lines).state, State::Warning);
+    }
+}
