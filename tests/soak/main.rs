@@ -75,7 +75,8 @@ impl Soak<'_> {
 
     fn work(&mut self) {
         if self.load.is_none() {
-            self.load = Some(Load::start(&self.server, &["-c", "2"]));
+            // No more than a restore of some minutes' WAL can catch up with on a slow machine.
+            self.load = Some(Load::start(&self.server, &["-c", "2", "--rate=150"]));
         }
     }
 
@@ -162,7 +163,7 @@ impl Soak<'_> {
         verify_backup(self.pg, &to);
         let mut restored = Server::build(self.pg).host(&host).over(&to);
         restored.start();
-        wait_until("the end of recovery", || restored.sql("postgres", "select pg_is_in_recovery()") == "f");
+        await_recovery(&restored);
         assert_eq!(Self::state(&restored), moment.state, "{way:?} of {moment:?}");
         if self.dice.below(3) == 0 {
             amcheck(&restored);
@@ -180,6 +181,19 @@ impl Soak<'_> {
             10..13 => self.mark(),
             _ => self.restore(),
         }
+    }
+}
+
+/// However long it takes, as long as it goes on.
+fn await_recovery(server: &Server) {
+    const POSITION: &str = "select case when pg_is_in_recovery() then pg_last_wal_replay_lsn()::text end";
+    let mut at = String::from("not begun");
+    while !at.is_empty() {
+        let before = std::mem::take(&mut at);
+        wait_until("recovery to go on", || {
+            at = server.sql("postgres", POSITION);
+            at != before
+        });
     }
 }
 
