@@ -1,5 +1,5 @@
 //! Layers point down: `units` ← `crypt`, `chunk`, `codec`, `store` ← `repo` ← `host`; `pg` beside them; then `backup`,
-//! `archive`, `restore`, `look`, `scrub`, none of which uses another; then `cli`. Read from the paths in the source.
+//! `archive`, `restore`, `look`, `scrub`, `prune`, none of which uses another; then `cli`. Read from the paths in the source.
 
 use std::path::{Path, PathBuf};
 
@@ -18,11 +18,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("restore", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("look", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("scrub", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
-    ("cli", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub"]),
+    ("prune", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
+    ("cli", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "prune"]),
     // Compiled for tests and fuzzing alone.
     (
         "fuzzing",
-        &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "cli"],
+        &[
+            "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "prune",
+            "cli",
+        ],
     ),
 ];
 

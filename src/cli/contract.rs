@@ -78,7 +78,8 @@ impl Contract {
             | Command::Cat(_)
             | Command::Diff(_)
             | Command::Stats
-            | Command::Verify(_) => Contract::Own,
+            | Command::Verify(_)
+            | Command::Prune(_) => Contract::Own,
         }
     }
 

@@ -36,6 +36,7 @@ pub mod output;
 mod own_command;
 mod postgresql_conf;
 mod process;
+mod prune;
 mod restore;
 mod show;
 mod snapshot_files;
@@ -137,6 +138,7 @@ impl Command {
             Command::Diff(args) => diff::run(context, args),
             Command::Stats => stats::run(context),
             Command::Verify(args) => verify::run(context, args),
+            Command::Prune(args) => prune::run(context, args),
         }
     }
 }

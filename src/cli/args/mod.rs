@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive, archive_get, archive_push, backup, cat, diff, init, ls, restore, show, verify};
+use super::{archive, archive_get, archive_push, backup, cat, diff, init, ls, prune, restore, show, verify};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -58,6 +58,8 @@ pub(super) enum Command {
     Stats,
     /// Check that all objects are there and whole
     Verify(verify::Args),
+    /// Give back the space of what no snapshot needs
+    Prune(prune::Args),
 }
 
 impl Command {
@@ -76,7 +78,8 @@ impl Command {
             | Command::Cat(_)
             | Command::Diff(_)
             | Command::Stats
-            | Command::Verify(_) => ClusterKeys::default(),
+            | Command::Verify(_)
+            | Command::Prune(_) => ClusterKeys::default(),
         }
     }
 }
