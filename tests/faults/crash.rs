@@ -428,7 +428,7 @@ impl Story for Elsewhere<'_> {
 }
 
 /// One of two snapshots is forgotten; of a session that the log doesn't know lies a pack about.
-struct Prune<'a>(&'a Cluster);
+struct Prune<'a>(&'a Cluster, Cell<u32>);
 
 impl Prune<'_> {
     fn freed(outcome: crate::support::Outcome) -> u64 {
@@ -460,16 +460,21 @@ impl Story for Prune<'_> {
     fn holds(&self, world: &World, done: bool) {
         let second = &self.0.states[1];
         assert_eq!(world.snapshots().len(), 1);
-        world.restores_as("latest", second);
-        let left = Self::freed(world.run(["prune", "--json"]));
-        assert!(!done || left == 0, "it said that it was done");
+        // A deletion need not be durable: what comes back after a power failure goes again.
+        Self::freed(world.run(["prune", "--json"]));
         assert_eq!(Self::freed(world.run(["prune", "--json"])), 0);
         let stats = world.run(["stats", "--json"]).ok().json();
         assert_eq!([&stats["dead"], &stats["orphans"], &stats["reclaimable"]], [0, 0, 0], "{stats}");
         world.is_sound();
         world.restores_as("latest", second);
-        world.run(world.backup_of(&self.0.states[0])).ok();
-        world.restores_as("latest", &self.0.states[0]);
+        self.1.set(self.1.get() + 1);
+        if !(done || full() || self.1.get().is_multiple_of(8)) {
+            return;
+        }
+        world.run(world.backup_of(second)).ok();
+        world.restores_as("latest", second);
+        // What lies before all that is kept is refused, and it is said what to do.
+        world.run(world.backup_of(&self.0.states[0])).code(1).says("--cluster");
     }
 }
 
@@ -515,7 +520,7 @@ fn restore_elsewhere_is_interrupted_anywhere() {
 
 #[test]
 fn prune_is_interrupted_anywhere() {
-    on(18, |pg| story(pg, |cluster| Box::new(Prune(cluster)), 8));
+    on(18, |pg| story(pg, |cluster| Box::new(Prune(cluster, Cell::new(0))), 8));
 }
 
 /// Could any of this fail? Without fsyncs a push that was acknowledged is lost.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{self, Repository, TestDir, copy_tree, full};
+use crate::support::{self, Load, Repository, Server, TestDir, copy_tree, full};
 use crate::world::{forget, noise, prune, restores, small_cluster, snapshots, try_forget};
 
 /// Numbers that are the same in each run, unless `PGCAIRN_TEST_SEED` says otherwise.
@@ -202,4 +202,51 @@ fn taken(output: &std::process::Output, writer: &Writer, kept: &mut BTreeMap<Str
     succeeded("backup", output);
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     kept.insert(answer["id"].as_str().unwrap().to_owned(), (writer.cluster.clone(), writer.bytes.clone()));
+}
+
+/// Backups and pushes of a server at work, while prunes go on: what is kept reaches the end.
+#[test]
+fn a_server_at_work_is_backed_up_and_pruned_at_once() {
+    support::on(18, |pg| {
+        let repository = Repository::init();
+        let server = Server::build(pg).host(&repository.host).archive(&repository.archive_command()).start();
+        server.pgbench_init(1);
+        let mut taken: Vec<String> = Vec::new();
+        let load = Load::start(&server, &["-c", "2", "--rate=200"]);
+        for round in 0..if full() { 30 } else { 5 } {
+            let prunes: Vec<Child> = (0..2).map(|_| spawn(&repository, &["prune"])).collect();
+            let backup = repository.backup(&server, &[]);
+            taken.push(backup["id"].as_str().unwrap().to_owned());
+            prunes.into_iter().for_each(|child| succeeded("prune", &child.wait_with_output().unwrap()));
+            if taken.len() > 2 {
+                // Of the older one all goes, or all but its window.
+                forget(&repository, &taken[taken.len() - 3], round % 2 == 0);
+            }
+        }
+        drop(load);
+        let sums = server.pgbench_sums();
+        let last = server.switch_wal();
+        server.await_archived(&last);
+        prune(&repository);
+        repository.run(["verify"]).ok();
+        let status = repository.run(["archive", "status", "--json"]).ok().json();
+        assert_eq!(status["waiting"].as_array().unwrap().len(), 0, "{status}");
+        let kept = snapshots(&repository);
+        assert!(kept.len() < taken.len() && kept.contains(&taken[taken.len() - 1]));
+        for id in &kept {
+            let target = TestDir::new();
+            let to = target.join("data");
+            // The newest two reach the end, the others themselves.
+            let to_the_end = taken[taken.len() - 2..].contains(id);
+            let how: &[&str] = if to_the_end { &[id] } else { &[id, "--target-immediate", "--target-action", "promote"] };
+            let (host, _) = repository.restore(&to, how);
+            support::verify_backup(pg, &to);
+            let mut restored = Server::build(pg).host(&host).over(&to);
+            restored.start();
+            support::wait_until("the end of recovery", || restored.sql("postgres", "select pg_is_in_recovery()") == "f");
+            if to_the_end {
+                assert_eq!(restored.pgbench_sums(), sums);
+            }
+        }
+    });
 }
