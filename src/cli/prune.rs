@@ -1,6 +1,6 @@
 //! `prune`: space comes back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -18,7 +18,9 @@ use crate::host::StateDir;
 use crate::host::access::{Need, Opened};
 use crate::host::config::RepositoryUrl;
 use crate::host::machine::{MachineId, boot_id, since_boot};
-use crate::prune::{self, Amount, Clock, Content, Kept, KeptWal, Options, PruneError, Report, Setting, Stored, WalArchive, WalLine, Why};
+use crate::prune::{
+    self, Amount, Clock, Content, Histories, Kept, KeptWal, Options, PruneError, Report, Setting, Stored, WalArchive, WalLine, Why,
+};
 use crate::repo::log::{Branch, ClusterId, Fold};
 use crate::store::LocalStore;
 use crate::units::ids::hex;
@@ -100,7 +102,7 @@ impl WalArchive for Archived<'_> {
         &self.cluster
     }
 
-    fn list(&self) -> Result<(Vec<Stored>, BTreeMap<TimelineId, Option<Vec<Branch>>>), PruneError> {
+    fn list(&self) -> Result<(Vec<Stored>, Histories), PruneError> {
         let tail = OpenedTail::new(self.opened, &self.cluster.name);
         let stored = archive::stored(&tail.site(), self.cluster.system_identifier, self.fronts, self.cancel);
         let stored = stored.map_err(PruneError::archive)?;
@@ -116,6 +118,10 @@ impl WalArchive for Archived<'_> {
         let tail = OpenedTail::new(self.opened, &self.cluster.name);
         let stored = StoredObject { object: object.object.clone(), file: object.file, size: object.size };
         let cache: Option<&dyn archive::FrontCache> = if fresh { None } else { Some(self.fronts) };
+        if fresh {
+            // It is about to be deleted, and another one may be pushed under its name.
+            self.fronts.forget(&stored.object);
+        }
         let content = archive::content_of(&tail.site(), self.cluster.system_identifier, &stored, cache);
         Ok(match content.map_err(PruneError::archive)? {
             ContentOf::Is(content, size) => Content::Is(content, size),
@@ -250,6 +256,7 @@ fn why_kept(why: Kept) -> &'static str {
         Kept::NoSnapshot => "there is no snapshot that could use it (yet)",
         Kept::NoHistory => "its history file is not in the archive, or damaged",
         Kept::LongHistory => "its history is longer than what is recorded of it",
+        Kept::NoRight => "this host's key is no maintainer's of this cluster",
         Kept::NotReached => "it is the newest timeline, and no snapshot leads to it yet",
     }
 }

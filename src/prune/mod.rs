@@ -30,7 +30,7 @@ mod wal;
 
 pub use failure::{ArchiveFailure, PruneError};
 pub use listing::Listing;
-pub use need::{Kept, Lines, Way};
+pub use need::{Histories, Kept, Lines, Way};
 pub use plan::{PackPlan, plan};
 pub use report::{Amount, KeptWal, Report, Waiting, WalLine, Why};
 pub use run::{Options, Setting, run};

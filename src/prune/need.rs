@@ -25,9 +25,14 @@ pub enum Kept {
     NoHistory,
     /// The timeline has more ancestors than are recorded of a history.
     LongHistory,
+    /// This host's key may not let WAL of this cluster expire.
+    NoRight,
     /// It is the newest timeline, and no snapshot leads to it yet.
     NotReached,
 }
+
+/// The ancestries, the parent first, of timelines whose history file counts; `None` in place of one that is cut short.
+pub type Histories = BTreeMap<TimelineId, Option<Vec<Branch>>>;
 
 /// What is needed of one cluster's WAL.
 #[derive(Clone, Debug)]
@@ -78,12 +83,7 @@ impl Lines {
     ///
     /// # Errors
     /// Why all of this timeline stays.
-    pub fn way(
-        &self,
-        timeline: TimelineId,
-        histories: &BTreeMap<TimelineId, Option<Vec<Branch>>>,
-        highest: TimelineId,
-    ) -> Result<Way<'_>, Kept> {
+    pub fn way(&self, timeline: TimelineId, histories: &Histories, highest: TimelineId) -> Result<Way<'_>, Kept> {
         let ancestry = match histories.get(&timeline) {
             Some(Some(ancestry)) => ancestry.clone(),
             Some(None) => return Err(Kept::LongHistory),

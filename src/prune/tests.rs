@@ -251,7 +251,7 @@ proptest! {
             3 => vec![branch(2, 20), branch(1, 10)],
             _ => vec![branch(1, 15)],
         };
-        let histories: BTreeMap<TimelineId, Option<Vec<Branch>>> = (2..5).map(|t| (TimelineId(t), Some(ancestry(t)))).collect();
+        let histories: Histories = (2..5).map(|t| (TimelineId(t), Some(ancestry(t)))).collect();
         let mut model = Model::new();
         let mut newest = None;
         for (i, (timeline, segment, window, forget)) in commits.into_iter().enumerate() {
@@ -368,7 +368,7 @@ impl WalArchive for Fake {
         &self.cluster
     }
 
-    fn list(&self) -> Result<(Vec<Stored>, BTreeMap<TimelineId, Option<Vec<Branch>>>), PruneError> {
+    fn list(&self) -> Result<(Vec<Stored>, Histories), PruneError> {
         let stored = |no| Stored { object: Fake::object(no), file: WalFileName::Segment(Fake::name(no)), size: 16 };
         Ok((self.there().into_iter().map(stored).collect(), BTreeMap::new()))
     }

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 
 use super::failure::PruneError;
-use super::need::{Lines, Way};
+use super::need::{Histories, Kept, Lines, Way};
 use super::packs::entry;
 use super::report::{KeptWal, Report};
 use super::run::Setting;
 use crate::pg::wal::WalFileName;
-use crate::repo::log::{Branch, ClusterId, ExpireWal, Held, Kind};
+use crate::repo::log::{ClusterId, ExpireWal, Held, Kind, Role};
 use crate::store::ObjectName;
 use crate::units::{Hash32, SegmentName, SegmentSize, SessionId, TimelineId};
 
@@ -54,7 +54,7 @@ pub trait WalArchive: Sync {
     ///
     /// # Errors
     /// If it can't be listed.
-    fn list(&self) -> Result<(Vec<Stored>, BTreeMap<TimelineId, Option<Vec<Branch>>>), PruneError>;
+    fn list(&self) -> Result<(Vec<Stored>, Histories), PruneError>;
 
     /// What an object holds; `fresh`: as the store has it now, whatever a cache says.
     ///
@@ -82,6 +82,10 @@ pub(super) fn expire(
     report: &mut Report,
 ) -> Result<(), PruneError> {
     let cluster = archive.cluster();
+    if !dry_run && !maintains(setting, cluster) {
+        report.kept.push(KeptWal { cluster: cluster.clone(), timeline: None, why: Kept::NoRight });
+        return Ok(());
+    }
     setting.progress.phase(&format!("listing the WAL of {}", cluster.name), None);
     let (objects, histories) = archive.list()?;
     let mut timelines: BTreeMap<TimelineId, Vec<Stored>> = BTreeMap::new();
@@ -124,6 +128,13 @@ pub(super) fn expire(
         }
     }
     Ok(())
+}
+
+/// Has this host's key the right to let its WAL expire? A maintainer's may be for some clusters alone.
+fn maintains(setting: &Setting<'_>, cluster: &ClusterId) -> bool {
+    let view = setting.opened.view();
+    let key = setting.opened.signer.as_ref().and_then(|signer| view.fold.keys.get(&signer.id()));
+    key.is_some_and(|key| key.may(Role::Maintainer, Some(&cluster.name)))
 }
 
 /// What of these objects nothing needs; how many of them can't be told by their metadata.
