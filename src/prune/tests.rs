@@ -608,6 +608,22 @@ fn wal_expires_up_to_the_oldest_snapshot_and_between_windows() {
 }
 
 #[test]
+fn what_a_restore_reads_stays_until_it_has_ended() {
+    let world = World::new();
+    let archive = Fake::new(&world.store, 0..30);
+    let (_, number) = world.snapshot("a", 5, 1, &[]);
+    world.snapshot("b", 12, 2, &[]);
+    let begin = Begin { purpose: "restore".into(), machine: MACHINE.into(), reads: Some(number), ..Begin::default() };
+    let reader = OpenSession::begin(&world.host.opened, &world.host.state.locks(), begin).unwrap();
+    world.forget(number, false);
+    let report = world.prune_twice(Some(&archive));
+    assert_eq!((report.deleted.objects, report.waiting.objects, archive.there()), (0, 1, (5..30).collect()));
+    drop(reader);
+    let report = world.prune_twice(Some(&archive));
+    assert_eq!((report.deleted.objects, archive.there()), (1, (12..30).collect()));
+}
+
+#[test]
 fn wal_that_changed_meanwhile_or_cannot_be_read_stays() {
     let world = World::new();
     let archive = Fake::new(&world.store, 0..8);

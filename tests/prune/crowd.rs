@@ -215,7 +215,10 @@ fn a_server_at_work_is_backed_up_and_pruned_at_once() {
         let load = Load::start(&server, &["-c", "2", "--rate=200"]);
         for round in 0..if full() { 30 } else { 5 } {
             let prunes: Vec<Child> = (0..2).map(|_| spawn(&repository, &["prune"])).collect();
+            // What goes while it is looked at is no damage.
+            let verify = spawn(&repository, &["verify", "--read-data"]);
             let backup = repository.backup(&server, &[]);
+            succeeded("verify", &verify.wait_with_output().unwrap());
             taken.push(backup["id"].as_str().unwrap().to_owned());
             prunes.into_iter().for_each(|child| succeeded("prune", &child.wait_with_output().unwrap()));
             if taken.len() > 2 {
