@@ -9,7 +9,7 @@
 //! | [`repo`] | what a repository is: log, packs, structure nodes, WAL objects, sessions |
 //! | [`host`] | what this machine keeps and says: configuration, paths, state, cache, locks |
 //! | [`pg`] | what PostgreSQL is (needs only `units`) |
-//! | [`backup`], [`archive`], [`restore`], [`look`], [`scrub`] | what users ask for |
+//! | [`backup`], [`archive`], [`restore`], [`look`], [`scrub`], [`prune`] | what users ask for |
 //! | [`health`] | is all of it sound (above `archive` and `look`) |
 //! | [`cli`] | arguments, output, exit codes |
 //!
@@ -31,6 +31,7 @@ pub mod health;
 pub mod host;
 pub mod look;
 pub mod pg;
+pub mod prune;
 pub mod repo;
 pub mod restore;
 pub mod scrub;

@@ -4,6 +4,7 @@
 //! ```text
 //! a segment:
 //! before the timeline's own first segment (its history says so)      absent: it was never written
+//! it, or a segment behind it, was expired                            an error
 //! a later segment of the timeline counts, or can't be judged         an error
 //! a timeline that left this one behind the segment is in the archive an error
 //! else                                                               absent
@@ -75,6 +76,9 @@ pub(super) fn prove(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileNam
     let size = size_of_segments(ctx, rights, &listing)?;
     if began_behind(&name, size, &histories) {
         return Ok(Proof::Absent);
+    }
+    if rights.is_expired(ctx.system_identifier, name) {
+        return Err(GetError::Expired { name: *file });
     }
     let mut behind = None;
     for (later, objects) in listing.segments.range(name..).filter(|(later, _)| **later != name) {

@@ -144,6 +144,8 @@ impl Check<'_> {
             Err(GetError::Unusable { object, why } | GetError::Site(SiteError::UnknownHead { object, why, .. })) => {
                 Ok(Some(self.problem(file, object, why)))
             }
+            // A prune was faster.
+            Err(GetError::Expired { .. }) => Ok(None),
             Err(e @ (GetError::Gap { .. } | GetError::Undecided { .. })) => Ok(Some(self.problem(file, object()?, words(&e)))),
             Err(e @ (GetError::Segment { .. } | GetError::History { .. })) => Ok(Some(self.problem(file, object()?, words(&e)))),
             Err(

@@ -303,6 +303,11 @@ impl HistoryFacts {
         History { timeline: self.timeline, entries: self.lines.iter().map(entry).collect() }
     }
 
+    /// Are there more ancestors than are kept of a history?
+    pub fn is_cut(&self) -> bool {
+        self.lines.len() >= MAX_HISTORY
+    }
+
     /// The timelines of which there was a history when this one was made: those whose ancestors it names.
     pub fn shows_histories_of(&self) -> impl Iterator<Item = TimelineId> {
         self.lines.iter().skip(1).map(|line| line.parent)

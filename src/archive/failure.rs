@@ -308,6 +308,12 @@ pub enum GetError {
         /// What lies behind it.
         later: String,
     },
+    /// It was there once, perhaps, and a prune has let it go: that it is missing is no end of WAL.
+    #[error("{name} has expired: no snapshot that is kept needs it, and a prune has removed it")]
+    Expired {
+        /// The segment.
+        name: WalFileName,
+    },
     /// The archive has the file, and no whole, signed object of it.
     #[error("{object} can't be used: {why}")]
     Unusable {
@@ -366,7 +372,7 @@ impl Explain for GetError {
     fn class(&self) -> Class {
         match self {
             GetError::Name(e) => e.class(),
-            GetError::Gap { .. } => Class::Refused,
+            GetError::Gap { .. } | GetError::Expired { .. } => Class::Refused,
             GetError::Unusable { .. } | GetError::History { .. } | GetError::Segment { .. } | GetError::Undecided { .. } => Class::Corrupt,
             GetError::Write { source, .. } => match class_of_io(source) {
                 Class::Absent => Class::Failed,
@@ -386,6 +392,10 @@ impl Explain for GetError {
             GetError::Gap { .. } => {
                 Some("bring the segment back from the server or a copy, or restore from a snapshot behind the gap".into())
             }
+            GetError::Expired { .. } => Some(
+                "whoever asks for it is older than all that can be restored: restore a snapshot of `pgcairn list` anew, or a kept one with --target-immediate"
+                    .into(),
+            ),
             GetError::Unusable { .. } => Some("bring the object back from a copy of the repository".into()),
             GetError::Segment { name, .. } | GetError::History { name, .. } => Some(format!(
                 "find out who pushed {name}: what a key of this cluster's archived there is something else, and stands in the way of the right file"

@@ -12,6 +12,7 @@
 //! - `fork/`: may a new timeline begin here? A promoted copy of the cluster would end the archive of its original
 //! - `get.rs`: [`get`], the contract of restore_command · `absence.rs`: when a file is proven absent · `deliver.rs`
 //! - `list.rs`: [`Archive`]: all metadata of one cluster's archive · `glance.rs`: [`Glance`], [`segment`]: those of single segments
+//! - `stored.rs`: all objects of an archive by their names, and the content of single ones: for who prunes
 //! - `status/`: gaps, live lines, restorable windows, computed from an [`Archive`]
 //! - `check.rs`: is all of it whole, and is all there that snapshots need?
 //! - `failure.rs`: what can go wrong
@@ -30,6 +31,7 @@ mod push;
 mod site;
 mod standing;
 pub mod status;
+mod stored;
 mod take;
 #[cfg(test)]
 mod testing;
@@ -45,3 +47,4 @@ pub use list::{Archive, DamagedFile, Entry, FrontCache, NoCache};
 pub use names::{ArchivedName, parse_listed};
 pub use push::{PushContext, Pushed, push};
 pub use site::{GetContext, LogTail, Rights, Site};
+pub use stored::{ContentOf, StoredNames, StoredObject, content_of, stored};

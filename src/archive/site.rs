@@ -5,10 +5,10 @@ use super::failure::{SiteError, TailFailure};
 use crate::crypt::sign::PublicKey;
 use crate::crypt::{Opening, Sealing};
 use crate::pg::wal::WalFileName;
-use crate::repo::log::{ClusterId, ENTRY_LIMIT, Fork, Head, KeyTable, LogView, Role, entry_name};
+use crate::repo::log::{ClusterId, ENTRY_LIMIT, Expired, Fork, Head, KeyTable, LogView, Role, entry_name};
 use crate::repo::wal::WalAddress;
 use crate::store::{Backend, ObjectName, StoreError};
-use crate::units::{Hash32, KeyId, RepositoryId};
+use crate::units::{Hash32, KeyId, RepositoryId, SegmentName, TimelineId};
 
 /// How often the log may grow under our eyes before it is given up.
 const PATIENCE: u32 = 8;
@@ -24,17 +24,21 @@ pub struct Rights {
     pub system_identifier: Option<u64>,
     /// Timelines of the cluster that were announced or accepted, each with the system identifier that is meant.
     pub forks: Vec<(u64, Fork)>,
+    /// What of its WAL was expired, by system identifier and timeline.
+    pub expired: Vec<(u64, TimelineId, Expired)>,
 }
 
 impl Rights {
     /// As a view of the log says.
     pub fn of(view: &LogView, cluster: &str) -> Self {
         let forks = view.fold.forks.iter().filter(|(id, _)| id.name == cluster);
+        let expired = view.fold.expired.iter().filter(|(id, _)| id.name == cluster);
         Rights {
             head: view.newest,
             keys: view.fold.keys.clone(),
             system_identifier: view.fold.clusters.get(cluster).map(|begin| begin.system_identifier),
             forks: forks.flat_map(|(id, forks)| forks.iter().map(|fork| (id.system_identifier, fork.clone()))).collect(),
+            expired: expired.flat_map(|(id, rows)| rows.iter().map(|(t, row)| (id.system_identifier, *t, row.clone()))).collect(),
         }
     }
 
@@ -51,6 +55,12 @@ impl Rights {
                 key.wal_counts(cluster, name)
             }
         })
+    }
+
+    /// Was this segment, or one behind it on its timeline, expired? Then that it isn't there says nothing of what was written.
+    pub(super) fn is_expired(&self, system_identifier: u64, name: SegmentName) -> bool {
+        let row = self.expired.iter().find(|(system, timeline, _)| *system == system_identifier && *timeline == name.timeline);
+        row.is_some_and(|(_, _, row)| name.no(row.segment_size).is_some_and(|no| no <= row.segment_size.segment_of(row.highest)))
     }
 
     /// May this key write for the cluster now?

@@ -9,10 +9,10 @@ use super::push::{PushContext, Pushed, push};
 use super::site::{GetContext, LogTail, Rights, Site};
 use crate::crypt::sign::SigningKey;
 use crate::crypt::{Opening, Root, Sealing};
-use crate::repo::log::{Fork, Head, KeyTable, entry_name};
+use crate::repo::log::{Expired, Fork, Head, KeyTable, entry_name};
 use crate::store::memory::MemoryStore;
 use crate::store::{Backend, ObjectName, SessionTag};
-use crate::units::{Hash32, Timestamp};
+use crate::units::{Hash32, TimelineId, Timestamp};
 
 pub(super) const SYSTEM: u64 = 7_312_345_678_901_234_567;
 
@@ -53,6 +53,7 @@ pub(super) struct World {
     pub begun: Mutex<Option<u64>>,
     /// Announced and accepted timelines, from the next entry on.
     pub forks: Mutex<Vec<(u64, Fork)>>,
+    pub expired: Mutex<Vec<(u64, TimelineId, Expired)>>,
     /// What every pusher's clock shows.
     pub now: Mutex<Timestamp>,
     pub folder: tempfile::TempDir,
@@ -70,9 +71,10 @@ impl World {
             opening: root.opening(),
             root,
             hosts: Mutex::default(),
-            known: Mutex::new(Rights { head, keys, system_identifier: None, forks: Vec::new() }),
+            known: Mutex::new(Rights { head, keys, system_identifier: None, forks: Vec::new(), expired: Vec::new() }),
             begun: Mutex::new(Some(SYSTEM)),
             forks: Mutex::default(),
+            expired: Mutex::default(),
             now: Mutex::new(Timestamp(1_700_000_000_000_000)),
             folder: tempfile::tempdir().unwrap(),
             host: SigningKey::from_seed(&[1; 32]),
@@ -138,7 +140,8 @@ impl World {
             head = Some(Head { number, hash: Hash32(*blake3::hash(&bytes).as_bytes()) });
         }
         let (system_identifier, forks) = (*self.begun.lock().unwrap(), self.forks.lock().unwrap().clone());
-        let rights = Rights { head: head.unwrap(), keys: self.keys(), system_identifier, forks };
+        let rights =
+            Rights { head: head.unwrap(), keys: self.keys(), system_identifier, forks, expired: self.expired.lock().unwrap().clone() };
         *self.known.lock().unwrap() = rights.clone();
         rights
     }

@@ -123,6 +123,8 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
         reads: None,
     };
     let session = Arc::new(OpenSession::begin(setting.opened, &setting.state.locks(), begin)?);
+    // Forgotten before this session began, its packs may be condemned, and no COMMIT of ours might name them.
+    let parent = parent.filter(|(number, _)| setting.opened.view().fold.commits.contains_key(number));
     let mut adopted = session.adopted(&options.trust_writers, parent.as_ref().map(|(_, c)| &c.set));
     drop_missing(setting, &mut adopted)?;
     let packs = Arc::new(Packs::new(Arc::clone(&setting.opened.backend), setting.opened.sealing.clone()));

@@ -88,6 +88,7 @@ impl Contract {
             | Command::Diff(_)
             | Command::Stats
             | Command::Check(_)
+            | Command::Prune(_)
             | Command::Status(_)
             | Command::Verify(_) => Contract::Own,
         }

@@ -35,6 +35,14 @@ impl CatalogFronts {
         CatalogFronts { catalog: cache.map(|c| c.catalog()), folders: Mutex::default(), changed: Mutex::default() }
     }
 
+    /// The object is no longer there, or is to be looked at anew: another one may come under its name.
+    pub(super) fn forget(&self, object: &ObjectName) {
+        let (folder, name) = split(object);
+        if self.with(folder, |kept| kept.remove(name)).flatten().is_some() {
+            self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+        }
+    }
+
     fn with<T>(&self, folder: &str, work: impl FnOnce(&mut Folder) -> T) -> Option<T> {
         let catalog = self.catalog.as_ref()?;
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,5 +141,7 @@ mod tests {
         fronts().put(&object, 9, b"front");
         assert_eq!(fronts().get(&object, 9), Some(b"front".to_vec()));
         assert_eq!(fronts().get(&object, 8), None, "another object of that name");
+        fronts().forget(&object);
+        assert_eq!(fronts().get(&object, 9), None);
     }
 }

@@ -37,6 +37,7 @@ pub mod output;
 mod own_command;
 mod postgresql_conf;
 mod process;
+mod prune;
 mod restore;
 mod show;
 mod snapshot_files;
@@ -141,6 +142,7 @@ impl Command {
             Command::Check(args) => check::run(context, args),
             Command::Status(args) => status::run(context, args),
             Command::Verify(args) => verify::run(context, args),
+            Command::Prune(args) => prune::run(context, args),
         }
     }
 }

@@ -193,9 +193,9 @@ fn write_text(out: &mut dyn Write, counted: &Counted) -> io::Result<()> {
     line("live", stats.live, "in packs that snapshots name")?;
     line("  unneeded", stats.unneeded, "of it in blobs that no snapshot needs any more")?;
     line("dead", stats.dead, "in packs that no snapshot names")?;
-    line("  reclaimable", stats.reclaimable, "of it can be reclaimed now")?;
+    line("  reclaimable", stats.reclaimable, "of dead and orphans: what pgcairn prune takes now")?;
     if stats.condemned > 0 {
-        line("  condemned", stats.condemned, "of it is being reclaimed")?;
+        line("  condemned", stats.condemned, "of dead: condemned, to go when runs that were under way then have ended")?;
     }
     if stats.orphans > 0 {
         line("orphans", stats.orphans, "in packs that the log doesn't list (yet)")?;

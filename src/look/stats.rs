@@ -51,7 +51,8 @@ pub struct Stats {
     pub live: u64,
     /// Packs that the log lists and no live snapshot names.
     pub dead: u64,
-    /// Of these, packs that may be condemned now: their session has ended, and nobody has condemned them yet.
+    /// What a prune would take now: dead packs and orphans whose session has ended, but for those that are condemned and wait
+    /// for a session that was open then.
     pub reclaimable: u64,
     /// Of the dead, packs that are condemned already.
     pub condemned: u64,
@@ -94,7 +95,7 @@ pub fn stats(opened: &Opened, fold: &Fold, progress: &dyn Progress, cancel: &Can
 /// All objects by their names.
 fn list(opened: &Opened, fold: &Fold, stats: &mut Stats) -> Result<(), LookError> {
     let listed_in_log = |session: &str, pack: &str| {
-        let (session, id) = (session.parse::<SessionId>().ok()?, pack.split('-').next()?.parse::<PackId>().ok()?);
+        let (session, id) = pack_of(session, pack)?;
         fold.pack(&session, &id)
     };
     opened
@@ -107,7 +108,12 @@ fn list(opened: &Opened, fold: &Fold, stats: &mut Stats) -> Result<(), LookError
                     *sum = sum.saturating_add(listed.size);
                 }
                 ["pack", session, pack] if listed_in_log(session, pack).is_none() => {
-                    stats.orphans = stats.orphans.saturating_add(listed.size)
+                    stats.orphans = stats.orphans.saturating_add(listed.size);
+                    if let Some((session, pack)) = pack_of(session, pack).filter(|(session, _)| !fold.is_open(session))
+                        && !waits(fold, &session, &pack)
+                    {
+                        stats.reclaimable = stats.reclaimable.saturating_add(listed.size);
+                    }
                 }
                 ["pack", ..] => {}
                 _ => stats.log = stats.log.saturating_add(listed.size),
@@ -116,6 +122,16 @@ fn list(opened: &Opened, fold: &Fold, stats: &mut Stats) -> Result<(), LookError
         })
         .map_err(RepoError::from)?;
     Ok(())
+}
+
+/// Session and pack of an object's name.
+fn pack_of(session: &str, pack: &str) -> Option<(SessionId, PackId)> {
+    Some((session.parse().ok()?, pack.split('-').next()?.parse().ok()?))
+}
+
+/// Is it condemned, and a session that was open then still is?
+fn waits(fold: &Fold, session: &SessionId, pack: &PackId) -> bool {
+    fold.condemned_at(session, pack).is_some_and(|at| fold.open_before(at).next().is_some())
 }
 
 /// Packs that the log lists, and their tables.
@@ -132,7 +148,8 @@ fn packs(opened: &Opened, fold: &Fold, stats: &mut Stats, progress: &dyn Progres
             *sum = sum.saturating_add(facts.size);
             if !is_live && condemned {
                 stats.condemned = stats.condemned.saturating_add(facts.size);
-            } else if !is_live && !session.open {
+            }
+            if !is_live && !session.open && !waits(fold, id, pack) {
                 stats.reclaimable = stats.reclaimable.saturating_add(facts.size);
             }
             all.push((PackRef { session: *id, id: *pack, hash: facts.hash, size: facts.size, tail: facts.tail }, is_live));

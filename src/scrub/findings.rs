@@ -71,6 +71,11 @@ impl Findings {
         });
     }
 
+    /// Forgets what was said of these objects: they were there no longer to be looked at.
+    pub(super) fn forget(&self, gone: impl Fn(&str) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|object, _| !gone(object));
+    }
+
     fn with(&self, object: &str, change: impl FnOnce(&mut Found)) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(all.entry(object.to_owned()).or_default());

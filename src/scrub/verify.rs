@@ -1,6 +1,6 @@
 //! The whole of it, in order: log, listing, slots, packs, trees. WAL has a room of its own, which the caller asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::counting::Counting;
@@ -14,6 +14,7 @@ use super::share::Share;
 use super::tree::TreeCheck;
 use crate::crypt::slot::Unlock;
 use crate::host::access::Opened;
+use crate::repo::PackRef;
 use crate::repo::log::{Damage, Fold, LogView, body_name, entry_name};
 use crate::repo::pack::pack_name;
 use crate::store::Backend;
@@ -88,6 +89,7 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
         trees.run(*number, commit)?;
     }
     warnings.extend(leftovers(&listing, &compared));
+    forget_swept(opened, &view, &findings)?;
     Ok(Report {
         stored: listing.all,
         packs: (there.len() + compared.missing.len(), read),
@@ -133,6 +135,22 @@ fn note_log(view: &LogView, findings: &Findings, warnings: &mut Vec<String>) {
         let (entry, kind) = (entry_name(unknown.number), &unknown.kind);
         warnings.push(format!("{entry} says {kind:?}, which this version does not know: use a newer pgcairn to verify"));
     }
+}
+
+/// What was swept while it was looked at is no damage: a pack that the log listed then, and lists no longer.
+fn forget_swept(opened: &Opened, view: &LogView, findings: &Findings) -> Result<(), ScrubError> {
+    let mut now = view.clone();
+    opened.log().advance(&mut now)?;
+    let mut swept = HashSet::new();
+    for (session, pack) in view.fold.sessions.iter().flat_map(|(id, s)| s.packs.keys().map(move |pack| (id, pack))) {
+        if now.fold.pack(session, pack).is_none() {
+            let facts =
+                view.fold.pack(session, pack).map(|f| PackRef { session: *session, id: *pack, hash: f.hash, size: f.size, tail: f.tail });
+            swept.extend(facts.map(|pack| pack_name(*session, &pack)).transpose()?.map(|name| name.as_str().to_owned()));
+        }
+    }
+    findings.forget(|object| swept.contains(object));
+    Ok(())
 }
 
 /// Packs that are listed and not there.

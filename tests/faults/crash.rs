@@ -427,6 +427,57 @@ impl Story for Elsewhere<'_> {
     }
 }
 
+/// One of two snapshots is forgotten; of a session that the log doesn't know lies a pack about.
+struct Prune<'a>(&'a Cluster, Cell<u32>);
+
+impl Prune<'_> {
+    fn freed(outcome: crate::support::Outcome) -> u64 {
+        outcome.ok().json()["freed"].as_u64().unwrap()
+    }
+}
+
+impl Story for Prune<'_> {
+    fn name(&self) -> &'static str {
+        "prune"
+    }
+
+    fn prepare(&self, world: &World) {
+        one_snapshot(world, self.0);
+        for file in &self.0.wal[1..] {
+            crate::support::Outcome::of(world.push(&self.0.states[1], file)).ok();
+        }
+        world.run(world.backup_of(&self.0.states[1])).ok();
+        world.forget(&world.snapshots()[0]);
+        let junk = world.path("repository/pack").join("ee".repeat(16));
+        std::fs::create_dir(&junk).unwrap();
+        std::fs::write(junk.join(format!("{}-{}", "ab".repeat(16), "cd".repeat(32))), b"junk").unwrap();
+    }
+
+    fn command(&self, world: &World) -> Command {
+        world.command(["--jobs", "1", "prune"])
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let second = &self.0.states[1];
+        assert_eq!(world.snapshots().len(), 1);
+        // A deletion need not be durable: what comes back after a power failure goes again.
+        Self::freed(world.run(["prune", "--json"]));
+        assert_eq!(Self::freed(world.run(["prune", "--json"])), 0);
+        let stats = world.run(["stats", "--json"]).ok().json();
+        assert_eq!([&stats["dead"], &stats["orphans"], &stats["reclaimable"]], [0, 0, 0], "{stats}");
+        world.is_sound();
+        world.restores_as("latest", second);
+        self.1.set(self.1.get() + 1);
+        if !(done || full() || self.1.get().is_multiple_of(8)) {
+            return;
+        }
+        world.run(world.backup_of(second)).ok();
+        world.restores_as("latest", second);
+        // What lies before all that is kept is refused, and it is said what to do.
+        world.run(world.backup_of(&self.0.states[0])).code(1).says("--cluster");
+    }
+}
+
 fn files_named(folder: &Path, name: &OsStr) -> Vec<PathBuf> {
     let below = disk::scan(folder).into_keys().filter(|path| path.file_name() == Some(name));
     below.map(|path| folder.join(path)).collect()
@@ -465,6 +516,11 @@ fn restore_in_place_is_interrupted_anywhere() {
 #[test]
 fn restore_elsewhere_is_interrupted_anywhere() {
     on(18, |pg| story(pg, |cluster| Box::new(Elsewhere(cluster)), 20));
+}
+
+#[test]
+fn prune_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Prune(cluster, Cell::new(0))), 8));
 }
 
 /// Could any of this fail? Without fsyncs a push that was acknowledged is lost.

@@ -5,6 +5,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pgcairn::host::StateDir;
+use pgcairn::host::access::{self, Need, Place};
+use pgcairn::host::config::{RepositorySettings, RepositoryUrl};
+use pgcairn::repo::log::{Forget, Kind};
+use pgcairn::units::Quiet;
+
 use crate::disk::{self, Disk, Tree};
 use crate::support::{Host, Outcome, Postgres, Server, Stop, TestDir, copy_tree};
 use crate::trace::{self, Step, Under};
@@ -158,6 +164,16 @@ impl World {
     pub fn snapshots(&self) -> Vec<String> {
         let list = self.run(["list", "--json"]).ok().json();
         list["snapshots"].as_array().expect("snapshots").iter().map(|s| s["id"].as_str().expect("an id").to_owned()).collect()
+    }
+
+    /// Forgets a snapshot, as it says in the log.
+    pub fn forget(&self, snapshot: &str) {
+        let repository = RepositorySettings { name: None, url: RepositoryUrl::Local(self.path("repository")), secret: None };
+        let state = StateDir::open_at(&self.path("home/.local/state/pgcairn"), &Quiet).unwrap();
+        let place = Place { repository: &repository, state: Some(&state), cache: None, progress: &Quiet };
+        let opened = access::open(&place, Need::Write).unwrap();
+        let commit = opened.view().fold.commits_of(snapshot).map(|(number, _)| number).last().unwrap();
+        access::append(&opened, &Kind::Forget(Forget { commit, window: false })).unwrap();
     }
 
     /// Restores a snapshot on a machine that has nothing but the key file; it must be what was backed up.

@@ -228,3 +228,31 @@ proptest! {
         prop_assert!(error.class() != Class::Absent, "{}", error);
     }
 }
+
+#[test]
+fn what_has_expired_is_no_end_of_wal() {
+    let world = world(&[&name(1, 3), &name(1, 4), &name(1, 8)]);
+    let expired = |timeline: u32, highest: u64| {
+        let size = crate::units::SegmentSize::new(1 << 20).unwrap();
+        let highest = size.start_of(crate::units::SegmentNo(highest));
+        let row = crate::repo::log::Expired { highest, segment_size: size, ancestry: Vec::new() };
+        world.expired.lock().unwrap().push((crate::archive::testing::SYSTEM, crate::units::TimelineId(timeline), row));
+    };
+    assert_eq!(outcome(&world, &name(1, 8)), Is::Absent);
+    expired(1, 8);
+    world.append();
+    world.refresh();
+    for no in [3, 4, 8] {
+        let error = world.got(&name(1, no)).unwrap_err();
+        assert!(matches!(error, GetError::Expired { .. }) && error.class() == Class::Refused, "{error:?}");
+    }
+    // What was pushed again is there; behind it, and where the timeline never was, all is as ever.
+    assert_eq!(outcome(&world, &name(1, 5)), Is::There);
+    assert_eq!(outcome(&world, &name(1, 9)), Is::Absent);
+    assert_eq!(outcome(&world, &name(2, 3)), Is::Absent);
+    expired(2, 6);
+    world.append();
+    world.refresh();
+    assert_eq!(outcome(&world, &name(2, 3)), Is::Absent, "timeline 2 began in segment 6");
+    assert_eq!(outcome(&world, &name(2, 6)), Is::There);
+}

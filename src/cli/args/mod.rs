@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive, archive_get, archive_push, backup, cat, check, diff, init, ls, restore, show, status, verify};
+use super::{archive, archive_get, archive_push, backup, cat, check, diff, init, ls, prune, restore, show, status, verify};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -62,6 +62,8 @@ pub(super) enum Command {
     Check(check::Args),
     /// All clusters at a glance, what is wrong first
     Status(status::Args),
+    /// Give back the space of what no snapshot needs
+    Prune(prune::Args),
 }
 
 impl Command {
@@ -82,7 +84,8 @@ impl Command {
             | Command::Cat(_)
             | Command::Diff(_)
             | Command::Stats
-            | Command::Verify(_) => ClusterKeys::default(),
+            | Command::Verify(_)
+            | Command::Prune(_) => ClusterKeys::default(),
         }
     }
 }

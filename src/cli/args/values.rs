@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::units::{KeyId, parse_duration};
+use crate::units::{KeyId, parse_byte_size, parse_duration};
 
 /// A number of threads.
 pub fn jobs(text: &str) -> Result<NonZeroUsize, String> {
@@ -36,6 +36,11 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 /// A duration.
 pub fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "a duration such as 90s, 10min or 1h30m is expected".into())
+}
+
+/// A number of bytes.
+pub fn byte_size(text: &str) -> Result<u64, String> {
+    parse_byte_size(text).ok_or_else(|| "a size such as 500MB or 2GiB is expected".into())
 }
 
 /// A key's id.

@@ -32,11 +32,12 @@ use crate::host::access::{Need, OpenSession, Opened};
 use crate::host::lock::FileLock;
 use crate::host::machine::MachineId;
 use crate::pg::wal::WalFileName;
+use crate::repo::RepoError;
 use crate::repo::log::{Begin, LiveCommit, LogError, Void};
 use crate::repo::pack::Place;
 use crate::repo::structure::Snapshot;
 use crate::repo::write::Uploaded;
-use crate::restore::{self, ArchiveMode, Recovery, RestoreOptions, RestorePlan};
+use crate::restore::{self, ArchiveMode, Recovery, RestoreError, RestoreOptions, RestorePlan};
 use crate::units::ids::hex;
 use crate::units::{Progress, SegmentName, Timestamp};
 use answer::Done;
@@ -113,8 +114,20 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let session = begin(context, &opened, &here, &reached)?;
     let fork = announce::announce(context, &opened, &reached, &options, &plan, is_own_place(own, &args.to));
     let jobs = context.settings.jobs.get();
-    let ready =
-        alive(context, session.as_deref(), || restore::write(&plan, &snapshot, &packs, opening, jobs, &context.reporter, &context.cancel))?;
+    let written =
+        alive(context, session.as_deref(), || restore::write(&plan, &snapshot, &packs, opening, jobs, &context.reporter, &context.cancel));
+    let ready = match written {
+        Err(RestoreError::Repo(RepoError::Store(e))) if e.is_absent() && is_gone(&opened, &reached) => {
+            return Err(Failure::refused(
+                format!(
+                    "snapshot {} was forgotten while it was being restored, and a prune has removed what was still to be read",
+                    commit.summary.id
+                ),
+                "restore another snapshot (`pgcairn list`); a host that can write to the repository announces its restores, and prunes wait for them",
+            ));
+        }
+        written => written?,
+    };
     // Before pg_control: a server that can start finds what it needs to recover.
     get.place_key(context, &opened, &plan.target)?;
     let restored = ready.complete()?;
@@ -159,6 +172,11 @@ fn say_age(context: &Context, opened: &Opened, args: &Args) -> Result<(), Failur
         .reporter
         .info(&format!("the repository's newest entry is log/{newest} of {time}, {} ago", super::output::progress::for_people(age)));
     Ok(())
+}
+
+/// Is the COMMIT that is restored no longer live? Only without a session of its own could its packs go.
+fn is_gone(opened: &Opened, reached: &Reached) -> bool {
+    opened.refresh().is_ok() && !opened.view().fold.commits.contains_key(&reached.number)
 }
 
 /// A session that reads, if this host can write one. Whatever keeps it from being announced, a restore goes on: only that

@@ -16,7 +16,7 @@ use crate::pg::control_file::{ControlFile, FILE_SIZE};
 use crate::pg::facts::ClusterFacts;
 use crate::pg::timeline::TimelineTree;
 use crate::pg::wal::{FindError, Found, RestorePoint, Sought, TransactionEnds, WalFileName, find};
-use crate::repo::log::{ClusterId, LiveCommit, WalMode};
+use crate::repo::log::{ClusterId, Fold, LiveCommit, WalMode};
 use crate::restore::rescue::LocalSegment;
 use crate::restore::target::{self, ArchivedSegment, Candidate, RecoveryChoice, SearchError, Target, TargetSettings, Wanted};
 use crate::units::ids::unhex;
@@ -135,13 +135,20 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
         same.iter().filter_map(|(number, commit)| candidate(opened, *number, commit, &wanted.target)).collect();
     let get = GetContext { site, opening: opened.reader()?, system_identifier: cluster.system_identifier };
     let mut search = |names: &[SegmentName], sought: Sought<'_>| search(&get, own, names, sought);
-    let mut choice = target::choose(&known, &candidates, wanted, &mut search)?;
+    let expired = |name: SegmentName| has_expired(&opened.view().fold, &cluster, name);
+    let mut choice = target::choose(&known, &candidates, wanted, &mut search).map_err(|e| e.unless_expired(expired))?;
     if let Some((settings, ahead)) = choice.settings.as_mut().zip(choice.read_ahead) {
         settings.gap_behind |= !is_whole(&get, ahead, known.segment_size);
     }
     let chosen = same.iter().find(|(_, c)| c.summary.id == choice.snapshot).copied().cloned();
     let (number, commit) = chosen.ok_or(look::NameError::None { cluster: Some(cluster.name) })?;
     Ok(Reached { number, commit, choice: Some(choice), waits_for: None, follows: None })
+}
+
+/// Did the segment expire, or one behind it on its timeline?
+fn has_expired(fold: &Fold, cluster: &ClusterId, name: SegmentName) -> bool {
+    let row = fold.expired.get(cluster).and_then(|timelines| timelines.get(&name.timeline));
+    row.is_some_and(|row| name.no(row.segment_size).is_some_and(|no| no <= row.segment_size.segment_of(row.highest)))
 }
 
 /// What a standby of this snapshot takes for the latest timeline.

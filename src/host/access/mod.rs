@@ -22,4 +22,4 @@ pub use create::{Created, NewRepository, create};
 pub use index::KnownChunks;
 pub use log_store::process_tag;
 pub use open::{Need, Opened, Place, open, unlock_with};
-pub use session::{Adopted, OpenSession, end_dead_sessions, remove_leftovers};
+pub use session::{Adopted, OpenSession, append, end_dead_sessions, leftovers, remove_leftovers};

@@ -245,7 +245,10 @@ fn was_lost(e: &HostError) -> bool {
 }
 
 /// Appends an entry with the host's key.
-pub(super) fn append(opened: &Opened, kind: &Kind) -> Result<Head, HostError> {
+///
+/// # Errors
+/// If this host has no key, the entry would be void, or it can't be written.
+pub fn append(opened: &Opened, kind: &Kind) -> Result<Head, HostError> {
     let key = opened.key()?;
     let mut view = opened.view();
     Ok(opened.log().append(&mut view, key, kind)?)
@@ -295,17 +298,25 @@ fn clear_locks(opened: &Opened, locks: &SessionLocks) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Removes unfinished files of sessions that have ended, and of processes of this machine that are dead.
+/// Whose unfinished files are left for nothing: of sessions that have ended, and of processes of this machine that are dead.
 ///
 /// # Errors
 /// If the store can't be read.
-pub fn remove_leftovers(opened: &Opened, store: &LocalStore) -> Result<(), HostError> {
+pub fn leftovers(opened: &Opened, store: &LocalStore) -> Result<HashSet<SessionTag>, HostError> {
     let ended: HashSet<String> = {
         let view = opened.view();
         view.fold.sessions.iter().filter(|(_, s)| !s.open).map(|(id, _)| id.to_string()).collect()
     };
-    let tags: HashSet<SessionTag> = store.leftovers()?.into_iter().map(|(tag, _)| tag).collect();
-    for tag in tags.into_iter().filter(|tag| ended.contains(tag.as_str()) || is_of_the_dead(tag)) {
+    let tags = store.leftovers()?.into_iter().map(|(tag, _)| tag);
+    Ok(tags.filter(|tag| ended.contains(tag.as_str()) || is_of_the_dead(tag)).collect())
+}
+
+/// Removes the unfinished files that [`leftovers`] finds.
+///
+/// # Errors
+/// If the store can't be read.
+pub fn remove_leftovers(opened: &Opened, store: &LocalStore) -> Result<(), HostError> {
+    for tag in leftovers(opened, store)? {
         store.remove_leftovers(&tag)?;
     }
     Ok(())

@@ -296,6 +296,11 @@ impl Explain for LogError {
             LogError::First(_) | LogError::Seal(SealFailure::NotAuthentic) => {
                 Some("bring log/0 back from a copy of the repository; is it the right repository, and the right slot?".into())
             }
+            LogError::Void { kind: "BEGIN", void: Void::Rule(why) } if why.starts_with("R16") => Some(
+                "the data directory is older than all WAL that was kept: let its server go on until it has passed what has expired, or back it up \
+                 under a name of its own (--cluster NAME)"
+                    .into(),
+            ),
             LogError::Void { void: Void::Right(_), .. } => Some("use a key with that right: key list shows who has which".into()),
             _ => None,
         }

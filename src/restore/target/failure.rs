@@ -47,6 +47,16 @@ pub enum TargetError {
         /// The snapshot can be restored as itself: it holds its own WAL.
         as_itself: bool,
     },
+    /// A segment is missing on the way because it has expired: of the snapshot only what makes it consistent was kept.
+    #[error(
+        "{target} can't be reached: WAL segment {missing} has expired, and nothing was kept of it but what snapshots need to be consistent"
+    )]
+    Expired {
+        /// The target.
+        target: String,
+        /// The first that has.
+        missing: SegmentName,
+    },
     /// WAL on the way is damaged.
     #[error("WAL segment {segment} is damaged at {at}, on the way to {target}: {why}")]
     Damaged {
@@ -150,6 +160,16 @@ pub enum TargetError {
     },
 }
 
+impl TargetError {
+    /// What is missing may have expired, as `has` says of a segment: then no gap is to be told of.
+    pub fn unless_expired(self, has: impl Fn(SegmentName) -> bool) -> Self {
+        match self {
+            TargetError::Gap { target, missing, .. } if has(missing) => TargetError::Expired { target, missing },
+            other => other,
+        }
+    }
+}
+
 impl Explain for TargetError {
     fn class(&self) -> Class {
         match self {
@@ -160,6 +180,7 @@ impl Explain for TargetError {
             TargetError::BeforeFirst { .. }
             | TargetError::AfterLast { .. }
             | TargetError::Gap { .. }
+            | TargetError::Expired { .. }
             | TargetError::WaitsForWal { .. }
             | TargetError::NoDescendant { .. } => Class::Refused,
         }
@@ -172,6 +193,10 @@ impl Explain for TargetError {
                 Some(format!("choose a later target, or the earliest that there is: restore {snapshot} --target-immediate"))
             }
             TargetError::AfterLast { .. } => Some("leave the target out: a restore without one goes to the end of the archive".into()),
+            TargetError::Expired { .. } => Some(
+                "restore the snapshot as itself with --target-immediate, or take a later snapshot (`pgcairn archive status` shows windows)"
+                    .into(),
+            ),
             TargetError::Gap { as_itself: true, .. } => Some("restore the snapshot as itself with --target-immediate".into()),
             TargetError::Gap { reach, reach_time, .. } => Some(match reach_time {
                 Some(time) => format!("choose a target before {reach} or {time}, or a snapshot behind the gap"),

@@ -1,0 +1,113 @@
+//! A prune from its first look to its last deletion.
+
+use std::collections::HashSet;
+
+use super::failure::PruneError;
+use super::listing::Listing;
+use super::packs;
+use super::report::Report;
+use super::sessions::{self, Clock};
+use super::wal::{self, WalArchive};
+use crate::host::HostError;
+use crate::host::access::{Opened, leftovers, remove_leftovers};
+use crate::host::paths::StateDir;
+use crate::repo::log::Role;
+use crate::store::LocalStore;
+use crate::units::{Cancel, Progress};
+
+/// What it takes.
+pub struct Setting<'a> {
+    /// The repository.
+    pub opened: &'a Opened,
+    /// The state folder: where the locks of this machine's sessions lie.
+    pub state: &'a StateDir,
+    /// This machine, as BEGIN names it.
+    pub machine: &'a str,
+    /// The time since boot; `None` where the system doesn't tell its boots apart.
+    pub clock: Option<Clock>,
+    /// The folder of unfinished files, if the store has one.
+    pub store: Option<&'a LocalStore>,
+    /// The archives of all clusters under all system identifiers.
+    pub archives: &'a [&'a dyn WalArchive],
+    /// Asked to stop?
+    pub cancel: &'a Cancel,
+    /// Told of everything.
+    pub progress: &'a dyn Progress,
+}
+
+/// How.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Change nothing, and say what would be done.
+    pub dry_run: bool,
+    /// The most bytes that are stored anew to empty packs of which little is live; `None`: 5 % of what is stored.
+    pub max_rewrite: Option<u64>,
+}
+
+/// Prunes.
+///
+/// # Errors
+/// What was done until then stands, and is not repeated by the next run.
+pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Report, PruneError> {
+    let mut report = Report { dry_run: options.dry_run, ..Report::default() };
+    may_prune(setting, options.dry_run)?;
+    let ended = sessions::end_dead(setting, options.dry_run, &mut report)?;
+    // Mostly dead packs are emptied here, before the listing: what that frees is condemned in the same run.
+    setting.progress.phase("listing packs", None);
+    let mut listing = Listing::read(setting.opened.backend.as_ref(), setting.cancel)??;
+    setting.opened.refresh()?;
+    may_prune(setting, options.dry_run)?;
+    if listing.strangers > 0 {
+        report
+            .warnings
+            .push(format!("{} objects among the packs have names that this version does not give: they stay", listing.strangers));
+    }
+    if options.dry_run {
+        let (fold, next) = {
+            let view = setting.opened.view();
+            (view.fold.clone(), view.newest.number.saturating_add(1))
+        };
+        packs::foresee(fold, &ended, next, &listing, &mut report);
+    } else {
+        setting.progress.phase("condemning packs", None);
+        packs::reclaim(setting, &mut listing, &mut report)?;
+    }
+    for archive in setting.archives {
+        wal::expire(setting, *archive, &ended, options.dry_run, &mut report)?;
+    }
+    report.unfinished = unfinished(setting, options.dry_run)?;
+    report.head = Some(setting.opened.view().newest);
+    Ok(report)
+}
+
+/// Has this host the right, and is nothing in doubt by which too much could go?
+fn may_prune(setting: &Setting<'_>, dry_run: bool) -> Result<(), PruneError> {
+    let view = setting.opened.view();
+    let key = setting.opened.signer.as_ref().and_then(|s| view.fold.keys.get(&s.id()));
+    if !dry_run && !key.is_some_and(|key| key.may(Role::Maintainer, None)) {
+        return Err(HostError::NoRight { what: "prune: it is no maintainer's" }.into());
+    }
+    view.may_delete()?;
+    if view.ends_unsigned() {
+        return Err(PruneError::Refused {
+            what: format!(
+                "the newest entry of the log, log/{}, bears no valid signature: it may be the rotten form of one that names packs",
+                view.newest.number
+            ),
+            cure: "bring it back from a copy of the repository; if it is rubbish, the next backup's entries will prove it, and then prune"
+                .into(),
+        });
+    }
+    Ok(())
+}
+
+/// Unfinished files of sessions that have ended and of dead processes.
+fn unfinished(setting: &Setting<'_>, dry_run: bool) -> Result<u64, PruneError> {
+    let Some(store) = setting.store else { return Ok(0) };
+    let dead: HashSet<_> = leftovers(setting.opened, store)?.into_iter().collect();
+    let count = store.leftovers()?.into_iter().filter(|(tag, _)| dead.contains(tag)).count();
+    if !dry_run {
+        remove_leftovers(setting.opened, store)?;
+    }
+    Ok(count as u64)
+}
