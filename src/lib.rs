@@ -9,7 +9,7 @@
 //! | [`repo`] | what a repository is: log, packs, structure nodes, WAL objects, sessions |
 //! | [`host`] | what this machine keeps and says: configuration, paths, state, cache, locks |
 //! | [`pg`] | what PostgreSQL is (needs only `units`) |
-//! | [`backup`], [`archive`], [`restore`], [`look`], [`scrub`] | what users ask for |
+//! | [`backup`], [`archive`], [`restore`], [`look`], [`retain`], [`scrub`] | what users ask for |
 //! | [`cli`] | arguments, output, exit codes |
 //!
 //! The repository's format is described in `format-spec.md`.
@@ -31,6 +31,7 @@ pub mod look;
 pub mod pg;
 pub mod repo;
 pub mod restore;
+pub mod retain;
 pub mod scrub;
 pub mod store;
 pub mod units;

@@ -1,5 +1,5 @@
 //! Layers point down: `units` ← `crypt`, `chunk`, `codec`, `store` ← `repo` ← `host`; `pg` beside them; then `backup`,
-//! `archive`, `restore`, `look`, `scrub`, none of which uses another; then `cli`. Read from the paths in the source.
+//! `archive`, `restore`, `look`, `retain`, `scrub`, none of which uses another; then `cli`. Read from the paths in the source.
 
 use std::path::{Path, PathBuf};
 
@@ -17,12 +17,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("archive", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("restore", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("look", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
+    ("retain", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("scrub", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
-    ("cli", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub"]),
+    (
+        "cli",
+        &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "retain", "scrub"],
+    ),
     // Compiled for tests and fuzzing alone.
     (
         "fuzzing",
-        &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "cli"],
+        &[
+            "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "retain", "scrub",
+            "cli",
+        ],
     ),
 ];
 

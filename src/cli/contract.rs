@@ -78,7 +78,9 @@ impl Contract {
             | Command::Cat(_)
             | Command::Diff(_)
             | Command::Stats
-            | Command::Verify(_) => Contract::Own,
+            | Command::Verify(_)
+            | Command::Forget(_)
+            | Command::Hold(_) => Contract::Own,
         }
     }
 

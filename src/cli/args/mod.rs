@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive, archive_get, archive_push, backup, cat, diff, init, ls, restore, show, verify};
+use super::{archive, archive_get, archive_push, backup, cat, diff, forget, hold, init, ls, restore, show, verify};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -58,6 +58,11 @@ pub(super) enum Command {
     Stats,
     /// Check that all objects are there and whole
     Verify(verify::Args),
+    /// Forget snapshots, by a policy or by id
+    Forget(forget::Args),
+    /// Keep snapshots whatever a policy says
+    #[command(subcommand)]
+    Hold(hold::Command),
 }
 
 impl Command {
@@ -67,6 +72,7 @@ impl Command {
             Command::Backup(args) => args.cluster_keys(),
             Command::ArchivePush(args) => args.cluster_keys(),
             Command::Archive(command) => command.cluster_keys(),
+            Command::Forget(args) => args.cluster_keys(),
             Command::Init(_)
             | Command::ArchiveGet(_)
             | Command::Restore(_)
@@ -76,7 +82,8 @@ impl Command {
             | Command::Cat(_)
             | Command::Diff(_)
             | Command::Stats
-            | Command::Verify(_) => ClusterKeys::default(),
+            | Command::Verify(_)
+            | Command::Hold(_) => ClusterKeys::default(),
         }
     }
 }
