@@ -109,7 +109,8 @@ fn write_table(out: &mut dyn Write, fold: &Fold, rows: &[(&Listed<'_>, Option<Se
 mod tests {
     use super::*;
     use crate::look::testing::{fold_of, snapshot, wal};
-    use crate::repo::log::WalMode;
+    use crate::repo::log::{Evidence, WalMode};
+    use crate::units::{KeyId, Timestamp};
 
     fn example() -> crate::repo::log::Fold {
         let mut first = snapshot("20261124-133000-7f3a", "shop");
@@ -132,6 +133,24 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert!(lines[1].contains("60 s  1.1 GB") && lines[1].ends_with("why=release"), "{text}");
         assert!(lines[2].contains("0/3000028") && lines[2].ends_with("000000010000000000000003"), "{text}");
+    }
+
+    #[test]
+    fn findings_and_void_entries_are_seen() {
+        let mut fold = example();
+        let found = Evidence { number: 11, at: Timestamp(0), ok: false, detail: "read 100 %: pack/a: blob 3".into() };
+        fold.evidence.entry("20261125-133000-0001".into()).or_default().insert("verify".into(), found);
+        fold.alarm(9, Some(KeyId([7; 16])), "its key\nis no maintainer".into());
+        let all = look::snapshots(&fold, None);
+        let mut out = Vec::new();
+        write_table(&mut out, &fold, &[(&all[0], None), (&all[1], None)]).unwrap();
+        write_alarms(&mut out, &alarms(&fold)).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("BAD 1970-01-01 (verify: read 100 %: pack/a: blob 3)"), "{text}");
+        let alarm = format!("ALARM: log/9 is void (its key is no maintainer, key {}): who wrote it, and why?\n", KeyId([7; 16]));
+        assert!(text.ends_with(&alarm), "{text}");
+        let json = serde_json::to_value(SnapshotJson::new(&all[1].commit.summary, None).with_notes(&fold)).unwrap();
+        assert_eq!((&json["evidence"]["ok"], &json["evidence"]["log"]), (&false.into(), &11.into()));
     }
 
     #[test]

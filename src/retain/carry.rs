@@ -42,7 +42,8 @@ pub fn carry_out(carry: &Carry<'_>, plan: &Plan) -> Result<Carried, CarryError> 
     let narrowing = plan.decisions.iter().filter(|d| d.narrows).map(|d| (d, true));
     let going = plan.going().map(|d| (d, false));
     for (decision, window) in narrowing.chain(going) {
-        let done = append_all(carry, decision, window, &mut judged).map_err(|source| CarryError::Log { done: carried.clone(), source })?;
+        let done = append_all(carry, decision, window, &mut judged)
+            .map_err(|source| CarryError::Log { done: carried.clone(), source: Box::new(source) })?;
         let ids = match (done, window) {
             (false, _) => &mut carried.spared,
             (true, true) => &mut carried.narrowed,
@@ -91,7 +92,7 @@ pub enum CarryError {
         /// What holds.
         done: Carried,
         /// What failed.
-        source: LogError,
+        source: Box<LogError>,
     },
     /// A signal.
     #[error("interrupted after {} snapshots were forgotten", .done.forgotten.len())]
