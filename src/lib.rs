@@ -9,8 +9,8 @@
 //! | [`repo`] | what a repository is: log, packs, structure nodes, WAL objects, sessions |
 //! | [`host`] | what this machine keeps and says: configuration, paths, state, cache, locks |
 //! | [`pg`] | what PostgreSQL is (needs only `units`) |
-//! | [`backup`], [`archive`], [`restore`], [`look`], [`scrub`], [`prune`] | what users ask for |
-//! | [`health`] | is all of it sound (above `archive` and `look`) |
+//! | [`backup`], [`archive`], [`restore`], [`look`], [`retain`], [`scrub`] | what users ask for |
+//! | [`prune`], [`health`] | space comes back; is all of it sound (above some of these) |
 //! | [`cli`] | arguments, output, exit codes |
 //!
 //! The repository's format is described in `format-spec.md`.
@@ -34,6 +34,7 @@ pub mod pg;
 pub mod prune;
 pub mod repo;
 pub mod restore;
+pub mod retain;
 pub mod scrub;
 pub mod store;
 pub mod units;

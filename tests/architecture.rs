@@ -1,6 +1,6 @@
 //! Layers point down: `units` ← `crypt`, `chunk`, `codec`, `store` ← `repo` ← `host`; `pg` beside them; then `backup`,
-//! `archive`, `restore`, `look`, `scrub`, `prune`, none of which uses another; `health` above `archive` and `look`; then `cli`.
-//! Read from the paths in the source.
+//! `archive`, `restore`, `look`, `retain`, `scrub`, none of which uses another; `prune` above `recommit`, `health` above
+//! `archive`, `look` and `retain`; then `cli`. Read from the paths in the source.
 
 use std::path::{Path, PathBuf};
 
@@ -18,22 +18,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("archive", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("restore", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("look", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
+    ("retain", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("scrub", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("prune", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
-    ("health", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "archive", "look"]),
+    ("health", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "archive", "look", "retain"]),
     (
         "cli",
         &[
-            "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "prune",
-            "health",
+            "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "retain", "scrub",
+            "prune", "health",
         ],
     ),
     // Compiled for tests and fuzzing alone.
     (
         "fuzzing",
         &[
-            "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "prune",
-            "health", "cli",
+            "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "retain", "scrub",
+            "prune", "health", "cli",
         ],
     ),
 ];

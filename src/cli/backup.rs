@@ -118,6 +118,12 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let labels = args.labels()?;
     let cluster = context.settings.cluster_to_write(None)?;
     let server = if args.offline { None } else { Some(conninfo(cluster.dsn.as_deref(), context)?) };
+    if !cluster.retention.is_policy() {
+        context.reporter.info(&format!(
+            "no retention policy is configured for cluster {}: its snapshots stay until they are forgotten by id (keep-daily and so on; see pgcairn forget --help)",
+            cluster.name
+        ));
+    }
     let here = context.here(Some(&cluster), Need::Write)?;
     let opened = Arc::new(context.open(&here, Need::Write)?);
     let state = here.state_to_write()?;

@@ -88,6 +88,8 @@ impl Contract {
             | Command::Diff(_)
             | Command::Stats
             | Command::Check(_)
+            | Command::Forget(_)
+            | Command::Hold(_)
             | Command::Prune(_)
             | Command::Status(_)
             | Command::Verify(_) => Contract::Own,

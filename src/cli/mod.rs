@@ -10,6 +10,8 @@
 //! - `output/`: how things are shown
 //! - `fronts.rs`: fronts of WAL objects, kept in the catalog
 //! - `archived.rs`: what a snapshot waits for · `tail.rs`: the log as the archive asks for it
+//! - `evidence.rs`: what verify found, noted in the log
+//! - `maintainer.rs`: whose key signs what only a maintainer may do
 //! - `snapshot_files.rs`: what `ls`, `cat` and `diff` have in common
 //! - `own_command.rs`: this program as a command that works anywhere · `postgresql_conf.rs`: values for that file
 //! - one file a command: its arguments, its call, its answer
@@ -28,11 +30,15 @@ mod clusters;
 mod context;
 mod contract;
 mod diff;
+mod evidence;
 mod failure;
+mod forget;
 mod fronts;
+mod hold;
 mod init;
 mod list;
 mod ls;
+mod maintainer;
 pub mod output;
 mod own_command;
 mod postgresql_conf;
@@ -143,6 +149,8 @@ impl Command {
             Command::Status(args) => status::run(context, args),
             Command::Verify(args) => verify::run(context, args),
             Command::Prune(args) => prune::run(context, args),
+            Command::Forget(args) => forget::run(context, args),
+            Command::Hold(command) => hold::run(context, command),
         }
     }
 }

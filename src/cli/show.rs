@@ -10,12 +10,12 @@ use super::clusters;
 use super::context::Context;
 use super::contract::Exit;
 use super::failure::Failure;
-use super::output::snapshot::{SnapshotJson, duration, labels};
+use super::output::snapshot::{SnapshotJson, duration, evidence, labels};
 use super::output::{answered, json, one_line};
 use crate::look::{self, Full, SnapshotName};
 use crate::pg::facts::{ClusterFacts, DamagedPage, MissingFile};
 use crate::pg::relations::DatabaseFact;
-use crate::repo::log::WalMode;
+use crate::repo::log::{Fold, WalMode};
 use crate::units::{ByteSize, SegmentName};
 
 /// The setting that names libraries without which the server doesn't start.
@@ -37,7 +37,6 @@ struct Answer<'a> {
     wal: Option<WalJson>,
     commit: u64,
     written_by: &'a str,
-    held: Option<&'a str>,
     offline: bool,
     from_standby: bool,
     data_directory: &'a str,
@@ -77,17 +76,17 @@ struct WalJson {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let opened = context.open_to_look()?;
-    let (full, databases) = {
+    let (full, databases, fold) = {
         let view = opened.view();
         let listed = clusters::find(context, &view, &args.snapshot)?;
-        (look::full(&opened, &view.fold, &listed)?, look::databases(&opened, &view.fold, &listed))
+        (look::full(&opened, &view.fold, &listed)?, look::databases(&opened, &view.fold, &listed), view.fold.clone())
     };
     let waits_for = Archived::of(&opened, &context.cancel).waits_for(&full.summary)?;
     let out = &mut io::stdout().lock();
     let written = if context.settings.json {
-        json::write(out, &answer(&full, &databases, waits_for))
+        json::write(out, &answer(&full, &fold, &databases, waits_for))
     } else {
-        write_text(out, &full, &databases, waits_for)
+        write_text(out, &full, &fold, &databases, waits_for)
     };
     answered(written)?;
     Ok(Exit::DONE)
@@ -105,11 +104,11 @@ fn wal_of(full: &Full) -> Option<WalJson> {
     })
 }
 
-fn answer<'a>(full: &'a Full, databases: &'a [DatabaseFact], waits_for: Option<SegmentName>) -> Answer<'a> {
+fn answer<'a>(full: &'a Full, fold: &'a Fold, databases: &'a [DatabaseFact], waits_for: Option<SegmentName>) -> Answer<'a> {
     let facts = &full.facts;
     Answer {
         version: 1,
-        snapshot: SnapshotJson::new(&full.summary, waits_for),
+        snapshot: SnapshotJson::new(&full.summary, waits_for).with_notes(fold),
         tablespaces: facts
             .tablespaces
             .iter()
@@ -118,7 +117,6 @@ fn answer<'a>(full: &'a Full, databases: &'a [DatabaseFact], waits_for: Option<S
         wal: wal_of(full),
         commit: full.number,
         written_by: full.host.as_deref().unwrap_or_default(),
-        held: full.held.as_deref(),
         offline: facts.offline,
         from_standby: facts.from_standby,
         data_directory: &facts.data_directory,
@@ -137,7 +135,7 @@ fn answer<'a>(full: &'a Full, databases: &'a [DatabaseFact], waits_for: Option<S
     }
 }
 
-fn write_text(out: &mut dyn Write, full: &Full, databases: &[DatabaseFact], waits_for: Option<SegmentName>) -> io::Result<()> {
+fn write_text(out: &mut dyn Write, full: &Full, fold: &Fold, databases: &[DatabaseFact], waits_for: Option<SegmentName>) -> io::Result<()> {
     let (s, facts) = (&full.summary, &full.facts);
     let mut line = |name: &str, text: &str| writeln!(out, "{name:<15}{}", one_line(text));
     line("snapshot", &s.id)?;
@@ -164,6 +162,9 @@ fn write_text(out: &mut dyn Write, full: &Full, databases: &[DatabaseFact], wait
     }
     if let Some(reason) = &full.held {
         line("held", reason)?;
+    }
+    if let Some(found) = evidence(fold, &s.id) {
+        line("verified", &found)?;
     }
     line("written by", &format!("{} in log/{}", full.host.as_deref().unwrap_or("an unknown key"), full.number))?;
     for t in &facts.tablespaces {

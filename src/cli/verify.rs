@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::contract::Exit;
+use super::evidence;
 use super::failure::Failure;
 use super::output::{answered, json, one_line};
 use crate::archive::status::Known;
 use crate::archive::{self, GetContext, LogTail, Rights, Site, TailFailure};
 use crate::crypt::secret;
-use crate::host::access::{self, Opened};
+use crate::host::access::{self, Need, Opened};
 use crate::host::config::{RepositoryUrl, SecretSource};
 use crate::look::show_path;
 use crate::pg::wal::WalFileName;
@@ -83,8 +84,13 @@ struct Verified {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
-    let opened = context.open_to_look()?;
+    let cluster = context.cluster_if_one()?;
+    let here = context.here(cluster.as_ref(), Need::Read)?;
+    let opened = context.open(&here, Need::Read)?;
     let verified = verify(context, args, &opened)?;
+    let share = args.read_data.map_or_else(|| "objects only".to_owned(), |percent| format!("read {percent}"));
+    let snapshots = evidence::snapshots(&verified.report.view.fold);
+    evidence::note(context, &here, &opened, &share, &snapshots, &verified.findings);
     let out = &mut io::stdout().lock();
     answered(if context.settings.json { json::write(out, &answer(&verified)) } else { write_text(out, &verified) })?;
     Ok(if verified.findings.is_empty() { Exit::DONE } else { Exit::DAMAGED })

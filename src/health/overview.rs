@@ -8,6 +8,7 @@ use super::Line;
 use crate::archive::status::Status;
 use crate::look;
 use crate::repo::log::{ClusterId, Fold, LiveCommit};
+use crate::retain::{Subject, proven_at};
 use crate::units::{ByteSize, Lsn, SegmentName, TimelineId, Timestamp};
 
 /// What is known of a cluster. Fields are added, never changed; what isn't known is absent.
@@ -17,7 +18,7 @@ pub struct Glance {
     pub cluster: String,
     /// Live snapshots.
     pub snapshots: usize,
-    /// The newest one without damaged pages.
+    /// The newest one that is good: without damaged pages, never found bad, relying on nothing that is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_good: Option<Snapshot>,
     /// The newest one of all, if that is another.
@@ -115,12 +116,15 @@ impl Glance {
             damaged_pages: c.summary.damaged_pages,
         };
         let last = all.last().map(snapshot);
-        let last_good = all.iter().rev().find(|c| c.summary.damaged_pages == 0).map(snapshot);
+        let last_good = all.iter().rev().find(|c| Subject::of(fold, c).is_good()).map(snapshot);
         let new_since = |days: i64| {
             let since = now.0.saturating_sub(days.saturating_mul(DAY));
             all.iter().filter(|c| c.summary.finished_at.0 >= since).fold(0u64, |sum, c| sum.saturating_add(c.summary.new_bytes))
         };
-        let evidence = all.iter().filter_map(|c| fold.evidence.get(&c.summary.id)).flat_map(|all| all.values());
+        let evidence = |c: &&LiveCommit| {
+            let finished = c.summary.finished_at;
+            fold.evidence.get(&c.summary.id).into_iter().flatten().filter_map(move |(what, e)| proven_at(what, e, finished)).max()
+        };
         Glance {
             cluster: cluster.to_owned(),
             snapshots: all.len(),
@@ -130,7 +134,7 @@ impl Glance {
             new_bytes_30d: new_since(30),
             wal_bytes: None,
             archive: None,
-            proven_at: evidence.filter(|e| e.ok).map(|e| e.at).max(),
+            proven_at: all.iter().filter_map(evidence).max(),
         }
     }
 
@@ -345,7 +349,7 @@ mod tests {
         let mut fold = fold(&[(now.0 - HOUR, 0)]);
         assert_eq!(Glance::of(&fold, "shop", now).proof(now).state, State::Warning);
         let mut found = |ok, days: i64| {
-            let evidence = Evidence { number: 9, at: Timestamp(now.0 - days * DAY), ok, detail: String::new() };
+            let evidence = Evidence { number: 9, at: Timestamp(now.0 - days * DAY), ok, detail: "read 100 %".into() };
             fold.evidence.insert("20261124-133000-7f3a".into(), [("verify".to_owned(), evidence)].into());
             Glance::of(&fold, "shop", now).proof(now).state
         };

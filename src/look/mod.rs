@@ -33,6 +33,6 @@ pub use name::{NameError, SnapshotName, resolve};
 pub use path::{parse_path, show_path};
 pub use relations::{databases, relation_names};
 pub use snapshots::{Listed, clusters, snapshots};
-pub use stats::{Amount, Stats, stats};
+pub use stats::{Amount, Stats, needed_alone, stats};
 pub use tree::{Found, Tree, open_snapshot};
 pub use waiting::{segments_needed, waits_for};

@@ -92,6 +92,33 @@ pub fn stats(opened: &Opened, fold: &Fold, progress: &dyn Progress, cancel: &Can
     Ok(stats)
 }
 
+/// Stored bytes of content that the snapshots `going` need and `staying` don't, with what could not be counted.
+///
+/// # Errors
+/// If store or packs can't be read.
+pub fn needed_alone(
+    opened: &Opened,
+    fold: &Fold,
+    staying: &[Listed<'_>],
+    going: &[Listed<'_>],
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<(u64, Vec<String>), LookError> {
+    let all = staying.iter().chain(going);
+    progress.phase("walking snapshots", Some(all.map(|s| s.commit.summary.cluster_bytes).fold(0, u64::saturating_add)));
+    let (mut stats, mut needed) = (Stats::default(), Needed::default());
+    let mut count = |snapshots: &[Listed<'_>], stats: &mut Stats| -> Result<u64, LookError> {
+        for listed in snapshots {
+            cancel.check().map_err(RepoError::from)?;
+            walk(opened, fold, listed, &mut needed, stats, progress, cancel)?;
+        }
+        Ok(stats.by_relation_kind.values().map(|a| a.stored).fold(0, u64::saturating_add))
+    };
+    let before = count(staying, &mut stats)?;
+    let after = count(going, &mut stats)?;
+    Ok((after.saturating_sub(before), stats.warnings))
+}
+
 /// All objects by their names.
 fn list(opened: &Opened, fold: &Fold, stats: &mut Stats) -> Result<(), LookError> {
     let listed_in_log = |session: &str, pack: &str| {

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive, archive_get, archive_push, backup, cat, check, diff, init, ls, prune, restore, show, status, verify};
+use super::{archive, archive_get, archive_push, backup, cat, check, diff, forget, hold, init, ls, prune, restore, show, status, verify};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -64,6 +64,11 @@ pub(super) enum Command {
     Status(status::Args),
     /// Give back the space of what no snapshot needs
     Prune(prune::Args),
+    /// Forget snapshots, by a policy or by id
+    Forget(forget::Args),
+    /// Keep snapshots whatever a policy says
+    #[command(subcommand)]
+    Hold(hold::Command),
 }
 
 impl Command {
@@ -75,6 +80,7 @@ impl Command {
             Command::Archive(command) => command.cluster_keys(),
             Command::Check(args) => args.cluster_keys(),
             Command::Status(args) => args.cluster_keys(),
+            Command::Forget(args) => args.cluster_keys(),
             Command::Init(_)
             | Command::ArchiveGet(_)
             | Command::Restore(_)
@@ -85,6 +91,7 @@ impl Command {
             | Command::Diff(_)
             | Command::Stats
             | Command::Verify(_)
+            | Command::Hold(_)
             | Command::Prune(_) => ClusterKeys::default(),
         }
     }

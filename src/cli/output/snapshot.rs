@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::repo::log::Summary;
+use crate::repo::log::{Fold, Summary};
+use crate::retain;
 use crate::units::{Lsn, SegmentName, TimelineId};
 
 /// A snapshot as `list --json` shows it.
@@ -30,6 +31,18 @@ pub struct SnapshotJson<'a> {
     parent: Option<&'a str>,
     waits_for: Option<SegmentName>,
     labels: &'a BTreeMap<String, String>,
+    held: Option<&'a str>,
+    evidence: Option<EvidenceJson<'a>>,
+}
+
+/// What a verify or a rehearsal last found.
+#[derive(Serialize)]
+pub struct EvidenceJson<'a> {
+    what: &'a str,
+    ok: bool,
+    at: String,
+    detail: &'a str,
+    log: u64,
 }
 
 impl<'a> SnapshotJson<'a> {
@@ -56,7 +69,22 @@ impl<'a> SnapshotJson<'a> {
             parent: summary.parent.as_deref(),
             waits_for,
             labels: &summary.labels,
+            held: None,
+            evidence: None,
         }
+    }
+
+    /// With what the log says of it besides its COMMIT.
+    pub fn with_notes(self, fold: &'a Fold) -> Self {
+        let held = fold.holds.get(self.id).map(|hold| hold.reason.as_str());
+        let evidence = retain::newest(fold, self.id).map(|(what, e)| EvidenceJson {
+            what,
+            ok: e.ok,
+            at: e.at.to_string(),
+            detail: &e.detail,
+            log: e.number,
+        });
+        SnapshotJson { held, evidence, ..self }
     }
 }
 
@@ -64,6 +92,13 @@ impl<'a> SnapshotJson<'a> {
 pub fn labels(labels: &BTreeMap<String, String>) -> String {
     let each = |(key, value): (&String, &String)| format!("{key}={value}");
     labels.iter().map(each).collect::<Vec<_>>().join(", ")
+}
+
+/// What a verify or a rehearsal last found, for people: `good 2026-11-24 (verify: read 100 %)`.
+pub fn evidence(fold: &Fold, id: &str) -> Option<String> {
+    let (what, found) = retain::newest(fold, id)?;
+    let day: String = found.at.to_string().chars().take(10).collect();
+    Some(format!("{} {day} ({what}: {})", if found.ok { "good" } else { "BAD" }, found.detail))
 }
 
 /// How long it took, for people: `8 s`, `4 min`.

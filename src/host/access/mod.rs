@@ -21,5 +21,5 @@ mod tests;
 pub use create::{Created, NewRepository, create};
 pub use index::KnownChunks;
 pub use log_store::process_tag;
-pub use open::{Need, Opened, Place, open, unlock_with};
+pub use open::{Need, Opened, Place, open, owner_key, unlock_with};
 pub use session::{Adopted, OpenSession, append, end_dead_sessions, leftovers, remove_leftovers};

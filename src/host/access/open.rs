@@ -350,6 +350,22 @@ fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str
     Err(failed.unwrap_or(CryptError::WrongKey).into())
 }
 
+/// The owner's key, if the configured secret opens a slot; `None` where no secret is configured. For what this host's own
+/// key has no right to.
+///
+/// # Errors
+/// If the secret opens no slot, or one of another owner's.
+pub fn owner_key(place: &Place<'_>, opened: &Opened) -> Result<Option<SigningKey>, HostError> {
+    if place.repository.secret.is_none() {
+        return Ok(None);
+    }
+    let root = unlock(place, opened.backend.as_ref(), &opened.format, &opened.shown, false)?;
+    if *root.owner_public() != opened.owner {
+        return Err(HostError::Another { place: opened.shown.clone() });
+    }
+    Ok(Some(root.owner))
+}
+
 impl Opened {
     pub(super) fn of(parts: LogParts, view: LogView, role: Role) -> Self {
         let Role { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder } = role;

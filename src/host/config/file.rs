@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::keys::{ClusterKeys, GlobalKeys, SecretKeys, check_name, read_duration, read_jobs, read_key_id};
+use super::retention::{RetentionKeys, read_count, read_span};
 use super::url::absolute;
 use crate::host::files::read_bounded;
 
@@ -28,6 +29,8 @@ pub(super) struct RepositorySection {
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
     pub(super) global: GlobalKeys,
+    /// The policy of clusters that don't say otherwise.
+    pub(super) retention: RetentionKeys,
     pub(super) repositories: BTreeMap<String, RepositorySection>,
     pub(super) clusters: BTreeMap<String, ClusterKeys>,
 }
@@ -65,8 +68,9 @@ impl ConfigFile {
         let clusters = top.named("cluster")?;
         let global = GlobalKeys { cluster, ..top.global()? };
         let clusters = clusters.into_iter().map(cluster_section).collect::<Result<_, _>>()?;
+        let retention = top.retention()?;
         top.finish()?;
-        let file = ConfigFile { path: path.to_path_buf(), global, repositories, clusters };
+        let file = ConfigFile { path: path.to_path_buf(), global, retention, repositories, clusters };
         file.check_references()?;
         Ok(file)
     }
@@ -119,6 +123,7 @@ fn cluster_section((name, mut section): (String, Section<'_>)) -> Result<(String
         trust_writers: section.list("trust-writers", read_key_id)?,
         wal: section.read("wal", FromStr::from_str)?,
         wal_timeout: section.read("wal-timeout", read_duration)?,
+        retention: section.retention()?,
     };
     section.finish()?;
     Ok((name, keys))
@@ -228,6 +233,22 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// `keep-*` and `pitr-window`.
+    fn retention(&mut self) -> Result<RetentionKeys, ConfigError> {
+        Ok(RetentionKeys {
+            last: self.read("keep-last", read_count)?,
+            hourly: self.read("keep-hourly", read_count)?,
+            daily: self.read("keep-daily", read_count)?,
+            weekly: self.read("keep-weekly", read_count)?,
+            monthly: self.read("keep-monthly", read_count)?,
+            yearly: self.read("keep-yearly", read_count)?,
+            within: self.read("keep-within", read_span)?,
+            labels: self.list("keep-label", FromStr::from_str)?,
+            min: self.read("keep-min", read_count)?,
+            pitr_window: self.read("pitr-window", read_span)?,
+        })
+    }
+
     /// An error if anything is left.
     fn finish(&self) -> Result<(), ConfigError> {
         let Some(key) = self.table.keys().next() else { return Ok(()) };
@@ -300,6 +321,11 @@ mod tests {
             wal-timeout = "90s"
             [cluster.other]
             wal-timeout = 30
+            keep-last = 2
+            keep-daily = "14"
+            keep-within = "36h"
+            keep-label = ["why=release", "legal"]
+            pitr-window = "14d"
             "#,
         )
         .unwrap();
@@ -310,7 +336,12 @@ mod tests {
         assert_eq!(shop.pgdata.as_deref(), Some(Path::new("/etc/pgcairn/data")));
         assert_eq!((shop.chunker, shop.wal, shop.wal_timeout), (Some(Chunker::Cdc), Some(WalMode::Copy), Some(Duration::from_secs(90))));
         assert_eq!(shop.trust_writers.as_ref().unwrap().len(), 1);
-        assert_eq!(file.clusters["other"].wal_timeout, Some(Duration::from_secs(30)));
+        let other = &file.clusters["other"];
+        assert_eq!(other.wal_timeout, Some(Duration::from_secs(30)));
+        assert_eq!((other.retention.last, other.retention.daily, other.retention.weekly), (Some(2), Some(14), None));
+        assert_eq!(other.retention.labels.as_ref().unwrap()[1].to_string(), "legal");
+        assert_eq!(other.retention.pitr_window, Some(Duration::from_secs(14 * 86_400)));
+        assert!(!shop.retention.is_policy());
     }
 
     #[test]
@@ -319,7 +350,8 @@ mod tests {
             ("jbos = 1", "jbos", "did you mean `jobs`?"),
             ("[cluster.a]\npg-data = '/d'", "pg-data", "did you mean `pgdata`?"),
             ("[repository.a]\nurl = '/r'\nendpoint = 'x'", "endpoint", "known here: url, passphrase-file, passphrase-command, key-file"),
-            ("[cluster.a]\nkeep-daily = 7", "keep-daily", "known here: "),
+            ("[cluster.a]\nkeep-dayly = 7", "keep-dayly", "did you mean `keep-daily`?"),
+            ("pitr_window = '7d'", "pitr_window", "did you mean `pitr-window`?"),
             ("[repository.a]\nurl = '/r'\npassphrase = 'x'", "passphrase", "does not stand in the file"),
             ("[clusters.a]", "clusters", "did you mean `cluster`?"),
         ] {
@@ -348,6 +380,8 @@ mod tests {
             ("[cluster.a]\nrepositories = 'x'", "a list of texts is expected"),
             ("[cluster.a]\nwal = 'both'", "expected `archive` or `copy`"),
             ("[cluster.a]\nwal-timeout = 'soon'", "expected a duration"),
+            ("keep-daily = -1", "expected a number of snapshots"),
+            ("pitr-window = 14", "a time with its unit"),
             ("[cluster.a]\ntrust-writers = ['me']", "is not a key id"),
             ("\n\njobs = = 1", "line 3"),
             ("jobs = 1\njobs = 2", "line 2"),

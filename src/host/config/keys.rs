@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
+use super::retention::RetentionKeys;
 use super::secret::{Passphrase, SecretSource};
 use crate::units::{KeyId, parse_duration};
 
@@ -93,6 +94,8 @@ pub struct ClusterKeys {
     pub wal: Option<WalMode>,
     /// `wal-timeout`.
     pub wal_timeout: Option<Duration>,
+    /// `keep-*` and `pitr-window`.
+    pub retention: RetentionKeys,
 }
 
 impl ClusterKeys {
@@ -106,6 +109,7 @@ impl ClusterKeys {
             trust_writers: self.trust_writers.as_ref().or(lower.trust_writers.as_ref()).cloned(),
             wal: self.wal.or(lower.wal),
             wal_timeout: self.wal_timeout.or(lower.wal_timeout),
+            retention: self.retention.over(&lower.retention),
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! - `keys.rs`: the shapes, and how each value is read from text
 //! - `file.rs`: the TOML file · `variables.rs`: `PGCAIRN_*`
+//! - `retention.rs`: the keys of a retention policy
 //! - `resolve.rs`: [`Settings`]: which cluster, which repository
 //! - `url.rs`: [`RepositoryUrl`] · `secret.rs`: [`SecretSource`] and the rules for passphrases
 //! - `error.rs`: [`ConfigError`]
@@ -14,6 +15,7 @@ mod error;
 mod file;
 mod keys;
 mod resolve;
+mod retention;
 mod secret;
 mod url;
 mod variables;
@@ -21,6 +23,7 @@ mod variables;
 pub use error::ConfigError;
 pub use keys::{Chunker, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys, WalMode};
 pub use resolve::{ClusterSettings, DEFAULT_CLUSTER, RepositorySettings, Settings};
+pub use retention::{KeepLabel, RetentionKeys, read_count, read_span};
 pub use secret::{Passphrase, SecretError, SecretSource};
 pub use url::RepositoryUrl;
 

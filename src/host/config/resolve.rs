@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::file::{ConfigFile, RepositorySection};
 use super::keys::{Chunker, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys, WalMode, check_name};
+use super::retention::RetentionKeys;
 use super::secret::SecretSource;
 use super::url::{RepositoryUrl, absolute};
 use super::variables::Variables;
@@ -73,6 +74,8 @@ pub struct ClusterSettings {
     pub wal_timeout: Duration,
     /// Keys whose packs this host relies on besides its own.
     pub trust_writers: Vec<KeyId>,
+    /// How long its snapshots are kept.
+    pub retention: RetentionKeys,
 }
 
 /// One repository.
@@ -132,6 +135,8 @@ impl Settings {
         let none = ClusterKeys::default();
         let section = listed.and_then(|clusters| clusters.get(&name)).unwrap_or(&none);
         let keys = self.flags.cluster.over(&self.environment.cluster).over(section);
+        let top = self.config.as_ref().map(|c| c.retention.clone()).unwrap_or_default();
+        let retention = keys.retention.over(&top);
         let repositories = keys.repositories.unwrap_or_default();
         if repositories.len() > 1 {
             return Err(ConfigError::SeveralRepositories { cluster: name, names: repositories });
@@ -145,6 +150,7 @@ impl Settings {
             wal: keys.wal.unwrap_or_default(),
             wal_timeout: keys.wal_timeout.unwrap_or(WAL_TIMEOUT),
             trust_writers: keys.trust_writers.unwrap_or_default(),
+            retention,
         })
     }
 
@@ -161,6 +167,17 @@ impl Settings {
             }),
             _ => Ok(cluster),
         }
+    }
+
+    /// Is a policy set for whatever cluster, outside the sections of the file?
+    pub fn cluster_policy_is_set(&self) -> bool {
+        let top = self.config.as_ref().is_some_and(|c| c.retention.is_policy());
+        top || self.flags.cluster.retention.is_policy() || self.environment.cluster.retention.is_policy()
+    }
+
+    /// The clusters that the file lists; none where it lists none, and any name will do.
+    pub fn listed_clusters(&self) -> Vec<&str> {
+        self.config.iter().flat_map(|c| c.clusters.keys()).map(String::as_str).collect()
     }
 
     /// The name set by `--cluster`, `PGCAIRN_CLUSTER` or `cluster`, if any: for commands that otherwise show all.

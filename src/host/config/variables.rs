@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::error::ConfigError;
 use super::keys::{ClusterKeys, GlobalKeys, SecretKeys, read_bool, read_duration, read_jobs, read_key_id};
+use super::retention::{KeepLabel, RetentionKeys, read_count, read_span};
 use super::secret::Passphrase;
 use super::url::absolute;
 use crate::host::env::Env;
@@ -42,6 +43,23 @@ impl Variables<'_> {
             trust_writers: self.read("PGCAIRN_TRUST_WRITERS", key_ids)?,
             wal: self.read("PGCAIRN_WAL", FromStr::from_str)?,
             wal_timeout: self.read("PGCAIRN_WAL_TIMEOUT", read_duration)?,
+            retention: self.retention()?,
+        })
+    }
+
+    fn retention(&self) -> Result<RetentionKeys, ConfigError> {
+        let labels = |text: &str| text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(KeepLabel::from_str).collect();
+        Ok(RetentionKeys {
+            last: self.read("PGCAIRN_KEEP_LAST", read_count)?,
+            hourly: self.read("PGCAIRN_KEEP_HOURLY", read_count)?,
+            daily: self.read("PGCAIRN_KEEP_DAILY", read_count)?,
+            weekly: self.read("PGCAIRN_KEEP_WEEKLY", read_count)?,
+            monthly: self.read("PGCAIRN_KEEP_MONTHLY", read_count)?,
+            yearly: self.read("PGCAIRN_KEEP_YEARLY", read_count)?,
+            within: self.read("PGCAIRN_KEEP_WITHIN", read_span)?,
+            labels: self.read("PGCAIRN_KEEP_LABEL", labels)?,
+            min: self.read("PGCAIRN_KEEP_MIN", read_count)?,
+            pitr_window: self.read("PGCAIRN_PITR_WINDOW", read_span)?,
         })
     }
 

@@ -43,16 +43,32 @@ impl Log<'_> {
     /// When this returns, the entry is durable, was read back, and is valid, and the view contains it. After
     /// [`LogError::Unsure`] it may have been written or still be: read on to find out.
     pub fn append(&self, view: &mut LogView, key: &SigningKey, kind: &Kind) -> Result<Head, LogError> {
+        self.append_if(view, key, kind, &mut |_| true)?.ok_or(LogError::Busy(0))
+    }
+
+    /// As [`Log::append`], but only if `still` says so of all that the log adds up to below the entry: it is asked again
+    /// after each lost race, so that what was decided on one state of the log isn't carried out on another. `None`: it
+    /// said no, and nothing was written.
+    pub fn append_if(
+        &self,
+        view: &mut LogView,
+        key: &SigningKey,
+        kind: &Kind,
+        still: &mut dyn FnMut(&LogView) -> bool,
+    ) -> Result<Option<Head>, LogError> {
         kind.check().map_err(|why| form(kind, why))?;
         for _ in 0..RACES {
             self.advance(view)?;
             view.may_append(kind)?;
+            if !still(view) {
+                return Ok(None);
+            }
             let number = view.newest.number.checked_add(1).ok_or_else(|| form(kind, "the log is full"))?;
             let bytes = self.encode(key, kind, number, view.newest.hash)?;
             let at = At { number, hash: hash(&bytes), signer: key.id(), time: Timestamp::now() };
             view.fold.judge(&at, kind).map_err(|void| LogError::Void { kind: kind.name(), void })?;
             if matches!(self.offer(&entry_name(number), &bytes, number)?, Settled::Ours) && self.read_back(view, &at, &bytes)? {
-                return Ok(Head { number, hash: at.hash });
+                return Ok(Some(Head { number, hash: at.hash }));
             }
         }
         Err(LogError::Busy(RACES))

@@ -1,0 +1,166 @@
+//! `forget`: snapshots go, by a policy or by id.
+//!
+//! - `args.rs`: the policy as flags · `whole.rs`: what comes back, and what can be restored afterwards
+//! - `answer.rs`: how that is shown
+
+mod answer;
+mod args;
+mod whole;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::archived::Archived;
+use super::clusters;
+use super::context::{Context, Here};
+use super::contract::Exit;
+use super::failure::Failure;
+use super::maintainer::Maintainer;
+use crate::host::access::{Need, Opened};
+use crate::look;
+use crate::repo::log::Fold;
+use crate::retain::{self, Carried, Carry, Flaw, NamedRefused, Plan, Policy, Subject};
+use crate::units::{Cancel, Progress, SegmentName, Timestamp};
+
+pub(super) use args::Args;
+
+/// What a user wants of one cluster.
+enum Wish {
+    /// What the policy says.
+    Policy(Policy),
+    /// These go.
+    Named { ids: BTreeSet<String>, min: u32 },
+}
+
+/// One cluster, and what is to become of it.
+struct Cluster {
+    name: String,
+    wish: Wish,
+    waits: BTreeMap<String, SegmentName>,
+    plan: Plan,
+    carried: Option<Carried>,
+}
+
+impl Wish {
+    fn plan(&self, subjects: &[Subject], now: Timestamp) -> Result<Plan, NamedRefused> {
+        match self {
+            Wish::Policy(policy) => Ok(retain::plan(subjects, policy, now)),
+            Wish::Named { ids, min } => retain::plan_named(subjects, ids, *min, now),
+        }
+    }
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    let configured = context.cluster_if_one()?;
+    let need = if args.dry_run { Need::Read } else { Need::Write };
+    let here = context.here(configured.as_ref(), need)?;
+    let opened = context.open(&here, need)?;
+    let now = Timestamp::now();
+    let wishes = if args.snapshots.is_empty() { by_policy(context, &opened)? } else { by_id(context, &opened, args)? };
+    let mut planned = Vec::new();
+    for (name, wish) in wishes {
+        let waits = waits(&opened, &name, &context.cancel)?;
+        let subjects = subjects(&opened.view().fold, &name, &waits);
+        let plan = wish.plan(&subjects, now)?;
+        planned.push(Cluster { name, wish, waits, plan, carried: None });
+    }
+    // What comes back is known beforehand alone.
+    let whole = whole::of(context, &opened, &planned, args.exact)?;
+    if !args.dry_run {
+        carry_out(context, &here, &opened, &mut planned, now)?;
+    }
+    answer::write(context, args.dry_run, &planned, &whole)?;
+    let spared = planned.iter().filter_map(|c| c.carried.as_ref()).any(|c| !c.spared.is_empty());
+    Ok(if spared { Exit::LOOK } else { Exit::DONE })
+}
+
+fn carry_out(context: &Context, here: &Here, opened: &Opened, planned: &mut [Cluster], now: Timestamp) -> Result<(), Failure> {
+    let concerned: Vec<String> = planned.iter().filter(|c| !c.plan.is_empty()).map(|c| c.name.clone()).collect();
+    if concerned.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = concerned.iter().map(String::as_str).collect();
+    let maintainer = Maintainer::of(context, here, opened, &names)?;
+    for cluster in planned {
+        let again = |fold: &Fold| cluster.wish.plan(&subjects(fold, &cluster.name, &cluster.waits), now).ok();
+        let carry = Carry { opened, signer: maintainer.key(), again: &again, cancel: &context.cancel };
+        let carried = retain::carry_out(&carry, &cluster.plan);
+        opened.settle(&here.place(&context.reporter));
+        let carried = carried?;
+        for id in &carried.spared {
+            context.reporter.warn(&format!("{id} stays as it is: the log was changed meanwhile; run it again"));
+        }
+        cluster.carried = Some(carried);
+    }
+    Ok(())
+}
+
+/// The chosen cluster, else all that the configuration lists, else all of the repository, each by its own policy.
+fn by_policy(context: &Context, opened: &Opened) -> Result<Vec<(String, Wish)>, Failure> {
+    let known: BTreeSet<String> = look::clusters(&opened.view().fold).into_iter().map(str::to_owned).collect();
+    let chosen = context.settings.chosen_cluster();
+    let listed = context.settings.listed_clusters();
+    let names: Vec<String> = match &chosen {
+        Some(name) if !known.contains(name) => return Err(clusters::unknown(name)),
+        Some(name) => vec![name.clone()],
+        None if listed.is_empty() => known.iter().cloned().collect(),
+        None => known.iter().filter(|name| listed.contains(&name.as_str())).cloned().collect(),
+    };
+    let mut wishes = Vec::new();
+    let mut without = Vec::new();
+    for name in names {
+        let retention = context.settings.cluster(Some(&name))?.retention;
+        if retention.is_policy() { wishes.push((name, Wish::Policy(Policy::from(&retention)))) } else { without.push(name) }
+    }
+    if wishes.is_empty() && (!without.is_empty() || !context.settings.cluster_policy_is_set()) {
+        return Err(Failure::usage(
+            "nothing says what is to be forgotten: there is no policy, and no snapshot is named",
+            "give a policy (--keep-last 7, --keep-daily 14, --keep-within 30d, ..., or the same keys in the configuration), or name snapshots",
+        ));
+    }
+    for name in &without {
+        context.reporter.info(&format!("cluster {name} has no policy: nothing of it is forgotten"));
+    }
+    if chosen.is_none() {
+        for name in known.iter().filter(|name| !listed.is_empty() && !listed.contains(&name.as_str())) {
+            context.reporter.info(&format!("cluster {name} is not in the configuration, and left alone: --cluster {name} is for it"));
+        }
+    }
+    Ok(wishes)
+}
+
+/// The snapshots that are named, by cluster.
+fn by_id(context: &Context, opened: &Opened, args: &Args) -> Result<Vec<(String, Wish)>, Failure> {
+    let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    {
+        let view = opened.view();
+        for name in &args.snapshots {
+            let listed = clusters::find(context, &view, name)?;
+            named.entry(listed.commit.summary.cluster.clone()).or_default().insert(listed.id().to_owned());
+        }
+    }
+    let wish = |(name, ids): (String, BTreeSet<String>)| {
+        let min = context.settings.cluster(Some(&name))?.retention.min.unwrap_or(Policy::DEFAULT_MIN);
+        Ok((name, Wish::Named { ids, min }))
+    };
+    named.into_iter().map(wish).collect()
+}
+
+/// What the snapshots of a cluster wait for.
+fn waits(opened: &Opened, cluster: &str, cancel: &Cancel) -> Result<BTreeMap<String, SegmentName>, Failure> {
+    let fold = opened.view().fold.clone();
+    let mut archived = Archived::of(opened, cancel);
+    let mut waits = BTreeMap::new();
+    for listed in look::snapshots(&fold, Some(cluster)) {
+        waits.extend(archived.waits_for(&listed.commit.summary)?.map(|segment| (listed.id().to_owned(), segment)));
+    }
+    Ok(waits)
+}
+
+fn subjects(fold: &Fold, cluster: &str, waits: &BTreeMap<String, SegmentName>) -> Vec<Subject> {
+    let one = |listed: look::Listed<'_>| {
+        let mut subject = Subject::of(fold, listed.commit);
+        subject.flaws.extend(waits.get(listed.id()).map(|segment| Flaw::WaitsFor(*segment)));
+        subject
+    };
+    look::snapshots(fold, Some(cluster)).into_iter().map(one).collect()
+}
