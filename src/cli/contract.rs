@@ -78,6 +78,7 @@ impl Contract {
             | Command::Cat(_)
             | Command::Diff(_)
             | Command::Stats
+            | Command::Key(_)
             | Command::Verify(_) => Contract::Own,
         }
     }

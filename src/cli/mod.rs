@@ -11,6 +11,7 @@
 //! - `fronts.rs`: fronts of WAL objects, kept in the catalog
 //! - `archived.rs`: what a snapshot waits for · `tail.rs`: the log as the archive asks for it
 //! - `snapshot_files.rs`: what `ls`, `cat` and `diff` have in common
+//! - `secret_file.rs`: files with secrets · `key/`: the commands of the owner
 //! - `own_command.rs`: this program as a command that works anywhere · `postgresql_conf.rs`: values for that file
 //! - one file a command: its arguments, its call, its answer
 
@@ -30,6 +31,7 @@ mod diff;
 mod failure;
 mod fronts;
 mod init;
+mod key;
 mod list;
 mod ls;
 pub mod output;
@@ -37,6 +39,7 @@ mod own_command;
 mod postgresql_conf;
 mod process;
 mod restore;
+mod secret_file;
 mod show;
 mod snapshot_files;
 mod stats;
@@ -67,7 +70,10 @@ pub fn main() -> ExitCode {
 fn run(arguments: &[OsString], contract: Contract) -> u8 {
     process::harden();
     match args::parse(arguments) {
-        Parsed::Command(cli) => {
+        Parsed::Command(mut cli) => {
+            if let Command::Key(command) = &mut cli.command {
+                command.take_new_secret(&mut cli.global);
+            }
             let contract = Contract::of_command(&cli.command);
             let cancel = process::watch_signals();
             let json = args::json_is_asked_for(arguments);
@@ -137,6 +143,7 @@ impl Command {
             Command::Diff(args) => diff::run(context, args),
             Command::Stats => stats::run(context),
             Command::Verify(args) => verify::run(context, args),
+            Command::Key(command) => key::run(context, command),
         }
     }
 }

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive, archive_get, archive_push, backup, cat, diff, init, ls, restore, show, verify};
+use super::{archive, archive_get, archive_push, backup, cat, diff, init, key, ls, restore, show, verify};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -58,6 +58,9 @@ pub(super) enum Command {
     Stats,
     /// Check that all objects are there and whole
     Verify(verify::Args),
+    /// What opens the repository, and which hosts may do what in it
+    #[command(subcommand)]
+    Key(key::Command),
 }
 
 impl Command {
@@ -76,6 +79,7 @@ impl Command {
             | Command::Cat(_)
             | Command::Diff(_)
             | Command::Stats
+            | Command::Key(_)
             | Command::Verify(_) => ClusterKeys::default(),
         }
     }

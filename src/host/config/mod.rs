@@ -21,7 +21,7 @@ mod variables;
 pub use error::ConfigError;
 pub use keys::{Chunker, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys, WalMode};
 pub use resolve::{ClusterSettings, DEFAULT_CLUSTER, RepositorySettings, Settings};
-pub use secret::{Passphrase, SecretError, SecretSource};
+pub use secret::{KeyOperation, Passphrase, SecretError, SecretSource, run_key_command};
 pub use url::RepositoryUrl;
 
 /// Arbitrary text as a configuration file (`crate::fuzzing`).
