@@ -38,7 +38,8 @@ pub fn parse_key_file(text: &str) -> Result<Secret, CryptError> {
 
 /// Is this the text of a root, rather than of a key file?
 pub fn is_root_text(text: &str) -> bool {
-    text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).is_some_and(|line| line.starts_with(ROOT_PREFIX))
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    first.and_then(|line| line.get(..ROOT_PREFIX.len())).is_some_and(|start| start.eq_ignore_ascii_case(ROOT_PREFIX))
 }
 
 /// The root as a text to be printed and kept: 64 digits a line, an upper bound of 5 KiB.

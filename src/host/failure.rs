@@ -89,6 +89,14 @@ pub enum HostError {
         /// Where.
         place: String,
     },
+    /// A key file that is none, or not whole.
+    #[error("{place} can't be used")]
+    BadKeyFile {
+        /// The file.
+        place: String,
+        /// What is wrong with it.
+        source: CryptError,
+    },
     /// A file that `key add-host` should have written.
     #[error("{} is no file that `pgcairn key add-host` wrote: {problem}", path.display())]
     BadGrant {
@@ -144,7 +152,7 @@ impl Explain for HostError {
             HostError::Lock(e) => e.class(),
             HostError::Secret(e) => e.class(),
             HostError::NoSlot { .. } => Class::Corrupt,
-            HostError::BadGrant { .. } => Class::Usage,
+            HostError::BadGrant { .. } | HostError::BadKeyFile { .. } => Class::Usage,
             HostError::NoRepository { .. } | HostError::NoSuch { .. } => Class::Absent,
             HostError::Exists { .. } => Class::Conflict,
             HostError::Unfinished { .. } | HostError::NotEmpty { .. } | HostError::Another { .. } | HostError::Refused { .. } => {
@@ -180,6 +188,7 @@ impl Explain for HostError {
                 "give the passphrase (PGCAIRN_PASSPHRASE, --passphrase-file, --passphrase-command) or --key-file once; the host then gets a key of its own"
                     .into(),
             ),
+            HostError::BadKeyFile { .. } => Some("give the file that `pgcairn init`, `key add` or `key export` wrote, whole".into()),
             HostError::BadGrant { .. } => Some("copy it once more from where it was made, whole".into()),
             HostError::NoSuch { cure, .. } => Some((*cure).into()),
             HostError::NoSecret => Some(

@@ -158,6 +158,12 @@ fn grant_in(file: &Path, wanted: &Enrolment, opened: &Opened, owner: &Owner) -> 
             (Some(wanted), Some(granted)) => granted.is_superset(wanted),
             (_, granted) => granted.is_none(),
         };
+        if opened.view().fold.keys.get(&grant.host_key).is_some_and(|key| !key.is_active()) {
+            return Err(Failure::refused(
+                format!("{} is there already, and the key in it was revoked", file.display()),
+                "delete it, and run this again: the host gets a new key",
+            ));
+        }
         let same = grant.name == wanted.name && grant.roles.is_superset(&wanted.roles) && clusters;
         let newest = opened.view().fold.keys.sealing_key().map(|key| key.id);
         let holds_newest = !grant.roles.contains(&Role::Reader) || newest == Some(owner.root.content.public().id());

@@ -26,12 +26,13 @@ const KEY_TEXT: usize = 4096;
 pub fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
     match source {
         SecretSource::KeyFile(_) => {
-            let bytes = source.read_key_file()?;
+            let (bytes, name) = (source.read_key_file()?, source.to_string());
+            let bad = |source| HostError::BadKeyFile { place: name.clone(), source };
             let text = std::str::from_utf8(&bytes).map_err(|_| CryptError::WrongKey)?;
             if is_root_text(text) {
-                return Ok(Unlock::Root(Box::new(parse_root_text(text)?)));
+                return Ok(Unlock::Root(Box::new(parse_root_text(text).map_err(bad)?)));
             }
-            Ok(Unlock::KeyFile(slot::parse_key_file(text)?))
+            Ok(Unlock::KeyFile(slot::parse_key_file(text).map_err(bad)?))
         }
         SecretSource::KeyCommand(command) => {
             let command = command.clone();

@@ -52,7 +52,9 @@ pub fn accept(place: &Place<'_>, grant: &Grant) -> Result<Accepted, HostError> {
         Some(key) if key.is_active() => {}
         Some(_) => return Err(HostError::NoRight { what: "be used: it was revoked" }),
         None => {
-            return Err(HostError::NoRight { what: "be used: it is not enrolled; run `pgcairn key add-host` once more with the same file" });
+            return Err(HostError::NoRight {
+                what: "be used: it is not enrolled; run `pgcairn key add-host` once more with the same file",
+            });
         }
     }
     {

@@ -16,8 +16,6 @@ mod hosts;
 mod open;
 mod rotate;
 mod slots;
-#[cfg(test)]
-mod tests;
 
 pub use accept::{Accepted, accept, read_grant};
 pub use exposure::{Exposure, exposure};
