@@ -36,6 +36,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let cluster = context.settings.cluster_to_write(None)?;
     let here = context.here(Some(&cluster), Need::Write)?;
     let opened = context.open(&here, Need::Write)?;
+    opened.names_what_it_writes()?;
     let tail = OpenedTail::new(&opened, &cluster.name);
     let pgdata = cluster.pgdata.as_deref().unwrap_or(Path::new("."));
     let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata, level: codec::DENSE, now: Timestamp::now() };

@@ -120,6 +120,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let server = if args.offline { None } else { Some(conninfo(cluster.dsn.as_deref(), context)?) };
     let here = context.here(Some(&cluster), Need::Write)?;
     let opened = Arc::new(context.open(&here, Need::Write)?);
+    opened.names_what_it_writes()?;
     opened.reads_what_it_writes()?;
     let state = here.state_to_write()?;
     let machine = MachineId::of_this_machine(state)?;

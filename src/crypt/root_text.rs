@@ -154,7 +154,7 @@ mod tests {
             let read = parse_root_text(text).unwrap();
             assert_eq!(encode_root(&read), encode_root(&root));
         }
-        let digits = text.rfind(|c: char| c == '7' || c == '3').unwrap();
+        let digits = text.rfind(['7', '3']).unwrap();
         let mistyped = format!("{}8{}", &text[..digits], &text[digits + 1..]);
         assert!(parse_root_text(&mistyped).unwrap_err().to_string().contains("check digits"));
         let cut: Vec<&str> = text.lines().enumerate().filter(|(n, _)| *n != 4).map(|(_, line)| line).collect();

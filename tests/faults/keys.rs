@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::crash::{Story, interrupt, one_snapshot};
-use crate::support::{Outcome, on};
+use crate::support::{Outcome, Postgres, on};
 use crate::world::{Cluster, World};
 
 /// A key command of the owner.
@@ -182,29 +182,27 @@ impl Story for RemoveHost<'_> {
     }
 }
 
-fn story(make: impl for<'c> Fn(&'c Cluster) -> Box<dyn Story + 'c>, at_least: usize) {
-    on(18, |pg| {
-        let cluster = Cluster::build(pg);
-        interrupt(make(&cluster).as_ref(), at_least);
-    });
+fn story(pg: &Postgres, make: impl for<'c> Fn(&'c Cluster) -> Box<dyn Story + 'c>, at_least: usize) {
+    let cluster = Cluster::build(pg);
+    interrupt(make(&cluster).as_ref(), at_least);
 }
 
 #[test]
 fn key_rotate_is_interrupted_anywhere() {
-    story(|cluster| Box::new(Rotate(cluster)), 10);
+    on(18, |pg| story(pg, |cluster| Box::new(Rotate(cluster)), 10));
 }
 
 #[test]
 fn key_add_is_interrupted_anywhere() {
-    story(|cluster| Box::new(Add(cluster)), 8);
+    on(18, |pg| story(pg, |cluster| Box::new(Add(cluster)), 8));
 }
 
 #[test]
 fn key_add_host_is_interrupted_anywhere() {
-    story(|cluster| Box::new(AddHost(cluster)), 8);
+    on(18, |pg| story(pg, |cluster| Box::new(AddHost(cluster)), 8));
 }
 
 #[test]
 fn key_remove_host_is_interrupted_anywhere() {
-    story(|cluster| Box::new(RemoveHost(cluster)), 5);
+    on(18, |pg| story(pg, |cluster| Box::new(RemoveHost(cluster)), 5));
 }

@@ -194,6 +194,19 @@ fn more_rights_come_by_another_file() {
         run(&world, &stranger, &["key", "accept", more]).code(1).says("already has keys").says("forget-host");
         run(&world, &host, &["key", "accept", more]).ok().prints("took the new keys as db2: reader, maintainer for main, shop");
         restores(&world, &host, &[], 0);
+        // By the newest keys alone nothing is widened.
+        let same = world.folder.join("same");
+        owner(&world, &["key", "add-host", "--role", "reader", "--name", "db2", same.to_str().unwrap()])
+            .ok()
+            .prints("for main, shop already");
+        // A right by the log alone is no key: nothing is written under wrong names.
+        let (janitor, _) = enrol(&world, "janitor", "maintainer", &[]);
+        let (before, wider) = (world.folder.join("wider"), "writer,maintainer");
+        owner(&world, &["key", "add-host", "--role", wider, "--name", "janitor", before.to_str().unwrap()]).ok();
+        push(&world, &janitor, SEGMENTS[0]).code(1).says("a maintainer's keys alone").says("key accept");
+        backup(&world, &janitor, "main").code(1).says("a maintainer's keys alone");
+        run(&world, &janitor, &["key", "accept", before.to_str().unwrap()]).ok();
+        push(&world, &janitor, SEGMENTS[0]).ok();
         // Rights are not taken by a file.
         let less = world.folder.join("less");
         owner(&world, &["key", "add-host", "--role", "reader", "--clusters", "shop", "--name", "db2", less.to_str().unwrap()])

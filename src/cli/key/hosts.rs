@@ -154,19 +154,21 @@ fn grant_in(file: &Path, wanted: &Enrolment, opened: &Opened, owner: &Owner) -> 
             )
         };
         let grant = owner::read_grant(file).map_err(|_| there())?;
-        let clusters = match (&wanted.clusters, &grant.clusters) {
-            (Some(wanted), Some(granted)) => granted.is_superset(wanted),
-            (_, granted) => granted.is_none(),
-        };
         if opened.view().fold.keys.get(&grant.host_key).is_some_and(|key| !key.is_active()) {
             return Err(Failure::refused(
                 format!("{} is there already, and the key in it was revoked", file.display()),
                 "delete it, and run this again: the host gets a new key",
             ));
         }
-        let same = grant.name == wanted.name && grant.roles.is_superset(&wanted.roles) && clusters;
-        let newest = opened.view().fold.keys.sealing_key().map(|key| key.id);
-        let holds_newest = !grant.roles.contains(&Role::Reader) || newest == Some(owner.root.content.public().id());
+        // Made for a new host it must be just what is asked for; for one that is enrolled it has all its rights.
+        let same = match (&grant.signing_seed, &wanted.clusters, &grant.clusters) {
+            (Some(_), wanted_clusters, granted) => grant.roles == wanted.roles && wanted_clusters == granted,
+            (None, Some(wanted_clusters), Some(granted)) => grant.roles.is_superset(&wanted.roles) && granted.is_superset(wanted_clusters),
+            (None, _, _) => grant.roles.is_superset(&wanted.roles),
+        };
+        let newest = grant.content_secrets.first().is_some_and(|secret| secret.expose() == owner.root.content.expose());
+        let holds_newest = newest || !grant.roles.contains(&Role::Reader);
+        let same = same && grant.name == wanted.name;
         return if same && holds_newest { Ok(grant) } else { Err(there()) };
     }
     let grant = owner::grant(opened, owner, wanted)?;

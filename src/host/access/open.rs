@@ -331,6 +331,20 @@ impl Opened {
         self.lacks_newest_key().map_or(Ok(()), |key| Err(CryptError::NoContentKey { key }.into()))
     }
 
+    /// Refuses where this host can't name content, although its key may write: it has not taken the keys of its new role yet.
+    ///
+    /// # Errors
+    /// [`HostError::Refused`].
+    pub fn names_what_it_writes(&self) -> Result<(), HostError> {
+        if self.sealing.names_content() {
+            return Ok(());
+        }
+        Err(HostError::Refused {
+            what: "this host holds a maintainer's keys alone, and can't write a cluster's".into(),
+            cure: "take the file of its new role by `pgcairn key accept`".into(),
+        })
+    }
+
     /// Takes the content keys of after a rotation out of a slot, where what opens one is at hand. Else all goes on without.
     fn renew(&mut self, place: &Place<'_>) {
         let renewed = unlock(place, self.backend.as_ref(), &self.format, &self.shown, true).and_then(|root| {

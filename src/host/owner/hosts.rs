@@ -19,7 +19,7 @@ pub struct Enrolment {
     pub name: String,
     /// What it may do.
     pub roles: BTreeSet<Role>,
-    /// For which clusters; `None`: for all.
+    /// For which clusters; `None`: a new host for all, one that is enrolled for those that it has.
     pub clusters: Option<BTreeSet<String>>,
 }
 
@@ -66,7 +66,7 @@ pub fn grant(opened: &Opened, owner: &Owner, enrolment: &Enrolment) -> Result<Gr
             roles.extend(&key.roles);
             clusters = match (&clusters, &key.clusters) {
                 (Some(new), Some(old)) => Some(new.union(old).cloned().collect()),
-                _ => None,
+                (_, old) => old.clone(),
             };
             (None, *id, key.name.clone())
         }

@@ -6,6 +6,7 @@ use crate::crypt::{CryptError, Root};
 use crate::host::HostError;
 use crate::host::access::{self, Need, Opened, Place, StoredSlot, read_slots, unlock_with};
 use crate::host::config::SecretSource;
+use crate::repo::format::FormatError;
 use crate::units::KeyId;
 
 /// A slot, and whether it is known what opens it.
@@ -52,6 +53,9 @@ pub struct Owner {
 /// content keys.
 pub fn open_as_owner(place: &Place<'_>, more: &[SecretSource]) -> Result<(Opened, Owner), HostError> {
     let opened = access::open(place, Need::Read)?;
+    if opened.format.read_only_features != 0 {
+        return Err(FormatError::Features(opened.format.read_only_features).into());
+    }
     let sources = place.repository.secret.iter().chain(more);
     let mut unlocks: Vec<Unlock> = sources.map(unlock_with).collect::<Result<_, _>>()?;
     let (stored, _) = read_slots(opened.backend.as_ref(), opened.format.repository)?;
