@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads a pgcairn repository by format-spec.md alone, without pgcairn: a second reader of the format.
 
-reader.py REPO (--passphrase-file F | --key-file F) COMMAND
+reader.py REPO (--passphrase-file F | --key-file F | --key-command C) COMMAND
 
 Without a passphrase or a key file a slot in clear is opened, if there is one. scripts/reader-env prints a Python that has
 what this needs. Exit code 0: all is well; 1: refused, damaged or not there, and standard error says what.
@@ -11,6 +11,7 @@ import argparse
 import datetime
 import json
 import os
+import subprocess
 import sys
 
 from reader import keys, tree, vectors, wal
@@ -30,7 +31,8 @@ def arguments():
     parser.add_argument("repository", help="the repository's folder (of `vectors`: the folder tests/)")
     secret = parser.add_mutually_exclusive_group()
     secret.add_argument("--passphrase-file", metavar="F")
-    secret.add_argument("--key-file", metavar="F")
+    secret.add_argument("--key-file", metavar="F", help="a key file, or what `pgcairn key export` wrote")
+    secret.add_argument("--key-command", metavar="COMMAND", help="unwraps a slot's key")
     parser.add_argument("--owner", metavar="HEX", help="the owner's public key, as it was remembered elsewhere")
     parser.add_argument("--expect", metavar="N:HASH", help="an entry of the log, as it was remembered elsewhere")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -59,7 +61,13 @@ def secret_of(options):
             return keys.Secret.passphrase(file.read(1 << 20))
     if options.key_file:
         with open(options.key_file, "rb") as file:
-            return keys.Secret.key_file(file.read(1 << 10))
+            return keys.Secret.key_file(file.read(1 << 16))
+    if options.key_command:
+        shell = ["/bin/sh", "-c", options.key_command]
+        environment = {**os.environ, "PGCAIRN_KEY_OPERATION": "unwrap"}
+        return keys.Secret.command(
+            lambda wrapped: subprocess.run(shell, input=wrapped, env=environment, stdout=subprocess.PIPE, check=True).stdout
+        )
     return keys.Secret(keys.CLEAR)
 
 

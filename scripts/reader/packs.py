@@ -3,7 +3,7 @@
 from collections import OrderedDict, namedtuple
 
 from . import frames
-from .primitives import ENVELOPE, Cursor, Refused, Unsupported, digest, need, open_envelope, subkey, u16, u32, unseal
+from .primitives import ENVELOPE, Cursor, Refused, Unsupported, digest, need, subkey, u16, u32, unseal
 
 CONTENT, STRUCTURE = 1, 2
 NO_ENVELOPE = 0xFFFF
@@ -94,7 +94,7 @@ class Pack:
     def _content_key(self, number):
         if number not in self.keys:
             what = f"{self.name}: envelope {number}"
-            self.keys[number] = open_envelope(self.envelopes[number], self.root.content_secret, self.root.domain, what)
+            self.keys[number] = self.root.open_envelope(self.envelopes[number], what)
         return self.keys[number]
 
 

@@ -8,7 +8,7 @@ from . import entries, frames, keys, tree, wal
 from .fold import Cluster, Fold, From, Void, Window
 from .log import Log
 from .packs import STRUCTURE, Chunks, Facts, Place
-from .primitives import Refused, derive, digest, is_key, key_id, need, open_envelope, subkey, unseal, verifies
+from .primitives import Refused, derive, digest, is_key, key_id, need, subkey, unseal, verifies
 from .store import Store
 
 # In the recorded logs WAL is counted in segments: a position is a segment, of one byte, and ranges name their last one.
@@ -68,7 +68,7 @@ def keys_and_seals(tests):
     sealed = {name: bytes.fromhex(value) for name, value in vectors["sealed"].items()}
     same("sealed", unseal(sealed["key"], sealed["nonce"], sealed["sealed"], sealed["associated"], "sealed"), sealed["plain"])
     envelope = bytes.fromhex(vectors["envelope"]["envelope"])
-    same("envelope", open_envelope(envelope, root.content_secret, root.domain, "envelope").hex(), vectors["envelope"]["key"])
+    same("envelope", root.open_envelope(envelope, "envelope").hex(), vectors["envelope"]["key"])
     signed = vectors["signature"]
     signature, context = bytes.fromhex(signed["signature"]), signed["context"].encode()
     signed_by_owner = verifies(root.owner_public, context, bytes.fromhex(signed["bytes"]), signature)
@@ -88,12 +88,25 @@ def slots(tests):
             secret, wrong = keys.Secret.passphrase(one["passphrase"].encode() + b"\n"), keys.Secret.passphrase(b"wrong")
         elif one["kind"] == "key file":
             secret, wrong = keys.Secret.key_file(one["key_file"].encode()), keys.Secret(keys.KEY_FILE, bytes(32))
+        elif one["kind"] == "command":
+            key_file, wrapped = one["key_file"].encode(), bytes.fromhex(one["wrapped"])
+            secret = keys.Secret.command(lambda given, key_file=key_file, wrapped=wrapped: key_file if given == wrapped else b"")
+            wrong = keys.Secret.command(lambda _: b"pgcairn-key-1:" + b"0" * 64)
+        elif one["kind"] == "export":
+            text = one["text"].encode()
+            secrets = [secret.hex() for secret in keys.Secret.key_file(text).value.content_secrets]
+            same("export", secrets, one["content_secrets"])
+            refuses("a mistyped export", keys.Secret.key_file, text.replace(b"4", b"5"))
+            continue
         else:
             secret, wrong = keys.Secret(keys.CLEAR), keys.Secret(keys.KEY_FILE, bytes(32))
         slot = bytes.fromhex(one["slot"])
         root = keys.open_slot(slot, secret, format_object)
         same(one["kind"], root and root.table_key, root_of(tests).table_key)
         same(one["kind"], keys.open_slot(slot, wrong, format_object), None)
+        contents = one.get("content_secrets", [root_of(tests).content_secrets[-1].hex()])
+        same(one["kind"], [secret.hex() for secret in root.content_secrets], contents)
+        refuses("a slot that is too long", keys.open_slot, slot + b"\0", secret, format_object)
         if one["kind"] == "passphrase":
             below = slot[:12] + bytes(4) + slot[16:]
             refuses("costs below the bounds", keys.open_slot, below, secret, format_object)

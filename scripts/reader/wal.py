@@ -6,7 +6,7 @@ import re
 from . import frames
 from .fold import Cluster
 from .packs import BLOB_LIMIT
-from .primitives import ENVELOPE, Cursor, Refused, digest, need, open_envelope, subkey, u32, u64, unseal, verifies
+from .primitives import ENVELOPE, Cursor, Refused, digest, need, subkey, u32, u64, unseal, verifies
 
 FILE_LIMIT, META_LIMIT, PART_LIMIT, PART_SEALED = 1 << 30, 1 << 20, 4 << 20, (4 << 20) + 1024
 OBJECT_LIMIT = FILE_LIMIT + (16 << 20)
@@ -80,7 +80,7 @@ class Front:
             stored = source.read(self.size - begin)
         need(len(stored) == self.size - begin, f"{self.name}: cut off")
         need(digest(stored) == self.parts_hash, f"{self.name}: its parts have another hash")
-        key = open_envelope(self.envelope, self.root.content_secret, self.root.domain, self.name)
+        key = self.root.open_envelope(self.envelope, self.name)
         at, plain = Cursor(stored, self.name), []
         for i, (length, sealed, kind, nonce) in enumerate(self.parts):
             bound = b"pgcairn 1 wal part" + self.root.domain + self.content + u32(i) + u32(len(self.parts))

@@ -20,6 +20,7 @@
 mod absence;
 mod check;
 mod deliver;
+mod ends;
 mod facts;
 mod failure;
 mod fork;
@@ -39,6 +40,7 @@ mod testing;
 mod tests;
 
 pub use check::{Choose, WalChecked, WalProblem, check};
+pub use ends::wal_ends;
 pub use facts::{BackupFacts, FileFacts, FileKind, HistoryFacts, HistoryLine, RestorePointFact, SegmentRecord, Transactions};
 pub use failure::{GetError, PushError, SiteError, TailFailure};
 pub use get::{Fetched, Got, fetch, get};

@@ -116,7 +116,7 @@ impl World {
             .iter()
             .map(|(id, (public, e))| {
                 let key = serde_json::json!({
-                    "public": public, "name": "host", "owner": false, "roles": ["writer"],
+                    "public": public, "name": "host", "owner": false, "since": 1, "roles": ["writer"],
                     "clusters": e.clusters, "revoked": e.revoked, "wal_ends": e.wal_ends,
                 });
                 (id.clone(), key)

@@ -43,6 +43,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     if args.path.file_name().is_some_and(|name| name == PROBE) {
         return say_where(&opened, &cluster.name);
     }
+    opened.names_what_it_writes()?;
     let tail = OpenedTail::new(&opened, &cluster.name);
     let pgdata = cluster.pgdata.as_deref().unwrap_or(Path::new("."));
     let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata, level: codec::DENSE, now: Timestamp::now() };

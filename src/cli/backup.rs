@@ -126,6 +126,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     }
     let here = context.here(Some(&cluster), Need::Write)?;
     let opened = Arc::new(context.open(&here, Need::Write)?);
+    opened.names_what_it_writes()?;
+    opened.reads_what_it_writes()?;
     let state = here.state_to_write()?;
     let machine = MachineId::of_this_machine(state)?;
     tidy(context, &opened, state, &here.repository.url, &machine)?;

@@ -92,6 +92,7 @@ impl Contract {
             | Command::Hold(_)
             | Command::Prune(_)
             | Command::Status(_)
+            | Command::Key(_)
             | Command::Verify(_) => Contract::Own,
         }
     }

@@ -1,9 +1,6 @@
 //! `init`: a new repository, and the lines for postgresql.conf.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 use serde::Serialize;
 
@@ -12,12 +9,10 @@ use super::contract::Exit;
 use super::failure::Failure;
 use super::output::{answered, json};
 use super::own_command::OwnCommand;
-use super::postgresql_conf;
-use crate::crypt::Secret;
-use crate::crypt::slot::{Kdf, Unlock, key_file_text};
+use super::{postgresql_conf, secret_file};
+use crate::crypt::slot::{Kdf, Lock, Unlock};
 use crate::host::access::{self, Created, Need, NewRepository};
 use crate::host::config::{ConfigError, SecretSource};
-use crate::units::Progress;
 
 /// Arguments of `init`.
 #[derive(clap::Args, Debug)]
@@ -37,11 +32,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let clusters = clusters(context)?;
     let cluster = context.cluster_if_one()?;
     let here = context.here(cluster.as_ref(), Need::Write)?;
-    let new = NewRepository {
-        unlock: unlock(context, &here, args.no_encryption)?,
-        kdf: if args.test_kdf { Kdf::TEST } else { Kdf::STRONG },
-        maintainer: !args.no_prune,
-    };
+    let unlock = unlock(context, &here, args.no_encryption)?;
+    let new = NewRepository { lock: lock(&unlock, args.test_kdf)?, maintainer: !args.no_prune };
     let created = access::create(&here.place(&context.reporter), &new)?;
     let mut settings = Vec::new();
     for name in &clusters {
@@ -74,53 +66,27 @@ fn unlock(context: &Context, here: &Here, no_encryption: bool) -> Result<Unlock,
         (Some(source), true) => Err(Failure::usage(format!("--no-encryption was given, and {source}, too"), "leave one of them")),
         (Some(source), false) => {
             if let SecretSource::KeyFile(path) = source {
-                write_key_file(path, context)?;
+                secret_file::write_key_file(path, context)?;
             }
             Ok(access::unlock_with(source)?)
         }
     }
 }
 
-/// Writes a new key file unless there is one; an existing one is never touched, and half a one never has the name.
-fn write_key_file(path: &Path, context: &Context) -> Result<(), Failure> {
-    let failed = |source| Failure::io(format!("cannot write the key file {}", path.display()), source);
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?);
-    name.push(".pgcairn-unfinished");
-    let unfinished = path.with_file_name(name);
-    // Left behind by an init that was killed: it opens nothing, or is the key by another name.
-    drop(std::fs::remove_file(&unfinished));
-    if path.symlink_metadata().is_ok() {
-        return Ok(());
-    }
-    let secret = Secret::random()?;
-    let made = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        file.write_all(key_file_text(&secret).as_bytes())?;
-        file.sync_all()?;
-        match std::fs::hard_link(&unfinished, path) {
-            // A stick with FAT has no links.
-            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
-                std::fs::rename(&unfinished, path)
-            }
-            other => other,
+/// As a lock of the first slot.
+fn lock(unlock: &Unlock, test_kdf: bool) -> Result<Lock<'_>, Failure> {
+    match unlock {
+        Unlock::Passphrase(passphrase) => Ok(Lock::Passphrase(passphrase, if test_kdf { Kdf::TEST } else { Kdf::STRONG })),
+        Unlock::KeyFile(secret) => Ok(Lock::KeyFile(secret)),
+        Unlock::Clear => Ok(Lock::Clear),
+        Unlock::Command(_) => Err(Failure::usage(
+            "a repository is not begun with a command that unwraps its key",
+            "create it with --passphrase-file or --key-file, and then run `pgcairn key add --command`",
+        )),
+        Unlock::Root(_) => {
+            Err(Failure::usage("this key file holds the keys of a repository that exists", "give --key-file a new name: it is written"))
         }
-    };
-    let made = made();
-    drop(std::fs::remove_file(&unfinished));
-    match made {
-        // Another init was faster.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        other => other.map_err(failed)?,
     }
-    // A key that is not on disk must not be the only one to a repository that is.
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
-        drop(std::fs::remove_file(path));
-        return Err(failed(error));
-    }
-    context.reporter.info(&format!("a new key was written to {}", path.display()));
-    Ok(())
 }
 
 #[derive(Serialize)]
@@ -145,15 +111,16 @@ struct ClusterLines<'a> {
 }
 
 impl<'a> Answer<'a> {
-    fn new(created: &'a Created, here: &Here, new: &NewRepository, clusters: &'a [ClusterLines<'a>]) -> Self {
+    fn new(created: &'a Created, here: &Here, new: &NewRepository<'_>, clusters: &'a [ClusterLines<'a>]) -> Self {
         Answer {
             version: 1,
             repository: created.opened.format.repository.to_string(),
             url: here.repository.url.to_string(),
-            encryption: match new.unlock {
-                Unlock::Passphrase(_) => "passphrase",
-                Unlock::KeyFile(_) => "key-file",
-                Unlock::Clear => "none",
+            encryption: match new.lock {
+                Lock::Passphrase(..) => "passphrase",
+                Lock::KeyFile(_) => "key-file",
+                Lock::Clear => "none",
+                Lock::Wrapped { .. } => "command",
             },
             owner_key: created.opened.owner.id().to_string(),
             host_key: created.opened.signer.as_ref().map(|key| key.id().to_string()),

@@ -13,6 +13,7 @@
 //! - `evidence.rs`: what verify found, noted in the log
 //! - `maintainer.rs`: whose key signs what only a maintainer may do
 //! - `snapshot_files.rs`: what `ls`, `cat` and `diff` have in common
+//! - `secret_file.rs`: files with secrets · `key/`: the commands of the owner
 //! - `own_command.rs`: this program as a command that works anywhere · `postgresql_conf.rs`: values for that file
 //! - one file a command: its arguments, its call, its answer
 
@@ -36,6 +37,7 @@ mod forget;
 mod fronts;
 mod hold;
 mod init;
+mod key;
 mod list;
 mod ls;
 mod maintainer;
@@ -45,6 +47,7 @@ mod postgresql_conf;
 mod process;
 mod prune;
 mod restore;
+mod secret_file;
 mod show;
 mod snapshot_files;
 mod stats;
@@ -76,7 +79,10 @@ pub fn main() -> ExitCode {
 fn run(arguments: &[OsString], contract: Contract) -> u8 {
     process::harden();
     match args::parse(arguments) {
-        Parsed::Command(cli) => {
+        Parsed::Command(mut cli) => {
+            if let Command::Key(command) = &mut cli.command {
+                command.take_new_secret(&mut cli.global);
+            }
             let contract = Contract::of_command(&cli.command);
             let cancel = process::watch_signals();
             let json = args::json_is_asked_for(arguments);
@@ -151,6 +157,7 @@ impl Command {
             Command::Prune(args) => prune::run(context, args),
             Command::Forget(args) => forget::run(context, args),
             Command::Hold(command) => hold::run(context, command),
+            Command::Key(command) => key::run(context, command),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The domain's keys, and what a role holds of them.
 //!
 //! ```text
-//! root = owner's signing seed | content secret (X25519) | id key | table key
-//!        a reader holds content secret, id key, table key; a writer content public key, id key, table key
+//! root = owner's signing seed | content secrets (X25519): the newest, and those that it replaced | id key | table key
+//!        a reader holds content secrets, id key, table key; a writer id key, table key (the public key that content is
+//!        sealed to stands in the log); a maintainer the structure's id key (derived), table key
 //! chunk id = BLAKE3(keyed by derive(id key, "pgcairn 1 id content" or "… id structure" or "… id wal"), content)
 //! ```
 
@@ -91,8 +92,11 @@ impl fmt::Debug for ContentSecret {
     }
 }
 
+/// How many content secrets a root can have besides the newest: so many rotations a repository lives through.
+pub const MOST_FORMER: usize = 64;
+
 /// All that a repository's owner holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Root {
     /// The repository that it is the root of.
     pub repository: RepositoryId,
@@ -100,8 +104,10 @@ pub struct Root {
     pub domain: DomainId,
     /// Signs KEY entries and whatever else.
     pub owner: SigningKey,
-    /// Opens content.
+    /// Opens content: the newest of the secrets.
     pub content: ContentSecret,
+    /// Those before it, the oldest first: what was sealed before a rotation opens with them. At most [`MOST_FORMER`].
+    pub former: Vec<ContentSecret>,
     /// Names chunks.
     pub id_key: Secret,
     /// Seals tables, nodes, log entries, bodies.
@@ -119,6 +125,7 @@ impl Root {
             domain: DomainId(secret::random()?),
             owner: SigningKey::from_seed(&secret::random()?),
             content: ContentSecret::random()?,
+            former: Vec::new(),
             id_key: Secret::random()?,
             table_key: Secret::random()?,
         })
@@ -136,7 +143,24 @@ impl Root {
 
     /// What it takes to read and write.
     pub fn opening(&self) -> Opening {
-        Opening { sealing: self.sealing(), content: self.content.clone() }
+        Opening::new(self.sealing(), self.contents().cloned().collect())
+    }
+
+    /// All content secrets, the oldest first.
+    pub fn contents(&self) -> impl Iterator<Item = &ContentSecret> {
+        self.former.iter().chain([&self.content])
+    }
+
+    /// The same root with a fresh content secret, to which all that is written from then on will be sealed.
+    ///
+    /// # Errors
+    /// If there are [`MOST_FORMER`] former ones already, or no random numbers.
+    pub fn rotated(&self) -> Result<Root, CryptError> {
+        if self.former.len() >= MOST_FORMER {
+            return Err(CryptError::System(format!("the content key was rotated {MOST_FORMER} times, and format 1 has room for no more")));
+        }
+        let former = self.contents().cloned().collect();
+        Ok(Root { content: ContentSecret::random()?, former, ..self.clone() })
     }
 }
 
@@ -152,6 +176,7 @@ pub struct Sealing {
     wal_ids: Secret,
     table_key: Secret,
     names: Secret,
+    names_content: bool,
 }
 
 impl Sealing {
@@ -165,7 +190,29 @@ impl Sealing {
             wal_ids: id_key.derive("pgcairn 1 id wal"),
             table_key: table_key.clone(),
             names: table_key.derive("pgcairn 1 cluster names"),
+            names_content: true,
         }
+    }
+
+    /// What a maintainer holds who neither reads nor writes clusters: from the key of structure ids alone. It can't name
+    /// content, so it can confirm no guess of what is stored; the ids of content that it computes are nobody's.
+    pub fn of_structure(domain: DomainId, public: ContentPublic, structure_ids: &Secret, table_key: &Secret) -> Self {
+        let nobody = structure_ids.derive("pgcairn 1 no content ids");
+        Sealing {
+            domain,
+            public,
+            content_ids: nobody.clone(),
+            structure_ids: structure_ids.clone(),
+            wal_ids: nobody,
+            table_key: table_key.clone(),
+            names: table_key.derive("pgcairn 1 cluster names"),
+            names_content: false,
+        }
+    }
+
+    /// Can it compute ids of content and WAL, as it takes to write a cluster's?
+    pub fn names_content(&self) -> bool {
+        self.names_content
     }
 
     /// The id of a chunk.
@@ -213,25 +260,85 @@ impl Sealing {
     }
 }
 
+/// The key of structure ids, which is all of the id key that a mere maintainer gets.
+pub fn structure_id_key(id_key: &Secret) -> Secret {
+    id_key.derive("pgcairn 1 id structure")
+}
+
 /// What a reader holds.
 #[derive(Clone, Debug)]
 pub struct Opening {
     /// It can do all that a writer can.
     pub sealing: Sealing,
-    content: ContentSecret,
+    contents: Vec<ContentSecret>,
+    lacking: Vec<KeyId>,
 }
 
 impl Opening {
-    /// From the keys of a role.
-    pub fn new(domain: DomainId, content: ContentSecret, id_key: &Secret, table_key: &Secret) -> Self {
-        Opening { sealing: Sealing::new(domain, content.public(), id_key, table_key), content }
+    /// From the keys of a role; the secrets in any order.
+    pub fn new(sealing: Sealing, contents: Vec<ContentSecret>) -> Self {
+        Opening { sealing, contents, lacking: Vec::new() }
+    }
+
+    /// Told of the keys that content was ever sealed to: those without a secret here are then known as lacking, and not
+    /// taken for damage.
+    pub fn know_keys(&mut self, ids: impl IntoIterator<Item = KeyId>) {
+        self.lacking = ids.into_iter().filter(|id| !self.opens(id)).collect();
+    }
+
+    /// Does it hold the secret of this key?
+    pub fn opens(&self, key: &KeyId) -> bool {
+        self.contents.iter().any(|content| content.public().id() == *key)
     }
 
     /// Opens an object's envelope.
     ///
     /// # Errors
-    /// [`CryptError::NotAuthentic`].
+    /// [`CryptError::NotAuthentic`]; [`CryptError::NoContentKey`] if it is sealed to a key of the repository whose secret
+    /// isn't here.
     pub fn open_envelope(&self, envelope: &envelope::Envelope) -> Result<Secret, CryptError> {
-        envelope.open(self.sealing.domain, &self.content)
+        let id = envelope.key_id()?;
+        match self.contents.iter().find(|content| content.public().id() == id) {
+            Some(content) => envelope.open(self.sealing.domain, content),
+            None if self.lacking.contains(&id) => Err(CryptError::NoContentKey { key: id }),
+            None => Err(CryptError::NotAuthentic { what: "a key envelope" }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_was_sealed_before_rotations_opens() {
+        let first = Root::random().unwrap();
+        let mut root = first.clone();
+        let mut sealed = vec![root.sealing().object_key().unwrap()];
+        for _ in 0..MOST_FORMER {
+            root = root.rotated().unwrap();
+            sealed.push(root.sealing().object_key().unwrap());
+        }
+        assert!(root.rotated().is_err());
+        for (key, envelope) in &sealed {
+            assert_eq!(root.opening().open_envelope(envelope).unwrap().expose(), key.expose());
+        }
+        let mut old = first.opening();
+        assert!(old.open_envelope(&sealed[0].1).is_ok());
+        assert!(matches!(old.open_envelope(&sealed[1].1), Err(CryptError::NotAuthentic { .. })));
+        old.know_keys(root.contents().map(|c| c.public().id()));
+        assert!(matches!(old.open_envelope(&sealed[1].1), Err(CryptError::NoContentKey { key }) if key == sealed[1].1.key_id().unwrap()));
+    }
+
+    #[test]
+    fn a_mere_maintainer_names_structure_and_no_content() {
+        let root = Root::random().unwrap();
+        let whole = root.sealing();
+        let narrow = Sealing::of_structure(root.domain, whole.public, &structure_id_key(&root.id_key), &root.table_key);
+        assert_eq!(narrow.chunk_id(ChunkRole::Structure, b"node"), whole.chunk_id(ChunkRole::Structure, b"node"));
+        assert_ne!(narrow.chunk_id(ChunkRole::Content, b"page"), whole.chunk_id(ChunkRole::Content, b"page"));
+        assert_ne!(narrow.wal_hasher().finalize(), whole.wal_hasher().finalize());
+        assert_eq!(narrow.cluster_key("main"), whole.cluster_key("main"));
+        assert!(whole.names_content() && !narrow.names_content());
     }
 }

@@ -4,13 +4,15 @@
 //! - `seal.rs`: XChaCha20-Poly1305, the one function that encrypts; subkeys by salt for what lies under a shared key
 //! - `keys.rs`: the domain's keys and what a role holds of them: [`Sealing`] writes, [`Opening`] reads too
 //! - `envelope.rs`: an object's own key, sealed to the domain's public key by HPKE
-//! - `slot.rs`: the root, sealed under a passphrase, a key file, or nothing
+//! - `slot.rs`: the root, sealed under a passphrase, a key file, a key that a command unwraps, or nothing
+//! - `root_text.rs`: the root and key files as texts
 //! - `sign.rs`: Ed25519 signatures
 //!
 //! What every byte means is written in format-spec.md, "Keys" and "Sealing".
 
 pub mod envelope;
 pub mod keys;
+pub mod root_text;
 pub mod seal;
 pub mod secret;
 pub mod sign;
@@ -48,6 +50,15 @@ pub enum CryptError {
         /// Its value.
         number: u32,
     },
+    /// It is sealed to a content key that is not at hand.
+    #[error("it is sealed to content key {key}, which this host does not hold: the key was rotated after the host got its own")]
+    NoContentKey {
+        /// The key's id.
+        key: crate::units::KeyId,
+    },
+    /// A command that gives the key of a slot gave none.
+    #[error("key-command gave no key: {0}")]
+    Command(String),
     /// The passphrase or key file opens no slot.
     #[error("the passphrase or key file does not open this repository")]
     WrongKey,
@@ -61,7 +72,8 @@ impl Explain for CryptError {
         match self {
             CryptError::NotAuthentic { .. } | CryptError::Malformed { .. } => Class::Corrupt,
             CryptError::Unknown { .. } => Class::Refused,
-            CryptError::WrongKey => Class::Denied,
+            CryptError::WrongKey | CryptError::NoContentKey { .. } => Class::Denied,
+            CryptError::Command(_) => Class::Failed,
             CryptError::System(_) => Class::Failed,
         }
     }
@@ -72,8 +84,13 @@ impl Explain for CryptError {
             CryptError::NotAuthentic { .. } | CryptError::Malformed { .. } => {
                 Some("bring the object back from a copy of the repository, or an older version of it".into())
             }
+            CryptError::NoContentKey { .. } => Some(
+                "run a command here once with a passphrase or key file of the repository, or `pgcairn key accept` with a file that `pgcairn key add-host` made since"
+                    .into(),
+            ),
+            CryptError::Command(_) => Some("run the command by hand, as this user, with `/bin/sh -c` and the wrapped key on its standard input".into()),
             CryptError::WrongKey => Some(
-                "give the right one by PGCAIRN_PASSPHRASE, --passphrase-file, --passphrase-command or --key-file; without it nothing can be read"
+                "give the right one by PGCAIRN_PASSPHRASE, --passphrase-file, --passphrase-command, --key-file or --key-command; without it nothing can be read"
                     .into(),
             ),
             _ => None,

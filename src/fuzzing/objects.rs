@@ -31,8 +31,8 @@ pub fn slot(data: &[u8]) {
     bytes.resize(384, 0);
     for bytes in [data, &bytes] {
         if let Ok(slot) = Slot::parse(bytes) {
-            let _ = (slot.kind(), slot.kdf(), slot.is_weak(), slot.repository());
-            assert_eq!(slot.as_bytes().as_slice(), bytes);
+            let _ = (slot.kind(), slot.kdf(), slot.is_weak(), slot.repository(), slot.wrapped().len());
+            assert_eq!(slot.as_bytes(), bytes);
         }
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn root() -> Root {
         domain: DomainId([0x22; 16]),
         owner: SigningKey::from_seed(&[0x33; 32]),
         content: ContentSecret::new(Secret::new([0x44; 32])).expect("a key"),
+        former: Vec::new(),
         id_key: Secret::new([0x55; 32]),
         table_key: Secret::new([0x66; 32]),
     }

@@ -46,7 +46,7 @@ pub fn names(data: &[u8]) {
         assert_eq!(head.to_string().parse::<Head>(), Ok(head));
     }
     let _ = RepositoryUrl::parse(OsStr::from_bytes(data), None);
-    let _ = crate::crypt::slot::parse_key_file(text);
+    let _ = (crate::crypt::slot::parse_key_file(text), crate::crypt::root_text::parse_root_text(text));
 }
 
 pub fn conninfo(data: &[u8]) {

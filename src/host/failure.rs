@@ -89,6 +89,39 @@ pub enum HostError {
         /// Where.
         place: String,
     },
+    /// A key file that is none, or not whole.
+    #[error("{place} can't be used")]
+    BadKeyFile {
+        /// The file.
+        place: String,
+        /// What is wrong with it.
+        source: CryptError,
+    },
+    /// A file that `key add-host` should have written.
+    #[error("{} is no file that `pgcairn key add-host` wrote: {problem}", path.display())]
+    BadGrant {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// There is none of what was named.
+    #[error("{what}")]
+    NoSuch {
+        /// What.
+        what: String,
+        /// The cure.
+        cure: &'static str,
+    },
+    /// The owner's key is needed, and nothing that opens a slot was given.
+    #[error("this is the owner's to do, and nothing was given that opens a key slot")]
+    NoSecret,
+    /// What was given opens a slot, or is a text, of before a rotation.
+    #[error("what was given opens keys of before a rotation: content key {key} is not among them")]
+    OldSecret {
+        /// A key that is missing.
+        key: crate::units::KeyId,
+    },
     /// The host's key may not do it.
     #[error("this host's key can't {what}")]
     NoRight {
@@ -119,12 +152,13 @@ impl Explain for HostError {
             HostError::Lock(e) => e.class(),
             HostError::Secret(e) => e.class(),
             HostError::NoSlot { .. } => Class::Corrupt,
-            HostError::NoRepository { .. } => Class::Absent,
+            HostError::BadGrant { .. } | HostError::BadKeyFile { .. } => Class::Usage,
+            HostError::NoRepository { .. } | HostError::NoSuch { .. } => Class::Absent,
             HostError::Exists { .. } => Class::Conflict,
             HostError::Unfinished { .. } | HostError::NotEmpty { .. } | HostError::Another { .. } | HostError::Refused { .. } => {
                 Class::Refused
             }
-            HostError::NoKey { .. } | HostError::NoRight { .. } => Class::Denied,
+            HostError::NoKey { .. } | HostError::NoSecret | HostError::OldSecret { .. } | HostError::NoRight { .. } => Class::Denied,
         }
     }
 
@@ -154,6 +188,14 @@ impl Explain for HostError {
                 "give the passphrase (PGCAIRN_PASSPHRASE, --passphrase-file, --passphrase-command) or --key-file once; the host then gets a key of its own"
                     .into(),
             ),
+            HostError::BadKeyFile { .. } => Some("give the file that `pgcairn init`, `key add` or `key export` wrote, whole".into()),
+            HostError::BadGrant { .. } => Some("copy it once more from where it was made, whole".into()),
+            HostError::NoSuch { cure, .. } => Some((*cure).into()),
+            HostError::NoSecret => Some(
+                "give a passphrase (PGCAIRN_PASSPHRASE, passphrase-file, passphrase-command), a key file (key-file) or key-command of the repository: this host's own key is not enough"
+                    .into(),
+            ),
+            HostError::OldSecret { .. } => Some("give the passphrase, key file or export of after the last `pgcairn key rotate`".into()),
             HostError::NoRight { .. } => Some("ask the owner of the repository for the right".into()),
             HostError::Refused { cure, .. } => Some(cure.clone()),
         }

@@ -6,6 +6,7 @@
 //! never believed: what is damaged in it is dropped with a warning.
 //!
 //! - `access/`: a repository, opened for a command; sessions
+//! - `owner/`: what the owner of a repository does: key slots, hosts and their rights, rotation
 //! - `env.rs`: [`Env`], the environment as a value
 //! - `config/`: the configuration file, environment variables and flags: [`Settings`]; passphrases
 //! - `paths.rs`: where state and cache lie: [`StateDir`], [`cache_dir`]
@@ -26,6 +27,7 @@ mod failure;
 mod files;
 pub mod lock;
 pub mod machine;
+pub mod owner;
 pub mod paths;
 pub mod state;
 

@@ -15,9 +15,9 @@ pub(super) fn check(
     findings: &Findings,
     warnings: &mut Vec<String>,
 ) -> Result<(), ScrubError> {
-    let (mut usable, mut opens) = (0, false);
+    let (mut usable, mut opens) = (0, matches!(unlock, Some(Unlock::Root(root)) if is_ours(opened, root)));
     for name in slots {
-        let bytes = match opened.backend.read(name, 65536) {
+        let bytes = match opened.backend.read(name, slot::MOST as u64) {
             Ok(bytes) => bytes,
             Err(e) => {
                 let damage = damage(e.into(), name.as_str())?;
@@ -29,7 +29,7 @@ pub(super) fn check(
             Ok(slot) if slot.repository() != opened.format.repository => findings.note(name.as_str(), "it is a slot of another repository"),
             Ok(slot) => {
                 usable += 1;
-                let clear = matches!(slot.kind(), Ok(slot::SlotKind::Clear));
+                let clear = slot.kind() == slot::SlotKind::Clear;
                 for unlock in unlock.into_iter().chain(clear.then_some(&Unlock::Clear)) {
                     opens |= try_slot(opened, &slot, unlock, name, findings)?;
                 }
@@ -56,7 +56,7 @@ fn try_slot(opened: &Opened, slot: &Slot, unlock: &Unlock, name: &ObjectName, fi
             findings.note(name.as_str(), "it holds other keys than this repository's");
             Ok(false)
         }
-        Err(e @ CryptError::System(_)) => Err(crate::repo::RepoError::from(e).into()),
+        Err(e @ (CryptError::System(_) | CryptError::Command(_))) => Err(crate::repo::RepoError::from(e).into()),
         Err(e) => {
             findings.note(name.as_str(), &e.to_string());
             Ok(false)

@@ -20,7 +20,7 @@ use crate::trace::{Op, Step};
 use crate::world::{Cluster, World, difference, same_cluster};
 
 /// Something that can be interrupted.
-trait Story {
+pub(crate) trait Story {
     /// What it is called.
     fn name(&self) -> &'static str;
     /// Brings the machine to where the command begins.
@@ -36,7 +36,7 @@ trait Story {
 }
 
 /// Interrupts a story everywhere; how many steps, at least, there must be.
-fn interrupt(story: &dyn Story, at_least: usize) {
+pub(crate) fn interrupt(story: &dyn Story, at_least: usize) {
     let world = World::new();
     story.prepare(&world);
     let before = world.scan();
@@ -180,7 +180,7 @@ impl Story for Init<'_> {
 }
 
 /// A repository with one snapshot and the WAL of its time.
-fn one_snapshot(world: &World, cluster: &Cluster) {
+pub(crate) fn one_snapshot(world: &World, cluster: &Cluster) {
     world.init().ok();
     world.run(world.backup_of(&cluster.states[0])).ok();
     crate::support::Outcome::of(world.push(&cluster.states[0], &cluster.wal[0])).ok();

@@ -4,6 +4,7 @@
 //! - `disk.rs`: what of these steps is durable, and what a power failure leaves
 //! - `world.rs`: the machine that this happens to
 //! - `crash.rs`: the stories: init, backup, push, restore, prune
+//! - `keys.rs`: the same of the key commands
 //! - `disks.rs`: disks that are full, fail or can't be written
 //! - `host.rs`: state and cache lost or damaged; odd names, umasks, outputs; two at once
 //! - `online.rs`: a server at work
@@ -15,6 +16,7 @@ mod crash;
 mod disk;
 mod disks;
 mod host;
+mod keys;
 mod online;
 mod trace;
 mod world;

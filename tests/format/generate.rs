@@ -12,8 +12,8 @@ use std::sync::Mutex;
 use pgcairn::archive::{BackupFacts, FileFacts, FileKind, HistoryFacts, SegmentRecord};
 use pgcairn::chunk::FolderChunks;
 use pgcairn::codec::{self, FrameKind, Patching, Way};
-use pgcairn::crypt::slot::{Kdf, Slot, Unlock};
-use pgcairn::crypt::{ChunkRole, Secret, seal};
+use pgcairn::crypt::slot::{Kdf, Lock, Slot};
+use pgcairn::crypt::{ChunkRole, ContentSecret, Root, Secret, seal};
 use pgcairn::pg::timeline::History;
 use pgcairn::pg::wal::{SegmentFacts, WalFileName, check_segment};
 use pgcairn::repo::format::Format;
@@ -97,6 +97,12 @@ fn write_segment() {
     write(&folder().join("vectors-1/segment.json"), &segment_object());
 }
 
+#[test]
+#[ignore = "writes the vectors of slots anew"]
+fn write_slots() {
+    write(&folder().join("vectors-1/slots.json"), &slots());
+}
+
 fn keys() -> Value {
     let root = root();
     let (sealing, key) = (root.sealing(), Secret::new([0x99; 32]));
@@ -138,13 +144,21 @@ fn keys() -> Value {
 
 fn slots() -> Value {
     let root = root();
-    let seal = |unlock: Unlock| hex(Slot::seal(&root, &unlock, Kdf::TEST).unwrap().0.as_bytes());
-    let passphrase = "correct horse bättery staple";
+    let content = |fill: u8| ContentSecret::new(Secret::new([fill; 32])).unwrap();
+    let rotated = Root { content: content(0x46), former: vec![root.content.clone(), content(0x45)], ..root.clone() };
+    let seal = |root: &Root, lock: Lock<'_>| hex(Slot::seal(root, &lock).unwrap().as_bytes());
+    let (passphrase, key) = ("correct horse bättery staple", Secret::new([0xab; 32]));
+    let key_file = pgcairn::crypt::slot::key_file_text(&key).to_string();
+    let wrapped = b"what a command made of it";
     json!([
-        {"kind": "passphrase", "passphrase": passphrase, "slot": seal(Unlock::Passphrase(zeroize::Zeroizing::new(passphrase.into())))},
-        {"kind": "key file", "key_file": *pgcairn::crypt::slot::key_file_text(&Secret::new([0xab; 32])),
-            "slot": seal(Unlock::KeyFile(Secret::new([0xab; 32])))},
-        {"kind": "clear", "slot": seal(Unlock::Clear)},
+        {"kind": "passphrase", "passphrase": passphrase, "slot": seal(&root, Lock::Passphrase(passphrase, Kdf::TEST))},
+        {"kind": "key file", "key_file": key_file, "slot": seal(&root, Lock::KeyFile(&key))},
+        {"kind": "clear", "slot": seal(&root, Lock::Clear)},
+        {"kind": "command", "key_file": key_file, "wrapped": hex(wrapped), "slot": seal(&root, Lock::Wrapped { key: &key, wrapped })},
+        {"kind": "key file", "key_file": key_file, "slot": seal(&rotated, Lock::KeyFile(&key)),
+            "content_secrets": rotated.contents().map(|c| hex(c.expose())).collect::<Vec<_>>()},
+        {"kind": "export", "text": *pgcairn::crypt::root_text::root_text(&rotated),
+            "content_secrets": rotated.contents().map(|c| hex(c.expose())).collect::<Vec<_>>()},
     ])
 }
 

@@ -18,6 +18,7 @@ pub fn root() -> Root {
         domain: DomainId([0x22; 16]),
         owner: SigningKey::from_seed(&[0x33; 32]),
         content: ContentSecret::new(Secret::new([0x44; 32])).unwrap(),
+        former: Vec::new(),
         id_key: Secret::new([0x55; 32]),
         table_key: Secret::new([0x66; 32]),
     }

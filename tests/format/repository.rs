@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use pgcairn::chunk::{EXTENT, FilePlace, FolderChunks, is_zero};
 use pgcairn::codec::{self, Patching, Way};
-use pgcairn::crypt::slot::{Kdf, Unlock};
+use pgcairn::crypt::slot::Lock;
 use pgcairn::crypt::{ChunkRole, Opening};
 use pgcairn::host::access::{self, Need, NewRepository, OpenSession, Opened, Place};
 use pgcairn::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
@@ -68,9 +68,9 @@ fn open_place<R>(repository: &Path, key: &Path, state: &Path, use_it: impl FnOnc
 /// Makes the repository: `init` with a key file, one snapshot by one session.
 pub fn build(repository: &Path, key: &Path, state: &Path) {
     let text = std::fs::read_to_string(key).unwrap();
-    let unlock = Unlock::KeyFile(pgcairn::crypt::slot::parse_key_file(&text).unwrap());
+    let key_file = pgcairn::crypt::slot::parse_key_file(&text).unwrap();
     open_place(repository, key, state, |place| {
-        let created = access::create(place, &NewRepository { unlock, kdf: Kdf::TEST, maintainer: true }).unwrap();
+        let created = access::create(place, &NewRepository { lock: Lock::KeyFile(&key_file), maintainer: true }).unwrap();
         let opened = Arc::new(created.opened);
         let floor = Some(WalPosition { timeline: TimelineId(1), lsn: Lsn(0x300_0028) });
         let (cluster, system_identifier) = (Some("main".into()), Some(7_400_000_000_000_000_001));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pgcairn::archive::{FileFacts, FileKind, SegmentRecord};
 use pgcairn::chunk::FilePlace;
 use pgcairn::crypt::envelope::{self, Envelope};
+use pgcairn::crypt::root_text::parse_root_text;
 use pgcairn::crypt::sign::{PublicKey, key_id};
 use pgcairn::crypt::slot::{Slot, Unlock, parse_key_file};
 use pgcairn::crypt::{ChunkRole, ContentSecret, Opening, Secret, seal};
@@ -100,17 +101,30 @@ fn sealed_bytes_envelopes_and_signatures_open() {
 #[test]
 fn every_kind_of_slot_opens() {
     let slots = vectors("slots.json");
-    assert_eq!(list(&slots).len(), 3);
+    assert_eq!(list(&slots).len(), 6);
     for v in list(&slots) {
+        let key = || parse_key_file(text(&v["key_file"])).unwrap();
         let unlock = match text(&v["kind"]) {
             "passphrase" => Unlock::Passphrase(Zeroizing::new(text(&v["passphrase"]).into())),
-            "key file" => Unlock::KeyFile(parse_key_file(text(&v["key_file"])).unwrap()),
+            "key file" => Unlock::KeyFile(key()),
+            "command" => {
+                let (key, wrapped) = (key(), bytes(&v["wrapped"]));
+                Unlock::Command(Box::new(move |given| if given == wrapped { Ok(key.clone()) } else { panic!("{given:?}") }))
+            }
             _ => Unlock::Clear,
         };
-        let (opened, root) = (Slot::parse(&bytes(&v["slot"])).unwrap().open(&unlock).unwrap().unwrap(), root());
+        let opened = match text(&v["kind"]) {
+            "export" => parse_root_text(text(&v["text"])).unwrap(),
+            _ => Slot::parse(&bytes(&v["slot"])).unwrap().open(&unlock).unwrap().unwrap(),
+        };
+        let root = root();
+        let contents: Vec<String> = opened.contents().map(|content| hex(content.expose())).collect();
+        match v["content_secrets"].as_array() {
+            Some(all) => assert_eq!(contents, all.iter().map(text).collect::<Vec<_>>()),
+            None => assert_eq!(contents, [hex(root.content.expose())]),
+        }
         assert_eq!((opened.repository, opened.domain), (root.repository, root.domain));
         assert_eq!(opened.owner.seed(), root.owner.seed());
-        assert_eq!(opened.content.expose(), root.content.expose());
         assert_eq!((opened.id_key.expose(), opened.table_key.expose()), (root.id_key.expose(), root.table_key.expose()));
     }
 }

@@ -49,12 +49,26 @@ pub struct GlobalFlags {
     /// Command of the shell that prints the passphrase
     #[arg(long, global = true, value_name = "COMMAND")]
     passphrase_command: Option<String>,
-    /// Key file, as `init` writes it
+    /// Key file, as `init` writes it, or what `key export` wrote
     #[arg(long, global = true, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Command of the shell that unwraps a slot's key: see `key add --command`
+    #[arg(long, global = true, value_name = "COMMAND")]
+    key_command: Option<String>,
 }
 
 impl GlobalFlags {
+    /// Takes out what would open a repository: `key add` means by these flags what shall open it.
+    pub(in crate::cli) fn take_secret(&mut self) -> SecretKeys {
+        SecretKeys {
+            passphrase: None,
+            passphrase_file: self.passphrase_file.take(),
+            passphrase_command: self.passphrase_command.take(),
+            key_file: self.key_file.take(),
+            key_command: None,
+        }
+    }
+
     /// What they set, with a command's policy flags.
     pub fn overrides(&self, cluster: ClusterKeys) -> FlagOverrides {
         let set = |flag: bool| flag.then_some(true);
@@ -77,6 +91,7 @@ impl GlobalFlags {
                 passphrase_file: self.passphrase_file.clone(),
                 passphrase_command: self.passphrase_command.clone(),
                 key_file: self.key_file.clone(),
+                key_command: self.key_command.clone(),
             },
         }
     }

@@ -14,7 +14,9 @@ use clap::{Parser, Subcommand};
 pub(super) use global::GlobalFlags;
 
 use super::output::error::Described;
-use super::{archive, archive_get, archive_push, backup, cat, check, diff, forget, hold, init, ls, prune, restore, show, status, verify};
+use super::{
+    archive, archive_get, archive_push, backup, cat, check, diff, forget, hold, init, key, ls, prune, restore, show, status, verify,
+};
 use crate::host::config::ClusterKeys;
 use crate::units::Class;
 
@@ -69,6 +71,9 @@ pub(super) enum Command {
     /// Keep snapshots whatever a policy says
     #[command(subcommand)]
     Hold(hold::Command),
+    /// What opens the repository, and which hosts may do what in it
+    #[command(subcommand)]
+    Key(key::Command),
 }
 
 impl Command {
@@ -90,9 +95,10 @@ impl Command {
             | Command::Cat(_)
             | Command::Diff(_)
             | Command::Stats
-            | Command::Verify(_)
             | Command::Hold(_)
-            | Command::Prune(_) => ClusterKeys::default(),
+            | Command::Key(_)
+            | Command::Prune(_)
+            | Command::Verify(_) => ClusterKeys::default(),
         }
     }
 }

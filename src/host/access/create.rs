@@ -6,7 +6,7 @@ use super::enrol;
 use super::log_store::{is_of_the_dead, process_tag};
 use super::open::{LogParts, Opened, Place, Role};
 use crate::crypt::sign::SigningKey;
-use crate::crypt::slot::{Kdf, Slot, Unlock};
+use crate::crypt::slot::{Lock, Slot};
 use crate::crypt::{Root, secret};
 use crate::host::HostError;
 use crate::host::config::RepositoryUrl;
@@ -16,11 +16,9 @@ use crate::store::{Backend, Create, LocalStore, ObjectName, SessionTag, StoreErr
 use crate::units::ids::hex;
 
 /// What is to be created.
-pub struct NewRepository {
+pub struct NewRepository<'a> {
     /// What will open it.
-    pub unlock: Unlock,
-    /// Cost of the passphrase.
-    pub kdf: Kdf,
+    pub lock: Lock<'a>,
     /// May this host forget and prune?
     pub maintainer: bool,
 }
@@ -37,7 +35,7 @@ pub struct Created {
 ///
 /// # Errors
 /// If there is one already, something else lies there, or the store can't be relied on.
-pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostError> {
+pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, HostError> {
     let RepositoryUrl::Local(path) = &place.repository.url;
     let shown = place.repository.url.to_string();
     let Some(state) = place.state else {
@@ -64,8 +62,8 @@ pub fn create(place: &Place<'_>, new: &NewRepository) -> Result<Created, HostErr
     let name = |text: &str| ObjectName::new(text).map_err(StoreError::from);
     let format = Format { repository: root.repository, domain: root.domain, read_only_features: 0 };
     must_create(backend.as_ref(), &name(format::NAME)?, &format.encode(), &tag)?;
-    let (slot, id) = Slot::seal(&root, &new.unlock, new.kdf)?;
-    let id = hex(&id);
+    let slot = Slot::seal(&root, &new.lock)?;
+    let id = hex(&slot.id());
     must_create(backend.as_ref(), &name(&format!("key/{id}"))?, slot.as_bytes(), &tag)?;
     let seed = secret::random()?;
     let key = SigningKey::from_seed(&seed);

@@ -6,7 +6,7 @@ use super::open::Opened;
 use crate::crypt::sign::SigningKey;
 use crate::crypt::{Root, secret};
 use crate::host::HostError;
-use crate::host::state::{HostKeys, Secret32};
+use crate::host::state::{HostKeys, IdKeys, Secret32};
 use crate::repo::log::{KeyOp, Keys, Kind, Role};
 
 /// The name by which people know this host.
@@ -23,10 +23,17 @@ pub(super) fn host_keys(root: &Root, seed: &[u8; 32]) -> HostKeys {
         domain: root.domain,
         owner_key: *root.owner_public().as_bytes(),
         signing_seed: Secret32::new(*seed),
-        id_key: Secret32::new(*root.id_key.expose()),
+        ids: IdKeys::Domain(Secret32::new(*root.id_key.expose())),
         table_key: Secret32::new(*root.table_key.expose()),
-        content_secret: Some(Secret32::new(*root.content.expose())),
+        content_secrets: content_secrets(root),
     }
+}
+
+/// What opens content, the newest first.
+pub(in crate::host) fn content_secrets(root: &Root) -> Vec<Secret32> {
+    let mut secrets: Vec<Secret32> = root.contents().map(|content| Secret32::new(*content.expose())).collect();
+    secrets.reverse();
+    secrets
 }
 
 /// The KEY operation that enrols a host.

@@ -5,6 +5,7 @@
 //! - `enrol.rs`: a KEY entry for this host
 //! - `index.rs`: [`KnownChunks`]: where chunks lie already
 //! - `log_store.rs`: the log over a backend, under the table key
+//! - `unlock.rs`: from what opens a slot to the root
 //! - `session.rs`: [`OpenSession`]: BEGIN, PROGRESS, COMMIT or ABORT
 
 mod create;
@@ -17,9 +18,14 @@ mod session;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod unlock;
 
 pub use create::{Created, NewRepository, create};
+pub(in crate::host) use enrol::content_secrets;
 pub use index::KnownChunks;
 pub use log_store::process_tag;
-pub use open::{Need, Opened, Place, open, owner_key, unlock_with};
+pub use open::{Need, Opened, Place, open, repository_at};
+pub(in crate::host) use open::{open_with, remember_pin};
 pub use session::{Adopted, OpenSession, append, end_dead_sessions, leftovers, remove_leftovers};
+pub use unlock::{StoredSlot, owner_key, unlock_with};
+pub(in crate::host) use unlock::{read_slots, unwrap_key};

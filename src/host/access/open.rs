@@ -3,23 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use zeroize::Zeroizing;
-
 use super::enrol;
 use super::log_store::{BackendLog, TableSealer, process_tag};
+use super::unlock::unlock;
+use crate::crypt::keys::ContentPublic;
 use crate::crypt::sign::{PublicKey, SigningKey};
-use crate::crypt::slot::{self, Slot, SlotKind, Unlock};
-use crate::crypt::{ContentSecret, CryptError, Opening, Root, Sealing, Secret, secret};
+use crate::crypt::{ContentSecret, CryptError, Opening, Sealing, Secret, secret};
 use crate::host::HostError;
-use crate::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
+use crate::host::config::{RepositorySettings, RepositoryUrl};
 use crate::host::paths::StateDir;
-use crate::host::state::{Head, HostKeys, Pin, RepositoryState};
+use crate::host::state::{Head, HostKeys, IdKeys, Pin, RepositoryState, Secret32};
 use crate::repo::PackRef;
 use crate::repo::format::{self, Format};
 use crate::repo::log::{self, Log, LogView};
 use crate::repo::pack::Packs;
-use crate::store::{Backend, LocalStore, ObjectName, StoreError};
-use crate::units::ids::hex;
+use crate::store::{Backend, LocalStore, ObjectName};
+use crate::units::ids::unhex;
 use crate::units::{Explain, Hash32, PackId, Progress, RepositoryId, SessionId};
 
 /// Where a repository lies and what this host has to do with it.
@@ -80,6 +79,15 @@ pub(super) fn read_format(backend: &dyn Backend, place: &str) -> Result<Format, 
     }
 }
 
+/// Which repository lies at a URL, by its own word.
+///
+/// # Errors
+/// If there is none.
+pub fn repository_at(url: &RepositoryUrl) -> Result<RepositoryId, HostError> {
+    let store = open_store(url)?;
+    Ok(read_format(&store, &url.to_string())?.repository)
+}
+
 /// Opens the store at a URL.
 pub(super) fn open_store(url: &RepositoryUrl) -> Result<LocalStore, HostError> {
     let RepositoryUrl::Local(path) = url;
@@ -111,6 +119,9 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     if let Some(keys) = kept {
         let mut opened = with_host_keys(Arc::clone(&backend), shown.clone(), format, &keys, state, cache)?;
         opened.warn_of_doubt(place);
+        if opened.lacks_newest_key().is_some() && place.repository.secret.is_some() {
+            opened.renew(place);
+        }
         let unknown = opened.signer.as_ref().is_some_and(|s| opened.view().fold.keys.get(&s.id()).is_none());
         if need == Need::Write && unknown && place.repository.secret.is_some() {
             // Its key was kept, and then the enrolment was interrupted; or the folder was written for a restore.
@@ -129,18 +140,8 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
         return Err(HostError::Another { place: shown });
     }
     let owner = root.owner_public().clone();
-    let mut opened = assemble(
-        backend,
-        shown,
-        format,
-        owner,
-        root.sealing(),
-        Some(root.opening()),
-        None,
-        enrol::host_keys(&root, &secret::random()?),
-        state,
-        cache,
-    )?;
+    let (role, keys) = ((root.sealing(), Some(root.opening())), enrol::host_keys(&root, &secret::random()?));
+    let mut opened = assemble(backend, shown, format, owner, role, None, keys, state, cache)?;
     opened.warn_of_doubt(place);
     opened.remember(place)?;
     match need {
@@ -164,6 +165,27 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     Ok(opened)
 }
 
+/// Opens a repository with keys that the state doesn't have yet.
+pub(in crate::host) fn open_with(place: &Place<'_>, keys: &HostKeys) -> Result<Opened, HostError> {
+    let shown = place.repository.url.to_string();
+    let backend: Arc<dyn Backend> = Arc::new(open_store(&place.repository.url)?);
+    let format = read_format(backend.as_ref(), &shown)?;
+    let pin = place.state.map(|s| s.pin(&place.repository.url)).transpose()?.flatten();
+    if pin.is_some_and(|pin| pin.repository != keys.repository || pin.owner_key != keys.owner_key) {
+        return Err(HostError::Another { place: shown });
+    }
+    let state = place.state.map(|s| s.repository(format.repository));
+    let opened = with_host_keys(backend, shown, format, keys, state, place.cache.clone())?;
+    opened.warn_of_doubt(place);
+    Ok(opened)
+}
+
+/// Remembers which repository lies at this URL, and how far its log goes.
+pub(in crate::host) fn remember_pin(opened: &Opened, place: &Place<'_>) -> Result<(), HostError> {
+    opened.remember(place)?;
+    opened.pin(place)
+}
+
 fn with_host_keys(
     backend: Arc<dyn Backend>,
     shown: String,
@@ -175,19 +197,22 @@ fn with_host_keys(
     if keys.repository != format.repository || keys.domain != format.domain {
         return Err(HostError::Another { place: shown });
     }
-    let (id_key, table_key) = (Secret::new(*keys.id_key.expose()), Secret::new(*keys.table_key.expose()));
-    let content = keys.content_secret.as_ref().map(|s| ContentSecret::new(Secret::new(*s.expose()))).transpose()?;
     let owner = PublicKey::from_bytes(&keys.owner_key)?;
     let signer = SigningKey::from_seed(keys.signing_seed.expose());
-    let Some(content) = content else {
-        return Err(HostError::Refused {
-            what: "this host is enrolled to write only, which this version does not support".into(),
-            cure: "use a newer pgcairn".into(),
-        });
+    assemble(backend, shown, format, owner, role_of(keys)?, Some(signer), keys.clone(), state, cache)
+}
+
+/// What a host's keys are good for. The public key that content is sealed to is the log's to say.
+fn role_of(keys: &HostKeys) -> Result<(Sealing, Option<Opening>), HostError> {
+    let secret = |kept: &Secret32| Secret::new(*kept.expose());
+    let contents: Vec<ContentSecret> = keys.content_secrets.iter().map(|s| ContentSecret::new(secret(s))).collect::<Result<_, _>>()?;
+    let (table_key, public) = (secret(&keys.table_key), contents.first().map_or(ContentPublic([0; 32]), ContentSecret::public));
+    let sealing = match &keys.ids {
+        IdKeys::Domain(key) => Sealing::new(keys.domain, public, &secret(key), &table_key),
+        IdKeys::Structure(key) => Sealing::of_structure(keys.domain, public, &secret(key), &table_key),
     };
-    let opening = Opening::new(format.domain, content, &id_key, &table_key);
-    let sealing = opening.sealing.clone();
-    assemble(backend, shown, format, owner, sealing, Some(opening), Some(signer), keys.clone(), state, cache)
+    let opening = (!contents.is_empty()).then(|| Opening::new(sealing.clone(), contents));
+    Ok((sealing, opening))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -196,8 +221,7 @@ fn assemble(
     shown: String,
     format: Format,
     owner: PublicKey,
-    sealing: Sealing,
-    opening: Option<Opening>,
+    (sealing, opening): (Sealing, Option<Opening>),
     signer: Option<SigningKey>,
     keys: HostKeys,
     state: Option<RepositoryState>,
@@ -268,109 +292,78 @@ fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, kept: Optio
     Ok(view)
 }
 
-/// The passphrase or key file behind a configured secret.
-///
-/// # Errors
-/// If it can't be read, or breaks the rules.
-pub fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
-    match source {
-        SecretSource::KeyFile(_) => {
-            let bytes = source.read_key_file()?;
-            let text = std::str::from_utf8(&bytes).map_err(|_| crate::crypt::CryptError::WrongKey)?;
-            Ok(Unlock::KeyFile(slot::parse_key_file(text)?))
-        }
-        _ => {
-            let passphrase = source.read_passphrase()?;
-            let text = String::from_utf8(passphrase.as_bytes().to_vec())
-                .map_err(|_| HostError::Refused { what: "the passphrase is no UTF-8".into(), cure: "choose another one".into() })?;
-            Ok(Unlock::Passphrase(Zeroizing::new(text)))
-        }
-    }
-}
-
-/// Slots that are tried: each may cost a key derivation.
-const MOST_SLOTS: usize = 32;
-
-/// Opens a slot. One in clear only where `clear` allows it and no secret is given: where this host knows the repository,
-/// the caller must be able to tell whether what opens is the same one, else a store could pass off another.
-fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str, clear: bool) -> Result<Root, HostError> {
-    let folder = ObjectName::new("key").map_err(crate::store::StoreError::from)?;
-    let mut slots = Vec::new();
-    let mut others = 0;
-    for object in backend.list_sorted(Some(&folder))? {
-        let parsed = match backend.read(&object.name, 65536) {
-            Ok(bytes) => Slot::parse(&bytes),
-            // No slot, and no reason not to try the others.
-            Err(StoreError::TooLarge { .. }) => Err(CryptError::WrongKey),
-            Err(e) => return Err(e.into()),
-        };
-        match parsed {
-            Ok(slot) if slot.repository() == format.repository => slots.push(slot),
-            // A slot of a newer kind may lie beside one that we know; and anybody who can write to the store may have
-            // put something here.
-            _ => others += 1,
-        }
-    }
-    if slots.is_empty() {
-        let first = ObjectName::new(log::entry_name(0)).map_err(StoreError::from)?;
-        return Err(match backend.size(&first) {
-            Err(e) if e.is_absent() => HostError::Unfinished { place: shown.into() },
-            _ => HostError::NoSlot { place: shown.into(), others },
-        });
-    }
-    // Cheap ones first: one that was planted may cost gigabytes and minutes.
-    slots.sort_by_key(|slot| u64::from(slot.kdf().memory_kib) * u64::from(slot.kdf().passes));
-    let unlock = match &place.repository.secret {
-        Some(source) => unlock_with(source)?,
-        None if clear && slots.iter().any(|s| s.kind().is_ok_and(|k| k == SlotKind::Clear)) => Unlock::Clear,
-        None => return Err(HostError::NoKey { place: shown.into() }),
-    };
-    let mut failed = None;
-    for slot in slots.iter().take(MOST_SLOTS) {
-        let opened = match slot.open(&unlock) {
-            Ok(opened) => opened,
-            Err(e) => {
-                failed.get_or_insert(e);
-                continue;
-            }
-        };
-        if let Some(root) = opened {
-            if root.repository != format.repository || root.domain != format.domain {
-                return Err(HostError::Another { place: shown.into() });
-            }
-            if slot.is_weak() {
-                place.progress.warn(&format!("the passphrase of {shown} is cheap to guess: its key slot was made with --test-kdf"));
-            }
-            return Ok(root);
-        }
-    }
-    if slots.len() > MOST_SLOTS {
-        place.progress.warn(&format!("there are {} key slots, of which {MOST_SLOTS} were tried: were some of them planted?", slots.len()));
-    }
-    Err(failed.unwrap_or(CryptError::WrongKey).into())
-}
-
-/// The owner's key, if the configured secret opens a slot; `None` where no secret is configured. For what this host's own
-/// key has no right to.
-///
-/// # Errors
-/// If the secret opens no slot, or one of another owner's.
-pub fn owner_key(place: &Place<'_>, opened: &Opened) -> Result<Option<SigningKey>, HostError> {
-    if place.repository.secret.is_none() {
-        return Ok(None);
-    }
-    let root = unlock(place, opened.backend.as_ref(), &opened.format, &opened.shown, false)?;
-    if *root.owner_public() != opened.owner {
-        return Err(HostError::Another { place: opened.shown.clone() });
-    }
-    Ok(Some(root.owner))
-}
-
 impl Opened {
     pub(super) fn of(parts: LogParts, view: LogView, role: Role) -> Self {
         let Role { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder } = role;
         let view = Mutex::new(view);
-        Opened { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder, parts, view }
+        let mut opened = Opened { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder, parts, view };
+        opened.take_sealing_keys();
+        opened
+    }
+
+    /// The keys that content was sealed to are the log's to say, and which of them is used now: the owner signed that.
+    fn take_sealing_keys(&mut self) {
+        let (newest, all): (_, Vec<_>) = {
+            let view = self.view();
+            let keys = &view.fold.keys;
+            (keys.sealing_key().and_then(usable), keys.sealing.iter().map(|key| key.id).collect())
+        };
+        if let Some(public) = newest {
+            self.sealing.public = public;
+        }
+        if let Some(opening) = &mut self.opening {
+            opening.sealing.public = self.sealing.public;
+            opening.know_keys(all);
+        }
+    }
+
+    /// The key to which content is sealed now, if this host reads and lacks its secret: what is written now it could not read.
+    pub fn lacks_newest_key(&self) -> Option<crate::units::KeyId> {
+        let newest = self.view().fold.keys.sealing_key().map(|key| key.id)?;
+        self.opening.as_ref().is_some_and(|opening| !opening.opens(&newest)).then_some(newest)
+    }
+
+    /// Refuses where this host reads, and could not read what it would write: its increments would be blind.
+    ///
+    /// # Errors
+    /// [`CryptError::NoContentKey`].
+    pub fn reads_what_it_writes(&self) -> Result<(), HostError> {
+        self.lacks_newest_key().map_or(Ok(()), |key| Err(CryptError::NoContentKey { key }.into()))
+    }
+
+    /// Refuses where this host can't name content, although its key may write: it has not taken the keys of its new role yet.
+    ///
+    /// # Errors
+    /// [`HostError::Refused`].
+    pub fn names_what_it_writes(&self) -> Result<(), HostError> {
+        if self.sealing.names_content() {
+            return Ok(());
+        }
+        Err(HostError::Refused {
+            what: "this host holds a maintainer's keys alone, and can't write a cluster's".into(),
+            cure: "take the file of its new role by `pgcairn key accept`".into(),
+        })
+    }
+
+    /// Takes the content keys of after a rotation out of a slot, where what opens one is at hand. Else all goes on without.
+    fn renew(&mut self, place: &Place<'_>) {
+        let renewed = unlock(place, self.backend.as_ref(), &self.format, &self.shown, true).and_then(|root| {
+            if root.owner_public() != &self.owner {
+                return Err(HostError::Another { place: self.shown.clone() });
+            }
+            self.keys.content_secrets = enrol::content_secrets(&root);
+            self.opening = role_of(&self.keys)?.1;
+            self.take_sealing_keys();
+            match (&self.state, self.lacks_newest_key()) {
+                (Some(state), None) => Ok(state.replace_host_keys(&self.keys)?),
+                _ => Ok(()),
+            }
+        });
+        match renewed {
+            Err(e) => place.progress.warn(&format!("the content key was rotated, and this host has not got the new one: {e}")),
+            Ok(()) if self.lacks_newest_key().is_none() => place.progress.info("this host has got the new content key"),
+            Ok(()) => {}
+        }
     }
 
     /// The log.
@@ -393,14 +386,13 @@ impl Opened {
     /// What is written now must be sealed to the key that the log names last: one that this program can't use is a newer
     /// program's.
     fn check_sealing_key(&self) -> Result<(), HostError> {
-        let ours = hex(&self.sealing.public.0);
-        match self.view().fold.keys.sealing_key() {
-            Some(key) if key.algorithm == 1 && key.public == ours => Ok(()),
-            _ => Err(HostError::Refused {
-                what: "what is written to this repository is sealed to a key that this host does not have".into(),
-                cure: "use a newer pgcairn, or enrol this host again".into(),
-            }),
+        if self.view().fold.keys.sealing_key().and_then(usable).is_some() {
+            return Ok(());
         }
+        Err(HostError::Refused {
+            what: "what is written to this repository is sealed to a kind of key that this version does not know".into(),
+            cure: "use a newer pgcairn".into(),
+        })
     }
 
     /// The entry with this number, as it lies in the store.
@@ -515,6 +507,12 @@ impl Opened {
             place.progress.warn(&format!("what was seen of the repository can't be kept: {e}"));
         }
     }
+}
+
+/// A sealing key that this program can use.
+fn usable(key: &log::SealingKey) -> Option<ContentPublic> {
+    let bytes = if key.algorithm == 1 { unhex(&key.public)? } else { return None };
+    bytes.try_into().ok().map(ContentPublic)
 }
 
 /// The packs of a set as references; one that the log has struck is missing.

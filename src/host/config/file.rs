@@ -106,6 +106,7 @@ fn repository_section((name, mut section): (String, Section<'_>)) -> Result<(Str
         passphrase_file: section.path("passphrase-file")?,
         passphrase_command: section.text("passphrase-command")?,
         key_file: section.path("key-file")?,
+        key_command: section.text("key-command")?,
     };
     section.finish()?;
     let url = url.ok_or_else(|| section.bad("url", "a repository needs one".into()))?;
@@ -349,7 +350,11 @@ mod tests {
         for (text, key, cure) in [
             ("jbos = 1", "jbos", "did you mean `jobs`?"),
             ("[cluster.a]\npg-data = '/d'", "pg-data", "did you mean `pgdata`?"),
-            ("[repository.a]\nurl = '/r'\nendpoint = 'x'", "endpoint", "known here: url, passphrase-file, passphrase-command, key-file"),
+            (
+                "[repository.a]\nurl = '/r'\nendpoint = 'x'",
+                "endpoint",
+                "known here: url, passphrase-file, passphrase-command, key-file, key-command",
+            ),
             ("[cluster.a]\nkeep-dayly = 7", "keep-dayly", "did you mean `keep-daily`?"),
             ("pitr_window = '7d'", "pitr_window", "did you mean `pitr-window`?"),
             ("[repository.a]\nurl = '/r'\npassphrase = 'x'", "passphrase", "does not stand in the file"),

@@ -125,11 +125,16 @@ pub struct SecretKeys {
     pub passphrase_command: Option<String>,
     /// `key-file`.
     pub key_file: Option<PathBuf>,
+    /// `key-command`.
+    pub key_command: Option<String>,
 }
 
 impl SecretKeys {
     /// The one that is set, if any; `place` is where, for the message.
-    pub(super) fn source(&self, place: impl FnOnce() -> String) -> Result<Option<SecretSource>, ConfigError> {
+    ///
+    /// # Errors
+    /// If several are.
+    pub fn source(&self, place: impl FnOnce() -> String) -> Result<Option<SecretSource>, ConfigError> {
         let mut set = Vec::new();
         if let Some(passphrase) = &self.passphrase {
             set.push(("PGCAIRN_PASSPHRASE", SecretSource::Passphrase(passphrase.clone())));
@@ -142,6 +147,9 @@ impl SecretKeys {
         }
         if let Some(path) = &self.key_file {
             set.push(("key-file", SecretSource::KeyFile(path.clone())));
+        }
+        if let Some(command) = &self.key_command {
+            set.push(("key-command", SecretSource::KeyCommand(command.clone())));
         }
         match set.len() {
             0 | 1 => Ok(set.pop().map(|(_, source)| source)),
@@ -159,7 +167,7 @@ pub struct FlagOverrides {
     pub global: GlobalKeys,
     /// Policy flags of the cluster.
     pub cluster: ClusterKeys,
-    /// `--passphrase-file`, `--passphrase-command`, `--key-file`.
+    /// `--passphrase-file`, `--passphrase-command`, `--key-file`, `--key-command`.
     pub secret: SecretKeys,
 }
 

@@ -24,7 +24,7 @@ pub use error::ConfigError;
 pub use keys::{Chunker, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys, WalMode};
 pub use resolve::{ClusterSettings, DEFAULT_CLUSTER, RepositorySettings, Settings};
 pub use retention::{KeepLabel, RetentionKeys, read_count, read_span};
-pub use secret::{Passphrase, SecretError, SecretSource};
+pub use secret::{KeyOperation, Passphrase, SecretError, SecretSource, run_key_command};
 pub use url::RepositoryUrl;
 
 /// Arbitrary text as a configuration file (`crate::fuzzing`).

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -73,8 +73,10 @@ pub enum SecretSource {
     PassphraseFile(PathBuf),
     /// A command of `/bin/sh` that prints the passphrase.
     PassphraseCommand(String),
-    /// A key file, as `init` writes it.
+    /// A key file, as `init` writes it, or the text that `key export` wrote.
     KeyFile(PathBuf),
+    /// A command of `/bin/sh` that is given a slot's wrapped key on its standard input and prints the key.
+    KeyCommand(String),
 }
 
 impl fmt::Display for SecretSource {
@@ -84,6 +86,7 @@ impl fmt::Display for SecretSource {
             SecretSource::PassphraseFile(path) => write!(f, "the passphrase file {}", path.display()),
             SecretSource::PassphraseCommand(_) => f.write_str("passphrase-command"),
             SecretSource::KeyFile(path) => write!(f, "the key file {}", path.display()),
+            SecretSource::KeyCommand(_) => f.write_str("key-command"),
         }
     }
 }
@@ -108,8 +111,10 @@ pub enum SecretError {
         problem: &'static str,
     },
     /// The command ended with an error.
-    #[error("passphrase-command failed: {status}")]
+    #[error("{place} failed: {status}")]
     CommandFailed {
+        /// Which command.
+        place: String,
         /// How it ended.
         status: ExitStatus,
     },
@@ -155,13 +160,14 @@ impl SecretSource {
             SecretSource::Passphrase(passphrase) => passphrase.0.clone(),
             SecretSource::PassphraseFile(path) => read_file(path, PASSPHRASE_LIMIT + 2).map_err(unreadable)?,
             SecretSource::PassphraseCommand(command) => {
-                let (bytes, status) = run(command).map_err(unreadable)?;
+                let (bytes, status) = run(command, None, PASSPHRASE_LIMIT + 2).map_err(unreadable)?;
                 if !status.success() {
-                    return Err(SecretError::CommandFailed { status });
+                    return Err(SecretError::CommandFailed { place: self.to_string(), status });
                 }
                 bytes
             }
             SecretSource::KeyFile(_) => return Err(self.other_kind("a key file", "a passphrase")),
+            SecretSource::KeyCommand(_) => return Err(self.other_kind("a key", "a passphrase")),
         };
         Passphrase::checked(bytes).map_err(|problem| SecretError::Malformed { place: self.to_string(), problem })
     }
@@ -185,15 +191,47 @@ fn read_file(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     read_to_limit(File::open(path)?, limit)
 }
 
-/// Runs the command with an empty stdin; its stderr is ours, so that its complaints are seen.
-fn run(command: &str) -> io::Result<(Zeroizing<Vec<u8>>, ExitStatus)> {
-    let mut child = Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let bytes = read_to_limit(stdout, PASSPHRASE_LIMIT + 2);
-    if bytes.is_err() {
-        // It would wait for a reader; it has ended already or is ended here, and must not stay a zombie.
-        let _ = child.kill();
+/// What a key's command is asked to do; told to it as `PGCAIRN_KEY_OPERATION`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyOperation {
+    /// A key file's text is on its standard input; it prints the wrapped key.
+    Wrap,
+    /// The wrapped key is on its standard input; it prints the key file's text.
+    Unwrap,
+}
+
+/// Has a command wrap or unwrap a key.
+///
+/// # Errors
+/// If it can't be run, fails, or prints more than `limit` bytes.
+pub fn run_key_command(command: &str, operation: KeyOperation, input: &[u8], limit: usize) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let (bytes, status) = run(command, Some((operation, input)), limit)
+        .map_err(|source| SecretError::Unreadable { place: "what the key's command prints".into(), source })?;
+    if status.success() { Ok(bytes) } else { Err(SecretError::CommandFailed { place: "the key's command".into(), status }) }
+}
+
+/// Runs the command, with an empty stdin unless something is given; its stderr is ours, so that its complaints are seen.
+fn run(command: &str, given: Option<(KeyOperation, &[u8])>, limit: usize) -> io::Result<(Zeroizing<Vec<u8>>, ExitStatus)> {
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(command).stdin(if given.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped());
+    if let Some((operation, _)) = given {
+        shell.env("PGCAIRN_KEY_OPERATION", if operation == KeyOperation::Wrap { "wrap" } else { "unwrap" });
     }
+    let mut child = shell.spawn()?;
+    let stdin = child.stdin.take();
+    let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let bytes = std::thread::scope(|scope| {
+        // It may print before it has read all, or read nothing at all.
+        if let (Some(mut stdin), Some((_, input))) = (stdin, given) {
+            scope.spawn(move || drop(stdin.write_all(input)));
+        }
+        let bytes = read_to_limit(stdout, limit);
+        if bytes.is_err() {
+            // It would wait for a reader; it has ended already or is ended here, and must not stay a zombie.
+            let _ = child.kill();
+        }
+        bytes
+    });
     let status = child.wait()?;
     Ok((bytes?, status))
 }
@@ -244,10 +282,24 @@ mod tests {
     fn a_command_prints_it() {
         let of = |command: &str| SecretSource::PassphraseCommand(command.into()).read_passphrase();
         assert_eq!(of("printf 'a b\\r\\n'").unwrap().as_bytes(), b"a b");
-        assert!(matches!(of("echo x; exit 3"), Err(SecretError::CommandFailed { status }) if status.code() == Some(3)));
+        assert!(matches!(of("echo x; exit 3"), Err(SecretError::CommandFailed { status, .. }) if status.code() == Some(3)));
         assert!(matches!(of("true"), Err(SecretError::Malformed { .. })));
         assert!(matches!(of("yes"), Err(SecretError::Unreadable { .. })), "endless output is cut and the command ended");
         assert!(matches!(of("cat"), Err(SecretError::Malformed { .. })), "stdin is empty");
+    }
+
+    #[test]
+    fn a_key_command_is_given_what_it_wraps() {
+        let ask = |command: &str, operation| run_key_command(command, operation, b"in", 100).map(|out| out.to_vec());
+        assert_eq!(ask("cat; printf \"$PGCAIRN_KEY_OPERATION\"", KeyOperation::Wrap).unwrap(), b"inwrap");
+        assert_eq!(ask("printf \"$PGCAIRN_KEY_OPERATION\"", KeyOperation::Unwrap).unwrap(), b"unwrap", "it needs no input");
+        assert!(
+            matches!(ask("cat; exit 4", KeyOperation::Wrap), Err(SecretError::CommandFailed { status, .. }) if status.code() == Some(4))
+        );
+        assert!(matches!(ask("yes", KeyOperation::Wrap), Err(SecretError::Unreadable { .. })));
+        let large = vec![7; 1 << 20];
+        let out = run_key_command("cat", KeyOperation::Wrap, &large, 2 << 20).unwrap();
+        assert!(*out == large, "no pipe is full for ever");
     }
 
     #[test]

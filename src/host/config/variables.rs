@@ -70,6 +70,7 @@ impl Variables<'_> {
             passphrase_file: self.path("PGCAIRN_PASSPHRASE_FILE")?,
             passphrase_command: self.text("PGCAIRN_PASSPHRASE_COMMAND")?,
             key_file: self.path("PGCAIRN_KEY_FILE")?,
+            key_command: self.text("PGCAIRN_KEY_COMMAND")?,
         })
     }
 

@@ -1,4 +1,7 @@
 //! This host's keys for one repository.
+//!
+//! Version 1 of the file has grown: `former_secrets` came with rotations, and `structure_id_key` in place of `id_key` with
+//! hosts that are maintainers alone. A program that doesn't know them refuses the file.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -18,12 +21,22 @@ pub struct HostKeys {
     pub owner_key: [u8; 32],
     /// The seed of this host's signing key (Ed25519).
     pub signing_seed: Secret32,
-    /// The domain's id key.
-    pub id_key: Secret32,
+    /// What names chunks.
+    pub ids: IdKeys,
     /// The domain's table key.
     pub table_key: Secret32,
-    /// What opens content (X25519), where this host is enrolled to read.
-    pub content_secret: Option<Secret32>,
+    /// What opens content (X25519), where this host is enrolled to read: the newest first, then those that rotations
+    /// replaced.
+    pub content_secrets: Vec<Secret32>,
+}
+
+/// What a host holds of the domain's id key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IdKeys {
+    /// All of it, as writers and readers do.
+    Domain(Secret32),
+    /// The key of structure ids alone: a maintainer who neither writes nor reads.
+    Structure(Secret32),
 }
 
 /// The form on disk. Unknown fields are refused: what they mean would be lost when the file is written again.
@@ -35,10 +48,15 @@ struct OnDisk<'a> {
     domain: DomainId,
     owner_key: Hash32,
     signing_seed: &'a str,
-    id_key: &'a str,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    id_key: Option<&'a str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    structure_id_key: Option<&'a str>,
     table_key: &'a str,
     #[serde(borrow)]
     content_secret: Option<&'a str>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    former_secrets: Vec<&'a str>,
 }
 
 impl HostKeys {
@@ -46,17 +64,24 @@ impl HostKeys {
     pub(super) const LIMIT: usize = 65_536;
 
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let (seed, id_key, table_key) = (self.signing_seed.to_hex(), self.id_key.to_hex(), self.table_key.to_hex());
-        let content = self.content_secret.as_ref().map(Secret32::to_hex);
+        let (seed, table_key) = (self.signing_seed.to_hex(), self.table_key.to_hex());
+        let (id_key, structure) = match &self.ids {
+            IdKeys::Domain(key) => (Some(key.to_hex()), None),
+            IdKeys::Structure(key) => (None, Some(key.to_hex())),
+        };
+        let contents: Vec<_> = self.content_secrets.iter().map(Secret32::to_hex).collect();
+        let mut contents = contents.iter().map(|text| text.as_str());
         let form = OnDisk {
             version: 1,
             repository: self.repository,
             domain: self.domain,
             owner_key: Hash32(self.owner_key),
             signing_seed: &seed,
-            id_key: &id_key,
+            id_key: id_key.as_ref().map(|text| text.as_str()),
+            structure_id_key: structure.as_ref().map(|text| text.as_str()),
             table_key: &table_key,
-            content_secret: content.as_ref().map(|text| text.as_str()),
+            content_secret: contents.next(),
+            former_secrets: contents.collect(),
         };
         checked::encode(&form, 0)
     }
@@ -66,14 +91,27 @@ impl HostKeys {
         if form.version != 1 {
             return Err(format!("it has version {}, and version 1 is known", form.version));
         }
+        let ids = match (form.id_key, form.structure_id_key) {
+            (Some(key), None) => IdKeys::Domain(Secret32::from_hex(key)?),
+            (None, Some(key)) => IdKeys::Structure(Secret32::from_hex(key)?),
+            _ => return Err("it needs one of id_key and structure_id_key".into()),
+        };
+        if form.content_secret.is_none() && !form.former_secrets.is_empty() {
+            return Err("it has former content secrets, and no newest one".into());
+        }
         Ok(HostKeys {
             repository: form.repository,
             domain: form.domain,
             owner_key: form.owner_key.0,
             signing_seed: Secret32::from_hex(form.signing_seed)?,
-            id_key: Secret32::from_hex(form.id_key)?,
+            ids,
             table_key: Secret32::from_hex(form.table_key)?,
-            content_secret: form.content_secret.map(Secret32::from_hex).transpose()?,
+            content_secrets: form
+                .content_secret
+                .into_iter()
+                .chain(form.former_secrets)
+                .map(Secret32::from_hex)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

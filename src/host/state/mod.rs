@@ -7,9 +7,12 @@
 //! All are 0600, replaced whole under a short lock, and carry a checksum: a file that isn't what was written is an error
 //! that names it and the cure; it is never silently begun anew, since that would forget what a store can be caught by.
 //!
-//! Files: `checked.rs` the form on disk · `secret.rs` [`Secret32`] · `host_keys.rs`, `seen.rs`, `pin.rs` as above
+//! A grant ([`Grant`]) has the same form, and is carried from the owner to the host that it is for.
+//!
+//! Files: `checked.rs` the form on disk · `secret.rs` [`Secret32`] · `host_keys.rs`, `seen.rs`, `pin.rs`, `grant.rs` as above
 
 mod checked;
+mod grant;
 mod host_keys;
 mod pin;
 mod secret;
@@ -24,7 +27,8 @@ use super::lock::{FileLock, LockError, wait};
 use super::paths::StateDir;
 use crate::units::{Class, Explain, RepositoryId, class_of_io, cure_of_io};
 
-pub use host_keys::HostKeys;
+pub use grant::Grant;
+pub use host_keys::{HostKeys, IdKeys};
 pub use pin::Pin;
 pub use secret::Secret32;
 pub use seen::{ClusterSeen, Diverged, FirstSight, Head, KeyEntry, Seen};
@@ -114,6 +118,7 @@ impl Explain for StateError {
                 "bring {} back from a backup of this host, or remove it: the host then needs the passphrase once more, and no longer knows how far it had read the log",
                 path.display()
             )),
+            StateError::HasKeys { .. } => Some("`pgcairn key forget-host --yes` removes them, if others are meant".into()),
             StateError::OtherRepository { path, .. } => Some(format!(
                 "check the URL and that the right storage is mounted; if the other repository is meant, remove {}",
                 path.display()
@@ -177,6 +182,27 @@ impl RepositoryState {
     pub fn replace_host_keys(&self, keys: &HostKeys) -> Result<(), StateError> {
         let _lock = self.lock()?;
         write(&self.host_path(), &keys.encode(), self.owner)
+    }
+
+    /// Forgets this host's keys and what it has seen, the keys first: killed in between, it has none.
+    ///
+    /// # Errors
+    /// If they can't be removed.
+    pub fn forget(&self) -> Result<(), StateError> {
+        let _lock = self.lock()?;
+        for path in [self.host_path(), self.seen_path()] {
+            let removed = match std::fs::remove_file(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other.and_then(|()| std::fs::File::open(&self.folder)?.sync_all()),
+            };
+            removed.map_err(|source| StateError::Io { verb: "write", path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Where this host's keys lie, for people.
+    pub fn keys_path(&self) -> PathBuf {
+        self.host_path()
     }
 
     /// Held while this host is being enrolled, so that two processes don't enrol it twice: look for keys once more
@@ -258,6 +284,9 @@ pub(crate) fn probe(data: &[u8]) {
         }
         if let Ok(keys) = HostKeys::decode(&file) {
             assert_eq!(HostKeys::decode(&keys.encode()).map(|again| again.repository), Ok(keys.repository));
+        }
+        if let Ok(grant) = Grant::decode(&file) {
+            assert_eq!(Grant::decode(&grant.encode()), Ok(grant));
         }
         pin::probe(&file);
     }

@@ -54,6 +54,19 @@ impl StateDir {
         }
     }
 
+    /// Forgets what lies at a URL.
+    ///
+    /// # Errors
+    /// If the file can't be removed.
+    pub fn forget_pin(&self, url: &RepositoryUrl) -> Result<(), StateError> {
+        let path = self.pin_path(url);
+        let _lock = lock_folder(&self.path().join("pins"), self.owner())?;
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|source| StateError::Io { verb: "write", path, source }),
+        }
+    }
+
     /// The file of a URL's pin: what to remove when another repository is meant.
     pub fn pin_path(&self, url: &RepositoryUrl) -> std::path::PathBuf {
         self.path().join("pins").join(format!("{}.json", blake3::hash(&url.identity()).to_hex()))

@@ -19,9 +19,9 @@ fn keys(repository: RepositoryId, reads: bool) -> HostKeys {
         domain: DomainId([2; 16]),
         owner_key: [3; 32],
         signing_seed: Secret32::new([0xa1; 32]),
-        id_key: Secret32::new([0xa2; 32]),
+        ids: if reads { IdKeys::Domain(Secret32::new([0xa2; 32])) } else { IdKeys::Structure(Secret32::new([0xa2; 32])) },
         table_key: Secret32::new([0xa3; 32]),
-        content_secret: reads.then(|| Secret32::new([0xa4; 32])),
+        content_secrets: if reads { vec![Secret32::new([0xa4; 32]), Secret32::new([0xa5; 32])] } else { vec![] },
     }
 }
 
@@ -48,6 +48,35 @@ fn host_keys_are_kept_private_and_never_overwritten_unasked() {
     std::fs::create_dir(&other.folder).unwrap();
     std::fs::copy(repository.host_path(), other.host_path()).unwrap();
     assert!(matches!(other.host_keys(), Err(StateError::Corrupt { .. })));
+}
+
+#[test]
+fn host_keys_of_before_rotations_are_read() {
+    let text = |more: &str| {
+        let (id, word) = ("01".repeat(16), "a1".repeat(32));
+        format!(
+            r#"{{"version":1,"repository":"{id}","domain":"{id}","owner_key":"{word}","signing_seed":"{word}",{more},"table_key":"{word}","content_secret":"{word}"}}"#
+        )
+    };
+    let read = |more: &str| HostKeys::decode(&checked::around(text(more).as_bytes()));
+    let word = "a2".repeat(32);
+    let keys = read(&format!(r#""id_key":"{word}""#)).unwrap();
+    assert!(matches!(keys.ids, IdKeys::Domain(_)) && keys.content_secrets.len() == 1);
+    assert_eq!(HostKeys::decode(&keys.encode()).unwrap(), keys);
+    for bad in [r#""x":1"#.to_owned(), format!(r#""id_key":"{word}","structure_id_key":"{word}""#), r#""id_key":"00""#.to_owned()] {
+        assert!(read(&bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn forgotten_keys_are_gone() {
+    let (_dir, state) = state();
+    let repository = state.repository(RepositoryId([1; 16]));
+    repository.create_host_keys(&keys(repository.id(), true)).unwrap();
+    repository.update(|seen| seen.advance(head(5, 5)).map_err(StateError::from)).unwrap();
+    repository.forget().unwrap();
+    repository.forget().unwrap();
+    assert!(!repository.is_known() && repository.seen().unwrap().newest().is_none());
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Key {
     pub name: String,
     /// The owner may append everything.
     pub owner: bool,
+    /// The entry that enrolled it.
+    pub since: u64,
     /// What it may do.
     pub roles: BTreeSet<Role>,
     /// For which clusters; `None`: for all.
@@ -34,7 +36,7 @@ pub struct Key {
 impl Key {
     /// The owner's key.
     pub fn owner(public: PublicKey) -> Self {
-        Key { public, name: "owner".into(), owner: true, roles: BTreeSet::new(), clusters: None, revoked: None, wal_ends: None }
+        Key { public, name: "owner".into(), owner: true, since: 0, roles: BTreeSet::new(), clusters: None, revoked: None, wal_ends: None }
     }
 
     /// Not revoked.
@@ -175,10 +177,12 @@ impl KeyTable {
                 self.sealing.push(SealingKey { id, algorithm: *algorithm, public: public.clone(), number });
             }
             KeyOp::Host { public, name, roles, clusters } => {
+                let since = self.signing.get(&public.id()).map_or(number, |key| key.since);
                 let key = Key {
                     public: public.clone(),
                     name: name.clone(),
                     owner: false,
+                    since,
                     roles: roles.clone(),
                     clusters: clusters.clone(),
                     revoked: None,

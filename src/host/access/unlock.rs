@@ -1,0 +1,158 @@
+//! From what opens a slot to the root.
+
+use zeroize::Zeroizing;
+
+use super::open::{Opened, Place};
+use crate::crypt::root_text::{is_root_text, parse_root_text};
+use crate::crypt::sign::SigningKey;
+use crate::crypt::slot::{self, Slot, SlotKind, Unlock};
+use crate::crypt::{CryptError, Root};
+use crate::host::HostError;
+use crate::host::config::{KeyOperation, SecretError, SecretSource, run_key_command};
+use crate::repo::format::Format;
+use crate::repo::log;
+use crate::store::{Backend, ObjectName, StoreError};
+use crate::units::RepositoryId;
+
+/// Slots that are tried: each may cost a key derivation.
+const MOST_SLOTS: usize = 32;
+
+/// The longest text of a key that a command may print.
+const KEY_TEXT: usize = 4096;
+
+/// The passphrase or key file behind a configured secret.
+///
+/// # Errors
+/// If it can't be read, or breaks the rules.
+pub fn unlock_with(source: &SecretSource) -> Result<Unlock, HostError> {
+    match source {
+        SecretSource::KeyFile(_) => {
+            let (bytes, name) = (source.read_key_file()?, source.to_string());
+            let bad = |source| HostError::BadKeyFile { place: name.clone(), source };
+            let text = std::str::from_utf8(&bytes).map_err(|_| CryptError::WrongKey)?;
+            if is_root_text(text) {
+                return Ok(Unlock::Root(Box::new(parse_root_text(text).map_err(bad)?)));
+            }
+            Ok(Unlock::KeyFile(slot::parse_key_file(text).map_err(bad)?))
+        }
+        SecretSource::KeyCommand(command) => {
+            let command = command.clone();
+            Ok(Unlock::Command(Box::new(move |wrapped| unwrap_key(&command, wrapped))))
+        }
+        _ => {
+            let passphrase = source.read_passphrase()?;
+            let text = std::str::from_utf8(passphrase.as_bytes())
+                .map_err(|_| HostError::Refused { what: "the passphrase is no UTF-8".into(), cure: "choose another one".into() })?;
+            Ok(Unlock::Passphrase(Zeroizing::new(text.to_owned())))
+        }
+    }
+}
+
+/// Has a command unwrap a key: what it prints is the text of a key file.
+pub(in crate::host) fn unwrap_key(command: &str, wrapped: &[u8]) -> Result<crate::crypt::Secret, CryptError> {
+    let failed = |e: SecretError| {
+        let cause = std::error::Error::source(&e).map(|cause| format!(": {cause}")).unwrap_or_default();
+        CryptError::Command(format!("{e}{cause}"))
+    };
+    let printed = run_key_command(command, KeyOperation::Unwrap, wrapped, KEY_TEXT).map_err(failed)?;
+    let text = std::str::from_utf8(&printed).map_err(|_| CryptError::Command("what it printed is no text".into()))?;
+    slot::parse_key_file(text).map_err(|_| CryptError::Command("it did not print the line \"pgcairn-key-1:…\" that was wrapped".into()))
+}
+
+/// A slot in the store.
+#[derive(Clone, Debug)]
+pub struct StoredSlot {
+    /// The object.
+    pub name: ObjectName,
+    /// What it holds.
+    pub slot: Slot,
+}
+
+/// The slots of a repository, and how many other objects lie among them.
+pub(in crate::host) fn read_slots(backend: &dyn Backend, repository: RepositoryId) -> Result<(Vec<StoredSlot>, usize), HostError> {
+    let folder = ObjectName::new("key").map_err(StoreError::from)?;
+    let mut slots = Vec::new();
+    let mut others = 0;
+    for object in backend.list_sorted(Some(&folder))? {
+        let parsed = match backend.read(&object.name, slot::MOST as u64) {
+            Ok(bytes) => Slot::parse(&bytes),
+            // No slot, and no reason not to try the others.
+            Err(StoreError::TooLarge { .. }) => Err(CryptError::WrongKey),
+            // Removed meanwhile.
+            Err(e) if e.is_absent() => continue,
+            Err(e) => return Err(e.into()),
+        };
+        match parsed {
+            Ok(slot) if slot.repository() == repository => slots.push(StoredSlot { name: object.name, slot }),
+            // A slot of a newer kind may lie beside one that we know; and anybody who can write to the store may have
+            // put something here.
+            _ => others += 1,
+        }
+    }
+    // Cheap ones first: one that was planted may cost gigabytes and minutes. Of equal ones those of after a rotation.
+    slots.sort_by_key(|s| (s.slot.cost(), std::cmp::Reverse(s.slot.as_bytes().len())));
+    Ok((slots, others))
+}
+
+/// Opens a slot. One in clear only where `clear` allows it and no secret is given: where this host knows the repository,
+/// the caller must be able to tell whether what opens is the same one, else a store could pass off another.
+pub(super) fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, shown: &str, clear: bool) -> Result<Root, HostError> {
+    let given = place.repository.secret.as_ref().map(unlock_with).transpose()?;
+    if let Some(Unlock::Root(root)) = given {
+        return of_this(*root, format, shown);
+    }
+    let (slots, others) = read_slots(backend, format.repository)?;
+    if slots.is_empty() {
+        let first = ObjectName::new(log::entry_name(0)).map_err(StoreError::from)?;
+        return Err(match backend.size(&first) {
+            Err(e) if e.is_absent() => HostError::Unfinished { place: shown.into() },
+            _ => HostError::NoSlot { place: shown.into(), others },
+        });
+    }
+    let unlock = match given {
+        Some(unlock) => unlock,
+        None if clear && slots.iter().any(|s| s.slot.kind() == SlotKind::Clear) => Unlock::Clear,
+        None => return Err(HostError::NoKey { place: shown.into() }),
+    };
+    let mut failed = None;
+    for StoredSlot { slot, .. } in slots.iter().take(MOST_SLOTS) {
+        match slot.open(&unlock) {
+            Ok(None) => {}
+            Err(e) => _ = failed.get_or_insert(e),
+            Ok(Some(root)) => {
+                if slot.is_weak() {
+                    place.progress.warn(&format!("the passphrase of {shown} is cheap to guess: its key slot was made with --test-kdf"));
+                }
+                return of_this(root, format, shown);
+            }
+        }
+    }
+    if slots.len() > MOST_SLOTS {
+        place.progress.warn(&format!("there are {} key slots, of which {MOST_SLOTS} were tried: were some of them planted?", slots.len()));
+    }
+    Err(failed.unwrap_or(CryptError::WrongKey).into())
+}
+
+/// The owner's key, if the configured secret opens a slot; `None` where no secret is configured. For what this host's own
+/// key has no right to.
+///
+/// # Errors
+/// If the secret opens no slot, or one of another owner's.
+pub fn owner_key(place: &Place<'_>, opened: &Opened) -> Result<Option<SigningKey>, HostError> {
+    if place.repository.secret.is_none() {
+        return Ok(None);
+    }
+    let root = unlock(place, opened.backend.as_ref(), &opened.format, &opened.shown, false)?;
+    if *root.owner_public() != opened.owner {
+        return Err(HostError::Another { place: opened.shown.clone() });
+    }
+    Ok(Some(root.owner))
+}
+
+fn of_this(root: Root, format: &Format, shown: &str) -> Result<Root, HostError> {
+    if root.repository == format.repository && root.domain == format.domain {
+        Ok(root)
+    } else {
+        Err(HostError::Another { place: shown.into() })
+    }
+}

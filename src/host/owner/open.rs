@@ -1,0 +1,124 @@
+//! From what opens slots to all that the owner holds.
+
+use crate::crypt::keys::ContentSecret;
+use crate::crypt::slot::{SlotKind, Unlock};
+use crate::crypt::{CryptError, Root};
+use crate::host::HostError;
+use crate::host::access::{self, Need, Opened, Place, StoredSlot, read_slots, unlock_with};
+use crate::host::config::SecretSource;
+use crate::repo::format::FormatError;
+use crate::units::KeyId;
+
+/// A slot, and whether it is known what opens it.
+pub struct OwnersSlot {
+    /// It.
+    pub stored: StoredSlot,
+    /// Which of the owner's secrets opens it.
+    pub(super) by: Option<usize>,
+    /// The content keys that it holds; empty if it wasn't opened.
+    pub(super) holds: Vec<KeyId>,
+}
+
+impl OwnersSlot {
+    /// Its id, in hex.
+    pub fn id(&self) -> String {
+        crate::units::ids::hex(&self.stored.slot.id())
+    }
+
+    /// Does anything that was given open it?
+    pub fn is_open(&self) -> bool {
+        self.by.is_some()
+    }
+
+    /// Does it hold all content keys of a root? If not, it is from before a rotation.
+    pub(super) fn holds_all_of(&self, root: &Root) -> bool {
+        root.contents().all(|content| self.holds.contains(&content.public().id()))
+    }
+}
+
+/// What the owner holds.
+pub struct Owner {
+    /// All keys: the union of what the opened slots hold. Content keys are in the order of the log; one that the log does
+    /// not name, left behind by a rotation that was interrupted, is the newest.
+    pub root: Root,
+    /// The slots of the repository.
+    pub slots: Vec<OwnersSlot>,
+    pub(super) unlocks: Vec<Unlock>,
+}
+
+/// Opens a repository as its owner: with what is configured, and with `more`.
+///
+/// # Errors
+/// As [`access::open`]; and if nothing that was given opens a slot of this repository's owner, or what it opens lacks
+/// content keys.
+pub fn open_as_owner(place: &Place<'_>, more: &[SecretSource]) -> Result<(Opened, Owner), HostError> {
+    let opened = access::open(place, Need::Read)?;
+    if opened.format.read_only_features != 0 {
+        return Err(FormatError::Features(opened.format.read_only_features).into());
+    }
+    let sources = place.repository.secret.iter().chain(more);
+    let mut unlocks: Vec<Unlock> = sources.map(unlock_with).collect::<Result<_, _>>()?;
+    let (stored, _) = read_slots(opened.backend.as_ref(), opened.format.repository)?;
+    // Whose it is, is compared below: a slot in clear can't pass off another repository.
+    if unlocks.is_empty() && stored.iter().any(|s| s.slot.kind() == SlotKind::Clear) {
+        unlocks.push(Unlock::Clear);
+    }
+    if unlocks.is_empty() {
+        return Err(HostError::NoSecret);
+    }
+    let mut roots = Vec::new();
+    let mut slots = Vec::new();
+    let mut failed = None;
+    for stored in stored {
+        let mut slot = OwnersSlot { stored, by: None, holds: Vec::new() };
+        for (number, unlock) in unlocks.iter().enumerate() {
+            match slot.stored.slot.open(unlock) {
+                Ok(None) => {}
+                Err(e) => _ = failed.get_or_insert(e),
+                Ok(Some(root)) if is_of(&root, &opened) => {
+                    slot.by = Some(number);
+                    slot.holds = root.contents().map(|content| content.public().id()).collect();
+                    roots.push(root);
+                    break;
+                }
+                Ok(Some(_)) => place.progress.warn(&format!("{} holds keys of another owner: it was planted", slot.stored.name)),
+            }
+        }
+        slots.push(slot);
+    }
+    for unlock in &unlocks {
+        if let Unlock::Root(root) = unlock {
+            if !is_of(root, &opened) {
+                return Err(HostError::Another { place: opened.shown.clone() });
+            }
+            roots.push((**root).clone());
+        }
+    }
+    if roots.is_empty() {
+        return Err(failed.unwrap_or(CryptError::WrongKey).into());
+    }
+    let root = merged(&roots, &opened)?;
+    Ok((opened, Owner { root, slots, unlocks }))
+}
+
+fn is_of(root: &Root, opened: &Opened) -> bool {
+    let ours = root.owner_public() == &opened.owner && root.repository == opened.format.repository && root.domain == opened.format.domain;
+    ours && root.table_key.expose() == opened.sealing.table_key().expose()
+}
+
+/// All content keys that any root holds. None that the log names may be lacking, else what is made of it would lack it, too.
+fn merged(roots: &[Root], opened: &Opened) -> Result<Root, HostError> {
+    let named: Vec<KeyId> = opened.view().fold.keys.sealing.iter().map(|key| key.id).collect();
+    let mut contents: Vec<ContentSecret> = Vec::new();
+    for content in roots.iter().flat_map(Root::contents) {
+        if !contents.iter().any(|known| known.public() == content.public()) {
+            contents.push(content.clone());
+        }
+    }
+    if let Some(lacking) = named.iter().find(|id| !contents.iter().any(|content| content.public().id() == **id)) {
+        return Err(HostError::OldSecret { key: *lacking });
+    }
+    contents.sort_by_key(|content| named.iter().position(|id| *id == content.public().id()).unwrap_or(usize::MAX));
+    let (Some(newest), Some(root)) = (contents.pop(), roots.first()) else { return Err(CryptError::WrongKey.into()) };
+    Ok(Root { content: newest, former: contents, ..root.clone() })
+}

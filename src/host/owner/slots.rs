@@ -1,0 +1,87 @@
+//! Adding and removing key slots.
+
+use zeroize::Zeroizing;
+
+use super::open::Owner;
+use crate::crypt::Secret;
+use crate::crypt::slot::{self, Lock, Slot, key_file_text};
+use crate::host::HostError;
+use crate::host::access::{Opened, StoredSlot, process_tag, read_slots, unwrap_key};
+use crate::host::config::{KeyOperation, SecretError, run_key_command};
+use crate::store::{Create, ObjectName, StoreError};
+use crate::units::ids::hex;
+
+/// The slots of a repository, and how many other objects lie among them.
+///
+/// # Errors
+/// If the store can't be read.
+pub fn list_slots(opened: &Opened) -> Result<(Vec<StoredSlot>, usize), HostError> {
+    read_slots(opened.backend.as_ref(), opened.format.repository)
+}
+
+/// Stores a new slot with all of the owner's keys. Killed before it is there, nothing has happened.
+///
+/// # Errors
+/// If it can't be stored.
+pub fn add_slot(opened: &Opened, owner: &Owner, lock: &Lock<'_>) -> Result<StoredSlot, HostError> {
+    store(opened, Slot::seal(&owner.root, lock)?)
+}
+
+/// Stores a slot under its id.
+pub(super) fn store(opened: &Opened, slot: Slot) -> Result<StoredSlot, HostError> {
+    let name = ObjectName::new(format!("key/{}", hex(&slot.id()))).map_err(StoreError::from)?;
+    match opened.backend.create(&name, &[slot.as_bytes()], &process_tag()?)? {
+        Create::Created | Create::Same => Ok(StoredSlot { name, slot }),
+        Create::Other => Err(HostError::Exists { place: name.to_string() }),
+    }
+}
+
+/// Removes a slot. What opens another one must be at hand: so that the last way in can't be shut.
+///
+/// # Errors
+/// If there is none of that id, several, or no other slot is known to open.
+pub fn remove_slot(opened: &Opened, owner: &Owner, id: &str) -> Result<StoredSlot, HostError> {
+    let mut meant = owner.slots.iter().filter(|slot| !id.is_empty() && slot.id().starts_with(id));
+    let slot = match (meant.next(), meant.next()) {
+        (Some(slot), None) => slot,
+        (None, _) => return Err(HostError::NoSuch { what: format!("there is no key slot {id}"), cure: "`pgcairn key list` names them" }),
+        (Some(_), Some(_)) => {
+            let cure = "give more digits of the slot's id".into();
+            return Err(HostError::Refused { what: format!("several key slots begin with {id}"), cure });
+        }
+    };
+    let another = owner.slots.iter().any(|other| other.id() != slot.id() && other.is_open() && other.holds_all_of(&owner.root));
+    if !another {
+        return Err(HostError::Refused {
+            what: format!("no other slot than {} opens with what was given: it could be the last way into the repository", slot.id()),
+            cure: "give what opens another slot; make one by `pgcairn key add` if there is none".into(),
+        });
+    }
+    opened.backend.delete(&slot.stored.name)?;
+    Ok(slot.stored.clone())
+}
+
+/// A fresh key that a command has wrapped, and that `unwrap` gives back: tried before anything is stored.
+///
+/// # Errors
+/// If a command fails, prints nothing or too much, or the key that comes back is another.
+pub fn wrapped_lock(wrap: &str, unwrap: &str) -> Result<(Secret, Zeroizing<Vec<u8>>), HostError> {
+    let key = Secret::random()?;
+    let wrapped = run_key_command(wrap, KeyOperation::Wrap, key_file_text(&key).as_bytes(), slot::MOST_WRAPPED)?;
+    if wrapped.is_empty() {
+        return Err(SecretError::Malformed { place: "the command that wraps the key".into(), problem: "it printed nothing" }.into());
+    }
+    let clear = hex(key.expose());
+    if wrapped.windows(clear.len()).any(|part| part.eq_ignore_ascii_case(clear.as_bytes())) {
+        let what = "the command that wraps the key printed the key itself: anybody could open the slot".into();
+        let cure =
+            "it reads the key on its standard input, and prints it encrypted; $PGCAIRN_KEY_OPERATION is `wrap` then, and `unwrap` later"
+                .into();
+        return Err(HostError::Refused { what, cure });
+    }
+    if unwrap_key(unwrap, &wrapped)?.expose() != key.expose() {
+        let what = "the key that was unwrapped is not the one that was wrapped".into();
+        return Err(HostError::Refused { what, cure: "do both commands use the same key?".into() });
+    }
+    Ok((key, wrapped))
+}
