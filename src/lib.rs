@@ -9,7 +9,7 @@
 //! | [`repo`] | what a repository is: log, packs, structure nodes, WAL objects, sessions |
 //! | [`host`] | what this machine keeps and says: configuration, paths, state, cache, locks |
 //! | [`pg`] | what PostgreSQL is (needs only `units`) |
-//! | [`backup`], [`archive`], [`restore`], [`look`], [`scrub`] | what users ask for |
+//! | [`backup`], [`archive`], [`restore`], [`look`], [`scrub`], [`recommit`] | what users ask for |
 //! | [`cli`] | arguments, output, exit codes |
 //!
 //! The repository's format is described in `format-spec.md`.
@@ -29,6 +29,7 @@ pub mod fuzzing;
 pub mod host;
 pub mod look;
 pub mod pg;
+pub mod recommit;
 pub mod repo;
 pub mod restore;
 pub mod scrub;

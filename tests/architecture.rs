@@ -18,11 +18,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("restore", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("look", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("scrub", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
-    ("cli", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub"]),
+    ("recommit", &["units", "crypt", "chunk", "codec", "store", "repo", "host"]),
+    (
+        "cli",
+        &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "recommit"],
+    ),
     // Compiled for tests and fuzzing alone.
     (
         "fuzzing",
-        &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "cli"],
+        &[
+            "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "scrub", "recommit",
+            "cli",
+        ],
     ),
 ];
 

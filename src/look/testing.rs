@@ -53,7 +53,8 @@ pub fn fold_of<const N: usize>(commits: [(u64, Summary); N]) -> Fold {
         let place = Place { pack: PackId([0; 16]), blob: 0, position: 0 };
         let root = Root { chunk: ChunkId([0; 32]), place, digest: Digest16([0; 16]) };
         let (key, session) = (owner.id(), SessionId([0; 16]));
-        fold.commits.insert(number, LiveCommit { key, session, summary, root, set: PackSet::default(), need: None, replaces: None });
+        let set = PackSet::default();
+        fold.commits.insert(number, LiveCommit { key, session, summary, root, set, need: None, replaces: None, first: number });
     }
     fold
 }

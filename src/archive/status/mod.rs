@@ -114,11 +114,12 @@ impl Known {
     /// Out of the log's fold.
     pub fn of(fold: &Fold, cluster: &str, system_identifier: u64) -> Self {
         let id = crate::repo::log::ClusterId { name: cluster.to_owned(), system_identifier };
-        let commits = fold.commits.iter().filter(|(_, c)| c.summary.cluster_id() == id);
+        let superseded = fold.superseded();
+        let commits = fold.commits.iter().filter(|(number, c)| c.summary.cluster_id() == id && !superseded.contains(number));
         let gaps = fold.gaps.get(&id).into_iter().flatten();
         let forks = fold.forks.get(&id).into_iter().flatten();
         Known {
-            snapshots: commits.filter_map(|(number, c)| SnapshotSpan::of(*number, &c.summary)).collect(),
+            snapshots: commits.filter_map(|(_, c)| SnapshotSpan::of(c.first, &c.summary)).collect(),
             acknowledged: gaps.map(|g| Acknowledged { from: g.from, to: g.to, reason: g.reason.clone() }).collect(),
             forks: forks.map(|f| (f.timeline, f.number)).collect(),
             expired: fold.expired.get(&id).into_iter().flatten().map(|(timeline, e)| (*timeline, e.highest)).collect(),

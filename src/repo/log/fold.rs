@@ -14,7 +14,7 @@ use super::wal::{ClusterId, Expired, Need};
 use crate::units::{Digest16, Hash32, KeyId, PackId, SegmentName, SessionId, TimelineId, Timestamp};
 
 /// The form of a kept fold; another one is thrown away and computed anew.
-pub const FOLD_VERSION: u32 = 1;
+pub const FOLD_VERSION: u32 = 2;
 
 /// What stands around an entry's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,9 @@ pub struct LiveCommit {
     pub need: Option<Need>,
     /// The COMMIT that it replaced.
     pub replaces: Option<u64>,
+    /// The number of the snapshot's first COMMIT, which this one replaces, by others in between perhaps: the snapshot's place
+    /// in the order of the log. Storing it anew doesn't make it newer.
+    pub first: u64,
 }
 
 /// The system identifier under which a cluster was last backed up.
@@ -285,6 +288,20 @@ impl Fold {
         self.sessions.get(session)?.packs.get(pack)
     }
 
+    /// Is this blob listed as damaged?
+    pub fn is_damaged(&self, session: &SessionId, pack: &PackId, blob: u32) -> bool {
+        match self.damaged.get(session).and_then(|packs| packs.get(pack)) {
+            Some(DamagedBlobs::All) => true,
+            Some(DamagedBlobs::Blobs(blobs)) => blobs.contains(&blob),
+            None => false,
+        }
+    }
+
+    /// Live COMMITs that another live one replaces: what is left to be forgotten of them is their numbers.
+    pub fn superseded(&self) -> BTreeSet<u64> {
+        self.commits.values().filter_map(|c| c.replaces).filter(|number| self.commits.contains_key(number)).collect()
+    }
+
     /// R5, for an open session: may it name this pack in its COMMIT (apart from packs that the COMMIT itself lists as new)?
     pub fn may_name(&self, namer: &SessionId, session: &SessionId, pack: &PackId) -> bool {
         let (Some(by), Some(of)) = (self.sessions.get(namer), self.sessions.get(session)) else { return false };
@@ -376,6 +393,7 @@ impl Fold {
             self.reprieve(session, pack);
         }
         let replaced = commit.replaces.and_then(|number| self.commits.get(&number));
+        let first = replaced.map_or(at.number, |replaced| replaced.first);
         let need = match replaced {
             // The same snapshot: it needs what the replaced one needs now, be it a window.
             Some(replaced) => replaced.need.clone(),
@@ -395,6 +413,7 @@ impl Fold {
             set: lists.set.clone(),
             need,
             replaces: commit.replaces,
+            first,
         };
         self.commits.insert(at.number, live);
     }
