@@ -247,13 +247,19 @@ impl Again<'_> {
         let root = rewrite.root(commit);
         let used = std::mem::take(&mut rewrite.used);
         let planned = root.and_then(|root| Ok((root, set_of(&writing, &used)?)));
-        let Writing { writer, .. } = writing;
+        let Writing { writer, session: theirs, .. } = writing;
+        drop(theirs);
         // Whatever becomes of this one: others rely on what it has stored.
         let (_, totals) = writer.finish()?;
         self.done.stored += totals.packs;
         before_end()?;
         let session = Arc::into_inner(session).ok_or(RepoError::internal("a session is still in use"))?;
         let skip = match planned {
+            // It names a pack with damage, and needs nothing of that.
+            Ok((root, set)) if root == commit.root && set == commit.set => {
+                session.abort()?;
+                return Ok(());
+            }
             Ok((root, set)) => self.commit((number, commit), session, root, set)?,
             Err(e) if is_of_one_pack(&e) => {
                 session.abort()?;
