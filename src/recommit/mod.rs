@@ -26,8 +26,6 @@ mod rewrite;
 mod run;
 #[cfg(test)]
 mod simulation;
-#[cfg(test)]
-mod tests;
 mod writing;
 
 pub use choose::{Limits, PackUse, choose};

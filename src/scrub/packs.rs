@@ -24,7 +24,7 @@ const MEMORY: u64 = 128 << 20;
 
 /// Blobs that were read and are not what they must be.
 #[derive(Default)]
-pub(super) struct BadBlobs(RwLock<HashSet<(SessionId, PackId, u32)>>);
+pub(super) struct BadBlobs(RwLock<HashSet<(SessionId, PackId, u32)>>, RwLock<HashSet<(SessionId, PackId)>>);
 
 impl BadBlobs {
     pub fn contains(&self, session: SessionId, place: Place) -> bool {
@@ -33,6 +33,20 @@ impl BadBlobs {
 
     fn any_of(&self, pack: &PackRef) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|(session, id, _)| *session == pack.session && *id == pack.id)
+    }
+
+    /// All of them.
+    pub fn blobs(&self) -> HashSet<(SessionId, PackId, u32)> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Packs whose tables can't be read.
+    pub fn tables(&self) -> HashSet<(SessionId, PackId)> {
+        self.1.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn insert_table(&self, session: SessionId, pack: PackId) {
+        self.1.write().unwrap_or_else(PoisonError::into_inner).insert((session, pack));
     }
 
     fn insert(&self, session: SessionId, pack: PackId, blob: u32) {
@@ -70,6 +84,7 @@ impl PackCheck<'_> {
             self.cancel.check()?;
             let own = self.as_seen_by(&packs, there, pack);
             if let Err(e) = own.as_ref().unwrap_or(&packs).table(pack.id) {
+                self.bad.insert_table(pack.session, pack.id);
                 self.note(e, &own.as_ref().unwrap_or(&packs).name(pack.id)?)?;
             }
             self.progress.advance(pack.tail.into());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::again::Again;
 use super::counting::Counting;
 use super::failure::ScrubError;
 use super::findings::Findings;
@@ -14,7 +15,7 @@ use super::share::Share;
 use super::tree::TreeCheck;
 use crate::crypt::slot::Unlock;
 use crate::host::access::Opened;
-use crate::repo::log::{Damage, Fold, LogView, body_name, entry_name};
+use crate::repo::log::{Damage, DamagedPlaces, Fold, LogView, body_name, entry_name};
 use crate::repo::pack::pack_name;
 use crate::store::Backend;
 use crate::units::{Cancel, Progress};
@@ -49,6 +50,8 @@ pub struct Report {
     pub orphans: Tally,
     /// WAL by cluster key and system identifier, as they stand in names.
     pub wal: BTreeMap<(String, String), Tally>,
+    /// Places that were found damaged twice, by this run alone, and that the log doesn't list yet.
+    pub damaged: DamagedPlaces,
     /// What needs a look and is no damage.
     pub warnings: Vec<String>,
     /// The log as it was read.
@@ -87,6 +90,9 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
         cancel.check()?;
         trees.run(*number, commit)?;
     }
+    let again = Again { backend: &backend, sealing, opening, fold, bad: &bad, findings: &findings, cancel };
+    let damaged = again.look(&compared.missing)?;
+    again.stored_anew(&there)?;
     warnings.extend(leftovers(&listing, &compared));
     Ok(Report {
         stored: listing.all,
@@ -94,6 +100,7 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
         snapshots: fold.commits.len(),
         orphans: compared.orphans,
         wal: listing.wal,
+        damaged,
         findings,
         warnings,
         view,

@@ -73,3 +73,42 @@ fn a_damaged_blob_is_read_again_in_a_file_that_has_not_changed() {
         assert!(story.plan().is_empty(), "{:?}", story.plan());
     });
 }
+
+#[test]
+fn verify_tells_the_log_and_the_next_backup_and_a_prune_heal() {
+    ordinary(|| {
+        let mut story = Story { world: crate::world::World::empty() };
+        story.fill();
+        story.world.backup();
+        let old = story.packs_of_session(0)[0];
+        let path = story.path_of(&old);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let verify = || {
+            let verified = story.world.run(["verify", "--read-data", "--json"]).json();
+            (verified["errors"].as_array().unwrap().clone(), verified["warnings"].to_string())
+        };
+        let head = story.head().number;
+        let (errors, warnings) = verify();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(warnings.contains("read twice") && story.head().number == head + 1, "{warnings}");
+        let (_, warnings) = verify();
+        assert!(!warnings.contains("read twice") && story.head().number == head + 1, "it is told once: {warnings}");
+        story.world.backup();
+        let (first, second) = (story.world.snapshots[0].0.clone(), story.world.snapshots[1].0.clone());
+        let problem = |story: &Story| {
+            let verified = story.world.run(["verify", "--read-data", "--json"]).json();
+            (verified["errors"][0]["problem"].as_str().unwrap().to_owned(), verified["errors"][0]["snapshots"].to_string())
+        };
+        let (said, hit) = problem(&story);
+        assert!(said.contains(&format!("healed by snapshot {second}")) && hit.contains(&first) && !hit.contains(&second), "{said} {hit}");
+        assert!(story.empty().replaced.contains(&first));
+        let (_, hit) = problem(&story);
+        assert_eq!(hit, "[]", "nothing is hit any more");
+        for (id, expected) in &story.world.snapshots {
+            assert!(story.restore(id).1 == *expected, "{id}");
+        }
+    });
+}
