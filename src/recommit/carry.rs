@@ -236,8 +236,11 @@ fn is_of_a_disk(e: &RepoError) -> bool {
     matches!(e, RepoError::Store(crate::store::StoreError::Io { .. }))
 }
 
+/// Blobs of a pack, with their numbers.
+type Rows<'r, 't> = &'r [(u32, &'t Row)];
+
 /// The first blobs that one request fetches, and the others.
-fn next_run<'r, 't>(blobs: &'r [(u32, &'t Row)]) -> Option<(&'r [(u32, &'t Row)], &'r [(u32, &'t Row)])> {
+fn next_run<'r, 't>(blobs: Rows<'r, 't>) -> Option<(Rows<'r, 't>, Rows<'r, 't>)> {
     let (_, first) = blobs.first()?;
     let (start, mut end, mut count) = (u64::from(first.offset), u64::from(first.offset), 0);
     for (_, row) in blobs {

@@ -50,7 +50,7 @@ pub struct Limits {
 }
 
 /// Of packs that are more live than this nothing is copied (docs/decisions/014).
-const MOST_LIVE: u8 = 80;
+const MOST_LIVE: u8 = 60;
 /// Part of all packs' bytes below which nothing is done.
 const LEAST_GAIN: u64 = 1000;
 

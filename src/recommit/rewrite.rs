@@ -14,12 +14,20 @@ use crate::repo::structure::{Child, ChildKind, ChunkRef, Extent, FileData, FileE
 use crate::repo::write::{Stored, is_of_one_pack};
 use crate::units::{Cancel, ChunkId, Digest16, PackId, SessionId, ShortId};
 
+/// A node, by where it lay.
+type Key = (SessionId, PackId, u32);
+
 /// What became of subtrees under the snapshots before: those that several share are written once.
 #[derive(Default)]
 pub(super) struct Memo {
-    parts: HashMap<(SessionId, PackId, u32), (ShortId, Place, BTreeSet<PackId>)>,
-    trees: HashMap<(SessionId, PackId, u32), (ShortId, Place, Needs)>,
+    /// Parts, with all packs that they need.
+    parts: HashMap<Key, New<BTreeSet<PackId>>>,
+    /// Trees of files.
+    trees: HashMap<Key, New<Needs>>,
 }
+
+/// Id, place, and what the subtree needs.
+type New<N> = (ShortId, Place, N);
 
 /// One snapshot on the way.
 pub(super) struct Rewrite<'a, 'w> {

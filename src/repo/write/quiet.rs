@@ -21,8 +21,6 @@ pub enum Quiet {
 
 /// µs of a day.
 const DAY: i64 = 86_400_000_000;
-const TWO_DAYS: i64 = 2 * DAY;
-const TEN_DAYS: i64 = 10 * DAY;
 
 impl Quiet {
     /// How many there are.
@@ -31,10 +29,12 @@ impl Quiet {
     /// By how long the blob that lay there before, or that is to be copied, has been there, in µs: ages below zero (two
     /// clocks) count as none. A margin of a day covers backups that don't come at the same hour.
     pub fn of_age(age: i64) -> Quiet {
-        match age {
-            ..=TWO_DAYS => Quiet::Days,
-            ..=TEN_DAYS => Quiet::Week,
-            _ => Quiet::Long,
+        if age <= 2 * DAY {
+            Quiet::Days
+        } else if age <= 10 * DAY {
+            Quiet::Week
+        } else {
+            Quiet::Long
         }
     }
 
