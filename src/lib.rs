@@ -9,7 +9,7 @@
 //! | [`repo`] | what a repository is: log, packs, structure nodes, WAL objects, sessions |
 //! | [`host`] | what this machine keeps and says: configuration, paths, state, cache, locks |
 //! | [`pg`] | what PostgreSQL is (needs only `units`) |
-//! | [`backup`], [`archive`], [`restore`], [`look`], [`retain`], [`scrub`] | what users ask for |
+//! | [`backup`], [`archive`], [`restore`], [`look`], [`retain`], [`scrub`], [`recommit`] | what users ask for |
 //! | [`prune`], [`health`] | space comes back; is all of it sound (above some of these) |
 //! | [`cli`] | arguments, output, exit codes |
 //!
@@ -32,6 +32,7 @@ pub mod host;
 pub mod look;
 pub mod pg;
 pub mod prune;
+pub mod recommit;
 pub mod repo;
 pub mod restore;
 pub mod retain;

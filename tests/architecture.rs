@@ -1,5 +1,5 @@
 //! Layers point down: `units` ← `crypt`, `chunk`, `codec`, `store` ← `repo` ← `host`; `pg` beside them; then `backup`,
-//! `archive`, `restore`, `look`, `retain`, `scrub`, none of which uses another; `prune` above `recommit`, `health` above
+//! `archive`, `restore`, `look`, `retain`, `scrub`, `recommit`, none of which uses another; `prune` above `recommit`, `health` above
 //! `archive`, `look` and `retain`; then `cli`. Read from the paths in the source.
 
 use std::path::{Path, PathBuf};
@@ -20,13 +20,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("look", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("retain", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
     ("scrub", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
-    ("prune", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
+    ("recommit", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg"]),
+    ("prune", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "recommit"]),
     ("health", &["units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "archive", "look", "retain"]),
     (
         "cli",
         &[
             "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "retain", "scrub",
-            "prune", "health",
+            "recommit", "prune", "health",
         ],
     ),
     // Compiled for tests and fuzzing alone.
@@ -34,7 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "fuzzing",
         &[
             "units", "crypt", "chunk", "codec", "store", "repo", "host", "pg", "backup", "archive", "restore", "look", "retain", "scrub",
-            "prune", "health", "cli",
+            "recommit", "prune", "health", "cli",
         ],
     ),
 ];

@@ -14,10 +14,10 @@ use crate::repo::RepoError;
 use crate::repo::log::{ClusterId, DamagedBlobs, LiveCommit, Place as LogPlace};
 use crate::repo::pack::{Packs, Place, pack_name};
 use crate::repo::structure::Snapshot;
-use crate::repo::write::{ChunkWriter, WriterSetup, is_of_one_pack};
+use crate::repo::write::{ChunkWriter, Quiet, WriterSetup, is_of_one_pack};
 use crate::store::{ObjectName, StoreError};
 use crate::units::ids::unhex;
-use crate::units::{KeyId, PackId};
+use crate::units::{KeyId, PackId, SessionId};
 
 /// The newest live snapshot of this cluster, by a key that is trusted.
 pub(super) fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers: &[KeyId]) -> Option<(u64, LiveCommit)> {
@@ -26,7 +26,7 @@ pub(super) fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers:
     let fits = |c: &LiveCommit| {
         c.summary.cluster_id() == *cluster && c.summary.kind == "physical" && (Some(c.key) == own || trust_writers.contains(&c.key))
     };
-    // The newest snapshot: one that was stored anew has a high number, and is as old as it was.
+    // By the snapshot's place in the log: an old one that was stored anew is no newer for it.
     view.fold.commits.iter().filter(|(_, c)| fits(c)).max_by_key(|(n, c)| (c.first, **n)).map(|(n, c)| (*n, c.clone()))
 }
 
@@ -64,6 +64,7 @@ pub(super) fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Resu
 
 pub(super) fn start_writer(
     setting: &Setting<'_>,
+    sorts: bool,
     session: &Arc<OpenSession>,
     adopted: &Adopted,
     packs: &Arc<Packs>,
@@ -88,7 +89,8 @@ pub(super) fn start_writer(
         },
     };
     let theirs = Arc::clone(session);
-    Ok(ChunkWriter::start(setup, Box::new(move |what| theirs.told(what).map_err(|e| RepoError::Told(Box::new(e)))))?)
+    let writer = ChunkWriter::start(setup, Box::new(move |what| theirs.told(what).map_err(|e| RepoError::Told(Box::new(e)))))?;
+    Ok(if sorts { writer } else { writer.unsorted() })
 }
 
 /// The parent's tree, opened; none if it can't be read (then all is read and found by id).
@@ -161,9 +163,25 @@ impl DamagedPlaces {
     }
 }
 
+/// How long what lies in the packs of a session has been there, for each session that the log knows.
+pub(super) struct Ages(HashMap<SessionId, Quiet>);
+
+impl Ages {
+    pub fn of(opened: &Opened) -> Self {
+        let view = opened.view();
+        Ages(view.fold.sessions.keys().map(|id| (*id, Quiet::in_fold(&view.fold, id))).collect())
+    }
+
+    /// Of the pack that this id means.
+    pub fn of_pack(&self, packs: &Packs, pack: PackId) -> Quiet {
+        packs.known(pack).ok().and_then(|known| self.0.get(&known.session).copied()).unwrap_or(Quiet::New)
+    }
+}
+
 /// What the copy builds on.
 pub(super) struct Basis<'a> {
     pub packs: &'a Packs,
     pub damaged: &'a DamagedPlaces,
+    pub ages: &'a Ages,
     pub parent: Option<&'a LiveCommit>,
 }

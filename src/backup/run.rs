@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::basis::{Basis, DamagedPlaces, drop_missing, newest_parent, start_writer};
+use super::basis::{Ages, Basis, DamagedPlaces, drop_missing, newest_parent, start_writer};
 use super::damage::{Damage, DamagedPage};
 use super::finish::{Ending, finish};
 use super::source::FileSource;
@@ -49,6 +49,8 @@ pub struct Options {
     pub cdc_for_all: bool,
     /// Keys whose packs are relied on besides this host's own.
     pub trust_writers: Vec<KeyId>,
+    /// Blobs are sorted into packs by how long what they replace had been there; else not, to compare.
+    pub sort_blobs: bool,
     /// Threads.
     pub jobs: usize,
 }
@@ -130,11 +132,12 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let packs = Arc::new(Packs::new(Arc::clone(&setting.opened.backend), setting.opened.sealing.clone()));
     packs.add(adopted.packs.values().copied());
     let damaged_places = Arc::new(DamagedPlaces::of(setting.opened));
-    let writer = start_writer(setting, &session, &adopted, &packs, &damaged_places)?;
+    let writer = start_writer(setting, options.sort_blobs, &session, &adopted, &packs, &damaged_places)?;
     let parent_id = parent.as_ref().map(|(_, c)| c.summary.id.clone());
     let damage = Damage::default();
     let parent = parent.map(|(_, c)| c);
-    let basis = Basis { packs: &packs, damaged: &damaged_places, parent: parent.as_ref() };
+    let ages = Ages::of(setting.opened);
+    let basis = Basis { packs: &packs, damaged: &damaged_places, ages: &ages, parent: parent.as_ref() };
     let taken = take(setting, options, &mut found, &id, &basis, &writer, &damage)?;
     let (damaged, damaged_pages) = damage.finish(setting.server.is_some().then_some(taken.stop));
     finish(setting, options, Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted })

@@ -58,6 +58,7 @@ pub(super) fn take(
     let start = mode.as_ref().map_or(found.control.redo, BackupSession::start_lsn);
     let started_at = mode.as_ref().map_or(found.control.written_at, BackupSession::start_time);
     let joint_secret = setting.opened.joint_secret()?;
+    let quiet = |pack| basis.ages.of_pack(basis.packs, pack);
     let copy = Copy {
         source: setting.source,
         writer,
@@ -65,6 +66,7 @@ pub(super) fn take(
         opening: setting.opened.opening.as_ref(),
         parent: parent.as_ref(),
         damaged_packs: &basis.damaged.packs,
+        quiet: &quiet,
         joint_secret: &joint_secret,
         instance: found.instance,
         page_size: found.control.blcksz,

@@ -142,6 +142,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         new_history: args.new_history,
         cdc_for_all: cluster.chunker == Chunker::Cdc,
         trust_writers: cluster.trust_writers.clone(),
+        sort_blobs: true,
         jobs: context.settings.jobs.get(),
     };
     let setting = Setting {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -21,6 +22,7 @@ use crate::host::machine::{MachineId, boot_id, since_boot};
 use crate::prune::{
     self, Amount, Clock, Content, Histories, Kept, KeptWal, Options, PruneError, Report, Setting, Stored, WalArchive, WalLine, Why,
 };
+use crate::recommit;
 use crate::repo::log::{Branch, ClusterId, Fold};
 use crate::store::LocalStore;
 use crate::units::ids::hex;
@@ -47,7 +49,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let need = if args.dry_run { Need::Read } else { Need::Write };
     let cluster = context.cluster_if_one()?;
     let here = context.here(cluster.as_ref(), need)?;
-    let opened = context.open(&here, need)?;
+    let opened = Arc::new(context.open(&here, need)?);
     let report = prune_here(context, args, &here, &opened);
     if !args.dry_run {
         opened.settle(&here.place(&context.reporter));
@@ -59,9 +61,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::DONE)
 }
 
-fn prune_here(context: &Context, args: &Args, here: &Here, opened: &Opened) -> Result<Report, Failure> {
+fn prune_here(context: &Context, args: &Args, here: &Here, opened: &Arc<Opened>) -> Result<Report, Failure> {
     let state: &StateDir = here.state_to_write()?;
-    let machine = hex(MachineId::of_this_machine(state)?.as_bytes());
+    let machine_id = MachineId::of_this_machine(state)?;
+    let machine = hex(machine_id.as_bytes());
     let RepositoryUrl::Local(path) = &here.repository.url;
     let store = LocalStore::open(path)?;
     let fronts = CatalogFronts::of(opened);
@@ -69,6 +72,16 @@ fn prune_here(context: &Context, args: &Args, here: &Here, opened: &Opened) -> R
     let archives: Vec<Archived<'_>> =
         clusters.into_iter().map(|cluster| Archived { opened, cluster, fronts: &fronts, cancel: &context.cancel }).collect();
     let archives: Vec<&dyn WalArchive> = archives.iter().map(|a| a as &dyn WalArchive).collect();
+    let trust_writers = context.cluster_if_one()?.map(|c| c.trust_writers).unwrap_or_default();
+    let emptying = recommit::Setting {
+        opened,
+        state,
+        machine: *machine_id.as_bytes(),
+        trust_writers: &trust_writers,
+        sort_blobs: true,
+        cancel: &context.cancel,
+        progress: &context.reporter,
+    };
     let clock = boot_id().zip(since_boot().ok()).map(|(boot, since)| Clock { boot, since });
     let setting = Setting {
         opened,
@@ -76,6 +89,7 @@ fn prune_here(context: &Context, args: &Args, here: &Here, opened: &Opened) -> R
         machine: &machine,
         clock,
         store: Some(&store),
+        emptying: Some(&emptying),
         archives: &archives,
         cancel: &context.cancel,
         progress: &context.reporter,
@@ -139,6 +153,8 @@ struct Answer<'a> {
     freed: u64,
     sessions: SessionsJson,
     packs: PacksJson,
+    /// Mostly dead packs that were emptied.
+    rewritten: RewrittenJson,
     wal: Vec<WalJson<'a>>,
     wal_kept: Vec<KeptJson<'a>>,
     unfinished: u64,
@@ -169,6 +185,14 @@ struct PacksJson {
     swept: Amount,
     deleted: Amount,
     waiting: Amount,
+}
+
+#[derive(Serialize)]
+struct RewrittenJson {
+    emptied: Amount,
+    copied_bytes: u64,
+    snapshots: u64,
+    healed_chunks: u64,
 }
 
 #[derive(Serialize)]
@@ -232,6 +256,12 @@ fn answer(report: &Report) -> Answer<'_> {
             deleted: report.deleted,
             waiting: report.waiting,
         },
+        rewritten: RewrittenJson {
+            emptied: report.emptied,
+            copied_bytes: report.copied,
+            snapshots: report.recommitted,
+            healed_chunks: report.healed,
+        },
         wal: wal.collect(),
         wal_kept: kept.collect(),
         unfinished: report.unfinished,
@@ -276,6 +306,16 @@ fn write_text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             one_line(&w.purpose),
             w.begun_at.for_people(),
             why_waits(w.why)
+        )?;
+    }
+    if report.emptied.objects > 0 || report.healed > 0 {
+        let healed = if report.healed > 0 { format!("; damaged places given up for whole ones: {}", report.healed) } else { String::new() };
+        writeln!(
+            out,
+            "mostly dead packs {would}emptied: {}, by storing {} anew for {} snapshots{healed}",
+            amount(&report.emptied),
+            ByteSize(report.copied),
+            report.recommitted
         )?;
     }
     if report.condemned.objects > 0 {

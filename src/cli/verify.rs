@@ -19,7 +19,7 @@ use crate::host::config::{RepositoryUrl, SecretSource};
 use crate::look::show_path;
 use crate::pg::wal::WalFileName;
 use crate::repo::RepoError;
-use crate::repo::log::{ClusterId, LogView};
+use crate::repo::log::{ClusterId, Damaged, Held, Kind, LogView, Role};
 use crate::scrub::{self, Counting, Finding, Percent, Report, Share};
 use crate::store::LocalStore;
 use crate::units::ids::hex;
@@ -87,7 +87,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let cluster = context.cluster_if_one()?;
     let here = context.here(cluster.as_ref(), Need::Read)?;
     let opened = context.open(&here, Need::Read)?;
-    let verified = verify(context, args, &opened)?;
+    let mut verified = verify(context, args, &opened)?;
+    verified.warnings.extend(note_damage(&opened, &verified.report));
     let share = args.read_data.map_or_else(|| "objects only".to_owned(), |percent| format!("read {percent}"));
     let snapshots = evidence::snapshots(&verified.report.view.fold);
     evidence::note(context, &here, &opened, &share, &snapshots, &verified.findings);
@@ -136,6 +137,25 @@ fn verify(context: &Context, args: &Args, opened: &Opened) -> Result<Verified, F
     let RepositoryUrl::Local(folder) = &repository.url;
     let leftovers = LocalStore::open(folder).and_then(|store| store.leftovers()).map_err(RepoError::from)?.len();
     Ok(Verified { report, findings, warnings, wal, leftovers, bytes_read: store.bytes_read(), seed })
+}
+
+/// Tells the log of places that were found damaged twice, if this host may: nothing relies on them any more, and the next
+/// backup stores anew what the cluster still has of them.
+fn note_damage(opened: &Opened, report: &Report) -> Option<String> {
+    let places: usize = report.damaged.values().map(BTreeMap::len).sum();
+    let key = opened.signer.as_ref().filter(|_| places > 0)?;
+    let mut view = opened.view();
+    let may = |role| view.fold.keys.get(&key.id()).is_some_and(|k| k.is_active() && k.may(role, None));
+    if !may(Role::Reader) && !may(Role::Maintainer) {
+        return Some("this host may not tell the log of the damage: run verify where a reader or maintainer is enrolled".into());
+    }
+    let damaged = Kind::Damaged(Damaged { places: Held::Inline(report.damaged.clone()) });
+    Some(match opened.log().append(&mut view, key, &damaged) {
+        Ok(_) => format!(
+            "read twice and damaged both times, in {places} packs: the log says so now, and the next backup stores anew what the cluster still has of it"
+        ),
+        Err(e) => format!("the log can't be told of the damage: {}", scrub::words(&e)),
+    })
 }
 
 /// What opens a slot, if it can be had: a host with a key of its own needs none.

@@ -24,16 +24,16 @@ impl Listed<'_> {
 ///
 /// A COMMIT that replaces another keeps that one's place in the order: storing a snapshot anew doesn't make it newer.
 pub fn snapshots<'a>(fold: &'a Fold, cluster: Option<&str>) -> Vec<Listed<'a>> {
-    let mut newest: BTreeMap<&str, (u64, Listed<'a>)> = BTreeMap::new();
+    let mut newest: BTreeMap<&str, Listed<'a>> = BTreeMap::new();
     for (number, commit) in &fold.commits {
         if cluster.is_some_and(|name| name != commit.summary.cluster) {
             continue;
         }
-        newest.insert(&commit.summary.id, (commit.first, Listed { number: *number, commit }));
+        newest.insert(&commit.summary.id, Listed { number: *number, commit });
     }
     let mut all: Vec<_> = newest.into_values().collect();
-    all.sort_by_key(|(at, listed)| (*at, listed.number));
-    all.into_iter().map(|(_, listed)| listed).collect()
+    all.sort_by_key(|listed| (listed.commit.first, listed.number));
+    all
 }
 
 /// The names of the clusters that have live snapshots, in order.
@@ -60,8 +60,8 @@ mod tests {
     #[test]
     fn a_replaced_snapshot_keeps_its_place() {
         let mut fold = fold_of([(5, snapshot("a", "main")), (7, snapshot("b", "main")), (9, snapshot("a", "main"))]);
-        let again = fold.commits.get_mut(&9).unwrap();
-        (again.replaces, again.first) = (Some(5), 5);
+        let replacing = fold.commits.get_mut(&9).unwrap();
+        (replacing.replaces, replacing.first) = (Some(5), 5);
         let ids = |fold: &Fold| snapshots(fold, None).iter().map(|s| (s.number, s.id().to_owned())).collect::<Vec<_>>();
         let expected = [(9, "a".to_owned()), (7, "b".to_owned())];
         assert_eq!(ids(&fold), expected, "while both are live");

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::host::HostError;
 use crate::host::lock::LockError;
 use crate::host::state::StateError;
+use crate::recommit::RecommitError;
 use crate::repo::log::LogError;
 use crate::store::StoreError;
 use crate::units::{Cancelled, Class, Explain};
@@ -27,6 +28,9 @@ pub enum PruneError {
     /// What this host remembers.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Packs can't be emptied.
+    #[error(transparent)]
+    Recommit(#[from] RecommitError),
     /// A cluster's archive can't be read.
     #[error(transparent)]
     Archive(ArchiveFailure),
@@ -74,6 +78,7 @@ impl Explain for PruneError {
             PruneError::Store(e) => e.class(),
             PruneError::Lock(e) => e.class(),
             PruneError::State(e) => e.class(),
+            PruneError::Recommit(e) => e.class(),
             PruneError::Archive(e) => e.0.class(),
             PruneError::Cancelled(_) => Class::Failed,
             PruneError::Refused { .. } => Class::Refused,
@@ -87,6 +92,7 @@ impl Explain for PruneError {
             PruneError::Store(e) => e.cure(),
             PruneError::Lock(e) => e.cure(),
             PruneError::State(e) => e.cure(),
+            PruneError::Recommit(e) => e.cure(),
             PruneError::Archive(e) => e.0.cure(),
             PruneError::Cancelled(_) => Some("run it again: it goes on from there".into()),
             PruneError::Refused { cure, .. } => Some(cure.clone()),

@@ -6,6 +6,7 @@
 //!
 //! - `plan.rs`: which packs are condemned and swept, by the fold and a listing (pure) · `listing.rs`: the packs that are stored
 //! - `sessions.rs`: sessions that are dead, and those that are waited for
+//! - `run.rs` has mostly dead packs emptied first (`recommit`), so that what that frees goes in the same run
 //! - `packs.rs`: CONDEMN, SWEEP, delete
 //! - `need.rs`: which WAL is needed (pure) · `wal.rs`: EXPIRE-WAL, delete; [`WalArchive`] is what it asks of an archive
 //! - `run.rs`: the order of all that · `report.rs`: what was done, or would be · `failure.rs`

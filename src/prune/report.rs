@@ -86,6 +86,14 @@ pub struct Report {
     pub ended: Vec<SessionId>,
     /// Sessions that are waited for.
     pub waiting_for: Vec<Waiting>,
+    /// Mostly dead packs that were emptied; they are among those condemned.
+    pub emptied: Amount,
+    /// Bytes of blobs that were copied out of them.
+    pub copied: u64,
+    /// Snapshots that were committed again for it.
+    pub recommitted: u64,
+    /// Chunks at damaged places that got the places where they were stored anew.
+    pub healed: u64,
     /// Packs condemned.
     pub condemned: Amount,
     /// Of these, packs that no list names.

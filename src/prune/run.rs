@@ -1,16 +1,17 @@
 //! A prune from its first look to its last deletion.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::failure::PruneError;
 use super::listing::Listing;
 use super::packs;
-use super::report::Report;
+use super::report::{Amount, Report};
 use super::sessions::{self, Clock};
 use super::wal::{self, WalArchive};
 use crate::host::HostError;
 use crate::host::access::{Opened, leftovers, remove_leftovers};
 use crate::host::paths::StateDir;
+use crate::recommit;
 use crate::repo::log::Role;
 use crate::store::LocalStore;
 use crate::units::{Cancel, Progress};
@@ -27,6 +28,8 @@ pub struct Setting<'a> {
     pub clock: Option<Clock>,
     /// The folder of unfinished files, if the store has one.
     pub store: Option<&'a LocalStore>,
+    /// How mostly dead packs are emptied; none: they stay.
+    pub emptying: Option<&'a recommit::Setting<'a>>,
     /// The archives of all clusters under all system identifiers.
     pub archives: &'a [&'a dyn WalArchive],
     /// Asked to stop?
@@ -52,7 +55,10 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Report, PruneErro
     let mut report = Report { dry_run: options.dry_run, ..Report::default() };
     may_prune(setting, options.dry_run)?;
     let ended = sessions::end_dead(setting, options.dry_run, &mut report)?;
-    // Mostly dead packs are emptied here, before the listing: what that frees is condemned in the same run.
+    // Before the listing: what that frees is condemned in the same run.
+    if let Some(emptying) = setting.emptying {
+        empty(emptying, options, &mut report)?;
+    }
     setting.progress.phase("listing packs", None);
     let mut listing = Listing::read(setting.opened.backend.as_ref(), setting.cancel)??;
     setting.opened.refresh()?;
@@ -78,6 +84,32 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Report, PruneErro
     report.unfinished = unfinished(setting, options.dry_run)?;
     report.head = Some(setting.opened.view().newest);
     Ok(report)
+}
+
+/// Empties mostly dead packs, and gives what was damaged the places where it was stored anew.
+fn empty(setting: &recommit::Setting<'_>, options: &Options, report: &mut Report) -> Result<(), PruneError> {
+    let skipped = if options.dry_run {
+        let plan = recommit::plan(setting, options.max_rewrite)?;
+        plan.emptied.iter().for_each(|pack| report.emptied.add(pack.size));
+        report.copied = plan.copies();
+        report.recommitted = if plan.is_empty() { 0 } else { plan.snapshots.len() as u64 };
+        report.healed = plan.healed.chunks as u64;
+        plan.skipped
+    } else {
+        let done = recommit::empty(setting, options.max_rewrite)?;
+        report.emptied = Amount { objects: done.emptied.len() as u64, bytes: done.emptied_bytes };
+        report.copied = done.copied.1;
+        report.recommitted = done.replaced.len() as u64;
+        report.healed = done.healed as u64;
+        report.warnings.extend(
+            done.bad.iter().map(|bad| format!("{}: blob {} is not what its table says, and stays: {}", bad.object, bad.blob, bad.why)),
+        );
+        done.skipped
+    };
+    let told: BTreeSet<String> =
+        skipped.into_iter().map(|s| format!("snapshot {} keeps its packs as they are: {}", s.snapshot, s.why)).collect();
+    report.warnings.extend(told);
+    Ok(())
 }
 
 /// Has this host the right, and is nothing in doubt by which too much could go?

@@ -445,6 +445,7 @@ impl World {
             machine: MACHINE,
             clock,
             store: None,
+            emptying: None,
             archives: &archives,
             cancel: &Cancel::new(),
             progress: &Quiet,

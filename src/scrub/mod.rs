@@ -1,7 +1,7 @@
 //! Is everything there, and is it whole?
 //!
 //! In comes an open repository and how much of the payload is to be read; out goes a [`Report`]: what is damaged, and
-//! which snapshots and files that hits. Nothing is written, and nothing that this host remembers of the repository is
+//! which snapshots and files that hits. Nothing is written here, and nothing that this host remembers of the repository is
 //! believed: the log is read from its beginning, the store listed, tables and trees read from the store. Damage in one
 //! place doesn't stop the rest; a store that can't be reached does, since that says nothing about what it holds.
 //!
@@ -9,11 +9,13 @@
 //! - `listing.rs`: what the store lists, beside what the log says must be there · `keys.rs`: key slots
 //! - `packs.rs`: tables of all packs; all bytes of those that were chosen (`share.rs`)
 //! - `tree.rs`: every node of every live snapshot · `memo.rs`: what of that was walked before
+//! - `again.rs`: what was found is looked at a second time; where it was stored anew
 //! - `counting.rs`: how many bytes that took
 //! - `findings.rs`: [`Finding`], what is wrong with an object · `failure.rs`: damage, told from what ends the whole
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod again;
 mod counting;
 mod failure;
 mod findings;

@@ -24,7 +24,7 @@ const MEMORY: u64 = 128 << 20;
 
 /// Blobs that were read and are not what they must be.
 #[derive(Default)]
-pub(super) struct BadBlobs(RwLock<HashSet<(SessionId, PackId, u32)>>);
+pub(super) struct BadBlobs(RwLock<HashSet<(SessionId, PackId, u32)>>, RwLock<HashSet<(SessionId, PackId)>>);
 
 impl BadBlobs {
     pub fn contains(&self, session: SessionId, place: Place) -> bool {
@@ -33,6 +33,20 @@ impl BadBlobs {
 
     fn any_of(&self, pack: &PackRef) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|(session, id, _)| *session == pack.session && *id == pack.id)
+    }
+
+    /// All of them.
+    pub fn blobs(&self) -> HashSet<(SessionId, PackId, u32)> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Packs whose tables can't be read.
+    pub fn tables(&self) -> HashSet<(SessionId, PackId)> {
+        self.1.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn insert_table(&self, session: SessionId, pack: PackId) {
+        self.1.write().unwrap_or_else(PoisonError::into_inner).insert((session, pack));
     }
 
     fn insert(&self, session: SessionId, pack: PackId, blob: u32) {
@@ -70,6 +84,7 @@ impl PackCheck<'_> {
             self.cancel.check()?;
             let own = self.as_seen_by(&packs, there, pack);
             if let Err(e) = own.as_ref().unwrap_or(&packs).table(pack.id) {
+                self.bad.insert_table(pack.session, pack.id);
                 self.note(e, &own.as_ref().unwrap_or(&packs).name(pack.id)?)?;
             }
             self.progress.advance(pack.tail.into());
@@ -179,12 +194,8 @@ impl PackCheck<'_> {
             Ok(()) => Ok(()),
             Err(BlobFault::Own(e)) => self.note_blob(e, pack.session, name, pack.id, number),
             Err(BlobFault::Reference { place, source }) => {
-                let Ok(of) = packs.known(place.pack) else {
-                    let why = format!("blob {number} is a patch of a chunk in pack {}, which the log does not list", place.pack);
-                    self.findings.note(name.as_str(), &why);
-                    self.bad.insert(pack.session, pack.id, number);
-                    return Ok(());
-                };
+                // Its reference was swept, since no snapshot needs the patch any more: if one did, its tree would tell.
+                let Ok(of) = packs.known(place.pack) else { return Ok(()) };
                 self.note_blob(source, of.session, &packs.name(place.pack)?, place.pack, place.blob)
             }
         }

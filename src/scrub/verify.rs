@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::again::Again;
 use super::counting::Counting;
 use super::failure::ScrubError;
 use super::findings::Findings;
@@ -15,7 +16,7 @@ use super::tree::TreeCheck;
 use crate::crypt::slot::Unlock;
 use crate::host::access::Opened;
 use crate::repo::PackRef;
-use crate::repo::log::{Damage, Fold, LogView, body_name, entry_name};
+use crate::repo::log::{Damage, DamagedPlaces, Fold, LogView, body_name, entry_name};
 use crate::repo::pack::pack_name;
 use crate::store::Backend;
 use crate::units::{Cancel, Progress};
@@ -50,6 +51,8 @@ pub struct Report {
     pub orphans: Tally,
     /// WAL by cluster key and system identifier, as they stand in names.
     pub wal: BTreeMap<(String, String), Tally>,
+    /// Places that were found damaged twice, by this run alone, and that the log doesn't list yet.
+    pub damaged: DamagedPlaces,
     /// What needs a look and is no damage.
     pub warnings: Vec<String>,
     /// The log as it was read.
@@ -88,6 +91,9 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
         cancel.check()?;
         trees.run(*number, commit)?;
     }
+    let again = Again { backend: &backend, sealing, opening, fold, bad: &bad, findings: &findings, cancel };
+    let damaged = again.look(&compared.missing)?;
+    again.stored_anew(&there)?;
     warnings.extend(leftovers(&listing, &compared));
     forget_swept(opened, &view, &findings)?;
     Ok(Report {
@@ -96,6 +102,7 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
         snapshots: fold.commits.len(),
         orphans: compared.orphans,
         wal: listing.wal,
+        damaged,
         findings,
         warnings,
         view,

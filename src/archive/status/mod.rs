@@ -114,7 +114,8 @@ impl Known {
     /// Out of the log's fold.
     pub fn of(fold: &Fold, cluster: &str, system_identifier: u64) -> Self {
         let id = crate::repo::log::ClusterId { name: cluster.to_owned(), system_identifier };
-        let commits = fold.commits.iter().filter(|(_, c)| c.summary.cluster_id() == id);
+        let superseded = fold.superseded();
+        let commits = fold.commits.iter().filter(|(number, c)| c.summary.cluster_id() == id && !superseded.contains(number));
         let gaps = fold.gaps.get(&id).into_iter().flatten();
         let forks = fold.forks.get(&id).into_iter().flatten();
         Known {

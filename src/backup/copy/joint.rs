@@ -11,7 +11,7 @@ use crate::chunk::FolderChunks;
 use crate::codec;
 use crate::crypt::ChunkRole;
 use crate::repo::structure::{ChunkRef, FileData, FileEntry, Needs};
-use crate::repo::write::NewChunk;
+use crate::repo::write::{NewChunk, Quiet};
 
 /// Does it lie in the part's joint chunks?
 pub(super) fn is_joint(work: &FileWork) -> bool {
@@ -64,13 +64,15 @@ pub(super) fn copy(shared: &Shared<'_>, part: &PartWork) -> Result<(), BackupErr
     }
     let (mut stored_chunks, mut needs) = (Vec::new(), Needs::default());
     full.extend(chunks.finish());
+    // They change with any of their files.
+    let quiet = if copy.parent.is_some() { Quiet::Days } else { Quiet::New };
     for plain in full {
         let id = copy.writer.sealing().chunk_id(ChunkRole::Content, &plain);
         let stored = match copy.writer.find(ChunkRole::Content, &id)? {
             Some(stored) => stored,
             None => {
                 let frame = codec::encode_whole(&plain, codec::DENSE)?;
-                copy.writer.put(ChunkRole::Content, NewChunk { id, plain: &plain, frame, reference: None })?
+                copy.writer.put_quiet(ChunkRole::Content, NewChunk { id, plain: &plain, frame, reference: None }, quiet)?
             }
         };
         stored.add_to(&mut needs);

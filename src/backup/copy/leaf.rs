@@ -10,7 +10,7 @@ use crate::codec::{self, Patching, Way};
 use crate::crypt::ChunkRole;
 use crate::repo::pack::Reference;
 use crate::repo::structure::{ChunkRef, Extent, FileData, LEAF, Needs, put_leaf, read_leaf};
-use crate::repo::write::{NewChunk, Stored};
+use crate::repo::write::{NewChunk, Quiet, Stored};
 use crate::units::ChunkId;
 
 /// Copies one leaf of a file.
@@ -110,8 +110,9 @@ impl LeafCopy<'_, '_> {
         if let Some(stored) = copy.writer.find(ChunkRole::Content, id)? {
             return Ok(stored);
         }
+        let quiet = before.map_or(Quiet::New, |chunk| (copy.quiet)(chunk.place.pack));
         if let Some(chunk) = before
-            && let Some(stored) = self.patch(id, bytes, &chunk)?
+            && let Some(stored) = self.patch(id, bytes, &chunk, quiet)?
         {
             return Ok(stored);
         }
@@ -120,12 +121,12 @@ impl LeafCopy<'_, '_> {
             None => *self.level.insert(codec::choose_level(bytes)?),
         };
         let frame = codec::encode_whole(bytes, level)?;
-        Ok(copy.writer.put(ChunkRole::Content, NewChunk { id: *id, plain: bytes, frame, reference: None })?)
+        Ok(copy.writer.put_quiet(ChunkRole::Content, NewChunk { id: *id, plain: bytes, frame, reference: None }, quiet)?)
     }
 
     /// Stores the extent as a patch of the whole chunk behind the parent's extent, if that is small enough and may be
     /// relied on.
-    fn patch(&mut self, id: &ChunkId, bytes: &[u8], before: &ChunkRef) -> Result<Option<Stored>, BackupError> {
+    fn patch(&mut self, id: &ChunkId, bytes: &[u8], before: &ChunkRef, quiet: Quiet) -> Result<Option<Stored>, BackupError> {
         let copy = self.shared.copy;
         let Some(opening) = copy.opening else { return Ok(None) };
         let Some(parent) = copy.writer.stored_at(before.id, before.place)? else { return Ok(None) };
@@ -146,6 +147,6 @@ impl LeafCopy<'_, '_> {
         let how = Patching { page_size: copy.page_size as usize, way: Way::AgainstOld, level: codec::DENSE, whole_len: sealed as usize };
         let Some(frame) = codec::encode_patch(bytes, reference.bytes(), how)? else { return Ok(None) };
         let reference = Some((Reference { id: whole, place }, sealed, reference.bytes()));
-        Ok(Some(copy.writer.put(ChunkRole::Content, NewChunk { id: *id, plain: bytes, frame, reference })?))
+        Ok(Some(copy.writer.put_quiet(ChunkRole::Content, NewChunk { id: *id, plain: bytes, frame, reference }, quiet)?))
     }
 }

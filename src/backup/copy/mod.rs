@@ -29,7 +29,7 @@ use super::source::FileSource;
 use crate::crypt::Opening;
 use crate::repo::pack::Packs;
 use crate::repo::structure::{Attributes, Child, Instance, Needs, put_folder, split};
-use crate::repo::write::{ChunkWriter, is_of_one_pack};
+use crate::repo::write::{ChunkWriter, Quiet, is_of_one_pack};
 use crate::units::{Cancel, Lsn, PackId, Progress, show};
 
 use work::{FileWork, PartWork, Task};
@@ -72,6 +72,8 @@ pub struct Copy<'a> {
     pub parent: Option<&'a Parent<'a>>,
     /// Packs in which a damaged place lies.
     pub damaged_packs: &'a HashSet<PackId>,
+    /// How long what the parent has in a pack had been there.
+    pub quiet: &'a (dyn Fn(PackId) -> Quiet + Sync),
     /// Keys the ids of joint chunks.
     pub joint_secret: &'a [u8; 32],
     /// Who reads.

@@ -15,7 +15,7 @@ use crate::repo::structure::{
     Attributes, Child, ChunkRef, Extent, FileData, FileEntry, LEAF, Leaf, Needs, Part, StoredFile, TreeRef, encode_attributes,
     file_of_extents, file_of_leaves, put_part,
 };
-use crate::repo::write::{NewChunk, is_of_one_pack};
+use crate::repo::write::{NewChunk, Quiet, is_of_one_pack};
 
 /// Files smaller than this that are no relation forks lie in joint chunks.
 const SMALL: u64 = 64 << 10;
@@ -274,14 +274,15 @@ pub(super) fn store_part(shared: &Shared<'_>, part: &PartWork, needs: &mut Needs
     Ok(put_part(shared.copy.writer, Part { attributes, joint, files: entries }, needs)?)
 }
 
-/// Stores a chunk of our own making, or finds it.
+/// Stores a chunk of our own making, or finds it: one that changes with any file of its part.
 pub(super) fn store_content(shared: &Shared<'_>, plain: &[u8], needs: &mut Needs) -> Result<ChunkRef, BackupError> {
     let writer = shared.copy.writer;
     let id = writer.sealing().chunk_id(ChunkRole::Content, plain);
     let stored = match writer.find(ChunkRole::Content, &id)? {
         Some(stored) => stored,
         None => {
-            writer.put(ChunkRole::Content, NewChunk { id, plain, frame: codec::encode_whole(plain, codec::DENSE)?, reference: None })?
+            let frame = codec::encode_whole(plain, codec::DENSE)?;
+            writer.put_quiet(ChunkRole::Content, NewChunk { id, plain, frame, reference: None }, Quiet::Days)?
         }
     };
     stored.add_to(needs);

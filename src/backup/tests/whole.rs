@@ -115,6 +115,7 @@ impl World {
             new_history: false,
             cdc_for_all: false,
             trust_writers: Vec::new(),
+            sort_blobs: true,
             jobs,
         };
         let cancel = Cancel::new();

@@ -197,6 +197,7 @@ impl World {
             opening: how.may_read.then_some(&opening),
             parent: parent.as_ref(),
             damaged_packs: &damaged_packs,
+            quiet: &|_| crate::repo::write::Quiet::Days,
             joint_secret: &how.secret,
             instance: how.instance,
             page_size: 8192,

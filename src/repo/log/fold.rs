@@ -288,6 +288,20 @@ impl Fold {
         self.sessions.get(session)?.packs.get(pack)
     }
 
+    /// Is this blob listed as damaged?
+    pub fn is_damaged(&self, session: &SessionId, pack: &PackId, blob: u32) -> bool {
+        match self.damaged.get(session).and_then(|packs| packs.get(pack)) {
+            Some(DamagedBlobs::All) => true,
+            Some(DamagedBlobs::Blobs(blobs)) => blobs.contains(&blob),
+            None => false,
+        }
+    }
+
+    /// Live COMMITs that another live one replaces: what is left to be forgotten of them is their numbers.
+    pub fn superseded(&self) -> BTreeSet<u64> {
+        self.commits.values().filter_map(|c| c.replaces).filter(|number| self.commits.contains_key(number)).collect()
+    }
+
     /// R5, for an open session: may it name this pack in its COMMIT (apart from packs that the COMMIT itself lists as new)?
     pub fn may_name(&self, namer: &SessionId, session: &SessionId, pack: &PackId) -> bool {
         let (Some(by), Some(of)) = (self.sessions.get(namer), self.sessions.get(session)) else { return false };
@@ -379,6 +393,7 @@ impl Fold {
             self.reprieve(session, pack);
         }
         let replaced = commit.replaces.and_then(|number| self.commits.get(&number));
+        let first = replaced.map_or(at.number, |replaced| replaced.first);
         let need = match replaced {
             // The same snapshot: it needs what the replaced one needs now, be it a window.
             Some(replaced) => replaced.need.clone(),
@@ -398,7 +413,7 @@ impl Fold {
             set: lists.set.clone(),
             need,
             replaces: commit.replaces,
-            first: replaced.map_or(at.number, |replaced| replaced.first),
+            first,
         };
         self.commits.insert(at.number, live);
     }

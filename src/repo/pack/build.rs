@@ -30,7 +30,18 @@ pub struct PackBuilder {
     bytes: Vec<u8>,
     rows: Vec<Row>,
     table_bytes: usize,
-    holds_content: bool,
+    /// Envelopes of the blobs of content: this pack's own, if any blob is sealed here, and those that travelled with theirs.
+    envelopes: Vec<Envelope>,
+}
+
+/// A blob of content as it lies in another pack, which is to lie in this one, too.
+pub struct SealedBlob {
+    /// Its row there, with its references where they lie now.
+    pub row: Row,
+    /// Holds its key.
+    pub envelope: Envelope,
+    /// Its sealed bytes.
+    pub sealed: Vec<u8>,
 }
 
 /// A pack that is ready to be stored.
@@ -71,7 +82,7 @@ impl PackBuilder {
             bytes,
             rows: Vec::new(),
             table_bytes: 4,
-            holds_content: false,
+            envelopes: Vec::new(),
         })
     }
 
@@ -82,7 +93,13 @@ impl PackBuilder {
 
     /// How large it would be if it were finished now, padding apart.
     pub fn size(&self) -> usize {
-        self.bytes.len() + self.table_bytes + envelope::LEN + TRAILER + seal::NONCE + seal::SALT
+        let envelopes = self.envelopes.len().max(1) * envelope::LEN;
+        self.bytes.len() + self.table_bytes + envelopes + TRAILER + seal::NONCE + seal::SALT
+    }
+
+    /// Has it nodes alone?
+    pub fn is_of_structure(&self) -> bool {
+        self.envelopes.is_empty()
     }
 
     /// Has it no blob?
@@ -105,7 +122,10 @@ impl PackBuilder {
             return Err(CryptError::Malformed { what: "a blob", why: "too large" });
         }
         let (key, key_id, envelope) = match role {
-            ChunkRole::Content => (&self.key, self.sealing.public.id().0, Some(0)),
+            ChunkRole::Content => {
+                let number = Self::number_of(&mut self.envelopes, &self.envelope)?;
+                (&self.key, self.sealing.public.id().0, Some(number))
+            }
             ChunkRole::Structure => (&self.table_subkey, [0; 16], None),
         };
         let offset = self.bytes.len() as u32;
@@ -113,11 +133,46 @@ impl PackBuilder {
         let mut row = Row { offset, len, kind, role, envelope, nonce: [0; 24], hash: [0; 16], chunks, references };
         row.nonce = seal::seal_in_place(key, &blob_aad(&self.sealing.domain, &key_id, &row), &mut frame)?;
         row.hash.copy_from_slice(&blake3::hash(&frame).as_bytes()[..16]);
-        self.bytes.extend_from_slice(&frame);
+        Ok(self.push(row, &frame))
+    }
+
+    /// Takes a blob of content over from another pack, byte for byte, with its nonce and its envelope: neither pack nor place
+    /// are bound by its sealing. Only the bytes that the row's hash names are taken, so that damage isn't spread by who
+    /// can't open content.
+    ///
+    /// # Errors
+    /// If the bytes are not those that were stored, or the row is none of content.
+    pub fn copy(&mut self, blob: &SealedBlob) -> Result<Place, CryptError> {
+        let SealedBlob { row, envelope, sealed } = blob;
+        if row.role != ChunkRole::Content || sealed.len() != row.len as usize || sealed.len() > MAX_BLOB as usize {
+            return Err(CryptError::Malformed { what: "a blob", why: "none of content, or of another length" });
+        }
+        if blake3::hash(sealed).as_bytes().first_chunk::<16>() != Some(&row.hash) {
+            return Err(CryptError::NotAuthentic { what: "a blob whose bytes have not the hash that the table says" });
+        }
+        let number = Self::number_of(&mut self.envelopes, envelope)?;
+        let row = Row { offset: self.bytes.len() as u32, envelope: Some(number), ..row.clone() };
+        Ok(self.push(row, sealed))
+    }
+
+    /// The number of an envelope of this pack, which is put into it if it isn't there.
+    fn number_of(envelopes: &mut Vec<Envelope>, envelope: &Envelope) -> Result<u16, CryptError> {
+        let number = match envelopes.iter().position(|there| there.0 == envelope.0) {
+            Some(number) => number,
+            None => {
+                envelopes.push(envelope.clone());
+                envelopes.len() - 1
+            }
+        };
+        let full = CryptError::Malformed { what: "a pack", why: "too many envelopes" };
+        u16::try_from(number).ok().filter(|n| *n < super::table::NO_ENVELOPE).ok_or(full)
+    }
+
+    fn push(&mut self, row: Row, sealed: &[u8]) -> Place {
+        self.bytes.extend_from_slice(sealed);
         self.table_bytes += 56 + 36 * row.chunks.len() + 54 * row.references.len();
-        self.holds_content |= role == ChunkRole::Content;
         self.rows.push(row);
-        Ok(Place { pack: self.id, blob: (self.rows.len() - 1) as u32, position: 0 })
+        Place { pack: self.id, blob: (self.rows.len() - 1) as u32, position: 0 }
     }
 
     /// Opens a blob of this pack again, out of the sealed bytes: what was stored is checked on the host that has the
@@ -151,7 +206,7 @@ impl PackBuilder {
     pub fn finish(mut self) -> Result<FinishedPack, CryptError> {
         let table = PackTable { rows: std::mem::take(&mut self.rows) };
         let mut plain = table.encode();
-        let envelopes = u16::from(self.holds_content);
+        let envelopes = self.envelopes.len() as u16;
         let fixed = seal::NONCE + seal::TAG + usize::from(envelopes) * envelope::LEN + seal::SALT + TRAILER;
         let size = self.bytes.len() + plain.len() + fixed;
         let padding = padme(size as u64) as usize - size;
@@ -160,8 +215,8 @@ impl PackBuilder {
         let blobs_end = self.bytes.len();
         self.bytes.extend_from_slice(&nonce);
         self.bytes.extend_from_slice(&plain);
-        if self.holds_content {
-            self.bytes.extend_from_slice(&self.envelope.0);
+        for envelope in &self.envelopes {
+            self.bytes.extend_from_slice(&envelope.0);
         }
         self.bytes.extend_from_slice(&self.salt);
         self.bytes.extend_from_slice(&(plain.len() as u32).to_le_bytes());

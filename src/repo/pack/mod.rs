@@ -20,7 +20,7 @@ mod table;
 
 use crate::units::{ChunkId, PackId};
 
-pub use build::{FinishedPack, NewBlob, PackBuilder};
+pub use build::{FinishedPack, NewBlob, PackBuilder, SealedBlob};
 pub use read::{BlobFault, LoadedTable, Packs, VerifiedChunk, pack_name};
 pub use table::{PackTable, Row};
 

@@ -55,6 +55,11 @@ impl LoadedTable {
         &self.table.rows
     }
 
+    /// The envelope with the key of a blob of content.
+    pub fn envelope(&self, row: &Row) -> Option<&Envelope> {
+        self.envelopes.get(usize::from(row.envelope?)).map(|(envelope, _)| envelope)
+    }
+
     /// About how much memory it takes: its rows can hold few chunks or many.
     fn weight(&self) -> usize {
         self.table.rows.iter().map(|row| 160 + 36 * row.chunks.len() + 64 * row.references.len()).sum::<usize>()
@@ -371,6 +376,14 @@ impl Packs {
             return Err(RepoError::corrupt(name, "a chunk's content is not what its id says"));
         }
         Ok(VerifiedChunk { id, bytes: plain.into() })
+    }
+
+    /// Stored bytes of a known pack, as they lie there: nothing about them is checked.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub fn stored_bytes(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, RepoError> {
+        Ok(self.backend.read_range(&self.name(pack)?, offset, len)?)
     }
 
     /// The object's name of a known pack.

@@ -1,13 +1,14 @@
 //! Finding or storing chunks and nodes.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::quiet::Quiet;
 use super::upload::{OnStored, Uploader};
 use crate::codec::{self, FrameKind};
 use crate::crypt::{ChunkRole, Opening, Sealing};
-use crate::repo::pack::{NewBlob, PackBuilder, Packs, Place, Reference};
+use crate::repo::pack::{NewBlob, PackBuilder, Packs, Place, Reference, SealedBlob};
 use crate::repo::structure::{MAX_NEEDS_NODE, MAX_NODE, Needs, Node, NodeSink};
 use crate::repo::{PackRef, RepoError};
 use crate::store::{Backend, SessionTag};
@@ -15,6 +16,8 @@ use crate::units::{ChunkId, Class, Explain, PackId, SessionId, ShortId};
 
 /// A pack is closed when it has grown to this size.
 const PACK_SIZE: usize = 16 << 20;
+/// Blobs are sorted into packs of their own once a session has stored so much content: a small one makes one pack.
+const APART: usize = 4 << 20;
 /// Chunks of this session that are remembered for deduplication within it (70 bytes each).
 const MOST_FRESH: usize = 1 << 20;
 /// Of this many plain zstd blobs one is decoded again before it is stored.
@@ -98,8 +101,11 @@ type Check<'c> = dyn Fn(&[u8]) -> Result<(), RepoError> + 'c;
 /// Finds or stores chunks; shared by all threads of a session.
 pub struct ChunkWriter {
     setup: WriterSetup,
-    content: Mutex<PackBuilder>,
-    structure: Mutex<PackBuilder>,
+    /// By [`Quiet`]; until there is enough to be sorted, all is in the first.
+    content: [Mutex<Option<PackBuilder>>; Quiet::COUNT],
+    structure: Mutex<Option<PackBuilder>>,
+    sorts: bool,
+    apart: AtomicBool,
     fresh: Mutex<HashMap<ChunkId, Stored>>,
     uploader: Uploader,
     outside: Mutex<BTreeSet<PackId>>,
@@ -115,8 +121,10 @@ impl ChunkWriter {
     pub fn start(setup: WriterSetup, on_stored: OnStored) -> Result<Self, RepoError> {
         let uploader = Uploader::start(Arc::clone(&setup.backend), Arc::clone(&setup.packs), setup.session, setup.tag.clone(), on_stored)?;
         Ok(ChunkWriter {
-            content: Mutex::new(PackBuilder::new(&setup.sealing)?),
-            structure: Mutex::new(PackBuilder::new(&setup.sealing)?),
+            content: Default::default(),
+            structure: Mutex::default(),
+            sorts: true,
+            apart: AtomicBool::new(false),
             setup,
             fresh: Mutex::default(),
             outside: Mutex::default(),
@@ -124,6 +132,13 @@ impl ChunkWriter {
             plain: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
         })
+    }
+
+    /// All content into the same packs, however quiet: to compare.
+    #[must_use]
+    pub fn unsorted(mut self) -> Self {
+        self.sorts = false;
+        self
     }
 
     /// Names chunks.
@@ -218,11 +233,19 @@ impl ChunkWriter {
         Ok(Some(Stored { place, bytes: row.len, reference }))
     }
 
-    /// Stores a chunk that was not found.
+    /// Stores a chunk that was not found, and of whose place nothing is known.
+    ///
+    /// # Errors
+    /// As [`ChunkWriter::put_quiet`].
+    pub fn put(&self, role: ChunkRole, chunk: NewChunk<'_>) -> Result<Stored, RepoError> {
+        self.put_quiet(role, chunk, Quiet::New)
+    }
+
+    /// Stores a chunk that was not found. `quiet` says how long what it replaces had been there.
     ///
     /// # Errors
     /// If it can't be sealed or stored, or what was sealed does not decode to what it was made of.
-    pub fn put(&self, role: ChunkRole, chunk: NewChunk<'_>) -> Result<Stored, RepoError> {
+    pub fn put_quiet(&self, role: ChunkRole, chunk: NewChunk<'_>, quiet: Quiet) -> Result<Stored, RepoError> {
         let NewChunk { id, plain, frame, reference } = chunk;
         let kind = frame.kind;
         // Of plain zstd a sample is decoded again, of everything cleverer all.
@@ -231,7 +254,11 @@ impl ChunkWriter {
         let references = reference.iter().map(|(r, _, _)| *r).collect();
         let blob = NewBlob { role, kind: kind.into(), frame: frame.bytes, chunks: vec![(id, plain.len() as u32)], references };
         let check = |frame: &[u8]| self.check(role, &id, kind, frame, plain, reference.map(|(_, _, plain)| plain));
-        let (place, bytes) = self.add(role, blob, again.then_some(&check))?;
+        let builder = match role {
+            ChunkRole::Content => self.builder_of(quiet),
+            ChunkRole::Structure => &self.structure,
+        };
+        let (place, bytes) = self.add(builder, blob, again.then_some(&check))?;
         if role == ChunkRole::Content {
             self.plain.fetch_add(plain.len() as u64, Ordering::Relaxed);
         }
@@ -262,15 +289,57 @@ impl ChunkWriter {
         Ok(())
     }
 
+    /// Takes a blob of content over from another pack as it is: its first chunk is at the returned place. What it was a patch
+    /// of must be named in its row where that lies now.
+    ///
+    /// # Errors
+    /// If its bytes have not the hash that its row says, or a pack can't be stored.
+    pub fn copy(&self, blob: &SealedBlob, quiet: Quiet) -> Result<Place, RepoError> {
+        let mut pack = self.builder_of(quiet).lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self.open_pack(&mut pack)?.copy(blob)?;
+        self.close_if_full(pack)?;
+        Ok(place)
+    }
+
+    fn builder_of(&self, quiet: Quiet) -> &Mutex<Option<PackBuilder>> {
+        let [new, days, week, long] = &self.content;
+        match quiet {
+            _ if !self.apart.load(Ordering::Relaxed) => new,
+            Quiet::New => new,
+            Quiet::Days => days,
+            Quiet::Week => week,
+            Quiet::Long => long,
+        }
+    }
+
+    fn open_pack<'p>(&self, pack: &'p mut Option<PackBuilder>) -> Result<&'p mut PackBuilder, RepoError> {
+        match pack {
+            Some(pack) => Ok(pack),
+            None => Ok(pack.insert(PackBuilder::new(&self.setup.sealing)?)),
+        }
+    }
+
+    /// Stores the pack if it has grown enough, and notes when there is enough to be sorted.
+    fn close_if_full(&self, mut pack: MutexGuard<'_, Option<PackBuilder>>) -> Result<(), RepoError> {
+        let size = pack.as_ref().map_or(0, PackBuilder::size);
+        if self.sorts && size >= APART && !pack.as_ref().is_some_and(PackBuilder::is_of_structure) {
+            self.apart.store(true, Ordering::Relaxed);
+        }
+        match pack.take_if(|_| size >= PACK_SIZE) {
+            Some(full) => {
+                drop(pack);
+                self.uploader.send(full.finish()?)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Seals a blob into the open pack. It is decoded again, where that is wanted, before anybody can close the pack: what
     /// is stored has been checked.
-    fn add(&self, role: ChunkRole, blob: NewBlob, check: Option<&Check<'_>>) -> Result<(Place, u32), RepoError> {
-        let builder = match role {
-            ChunkRole::Content => &self.content,
-            ChunkRole::Structure => &self.structure,
-        };
-        let mut pack = builder.lock().unwrap_or_else(PoisonError::into_inner);
+    fn add(&self, builder: &Mutex<Option<PackBuilder>>, blob: NewBlob, check: Option<&Check<'_>>) -> Result<(Place, u32), RepoError> {
+        let mut open = builder.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = (blob.frame.len() + crate::crypt::seal::TAG) as u32;
+        let pack = self.open_pack(&mut open)?;
         let place = pack.add(blob)?;
         if let Some(check) = check {
             let checked = pack.reopen(place).map_err(RepoError::from).and_then(|frame| check(&frame));
@@ -279,11 +348,7 @@ impl ChunkWriter {
             }
             checked?;
         }
-        if pack.size() >= PACK_SIZE {
-            let full = std::mem::replace(&mut *pack, PackBuilder::new(&self.setup.sealing)?);
-            drop(pack);
-            self.uploader.send(full.finish()?)?;
-        }
+        self.close_if_full(open)?;
         Ok((place, bytes))
     }
 
@@ -298,9 +363,9 @@ impl ChunkWriter {
     /// If one couldn't be stored.
     pub fn finish(self) -> Result<(Vec<PackRef>, Totals), RepoError> {
         let plain = self.plain.load(Ordering::Relaxed);
-        for builder in [self.content, self.structure] {
+        for builder in self.content.into_iter().chain([self.structure]) {
             let pack = builder.into_inner().unwrap_or_else(PoisonError::into_inner);
-            if !pack.is_empty() {
+            if let Some(pack) = pack.filter(|pack| !pack.is_empty()) {
                 self.uploader.send(pack.finish()?)?;
             }
         }

@@ -1,0 +1,114 @@
+//! Damage that a later backup has stored anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use pgcairn::repo::log::{Damaged, DamagedBlobs, Held, Kind};
+
+use crate::story::Story;
+use crate::support::ordinary;
+
+/// Says that a pack is damaged, all of it or blobs.
+fn damaged(story: &Story, pack: &pgcairn::repo::PackRef, blobs: DamagedBlobs) {
+    story.world.opened(|opened, _| {
+        let places = BTreeMap::from([(pack.session, BTreeMap::from([(pack.id, blobs)]))]);
+        let mut view = opened.view();
+        opened.log().append(&mut view, opened.key().unwrap(), &Kind::Damaged(Damaged { places: Held::Inline(places) })).unwrap();
+    });
+}
+
+#[test]
+fn older_snapshots_get_the_places_where_lost_blobs_were_stored_anew() {
+    ordinary(|| {
+        let mut story = Story { world: crate::world::World::empty() };
+        story.fill();
+        story.world.backup();
+        let old = story.packs_of_session(0)[0];
+        // The pack is gone, and the log says so.
+        fs::remove_file(story.path_of(&old)).unwrap();
+        damaged(&story, &old, DamagedBlobs::All);
+        // The cluster hasn't changed: all that lay there is read again, and stored.
+        story.world.backup();
+        let done = story.empty();
+        assert!(done.healed > 0 && done.replaced.contains(&story.world.snapshots[0].0), "{done:?}");
+        story.sweep();
+        assert!(story.plan().is_empty());
+        story.assert_whole();
+    });
+}
+
+#[test]
+fn a_damaged_blob_is_read_again_in_a_file_that_has_not_changed() {
+    ordinary(|| {
+        let mut story = Story { world: crate::world::World::empty() };
+        story.fill();
+        story.world.backup();
+        let old = story.packs_of_session(0)[0];
+        let path = story.path_of(&old);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let number = story.world.opened(|opened, _| {
+            let packs = pgcairn::repo::pack::Packs::new(std::sync::Arc::clone(&opened.backend), opened.sealing.clone());
+            packs.add([old]);
+            let table = packs.table(old.id).unwrap();
+            let there = |row: &pgcairn::repo::pack::Row| (row.offset as usize..(row.offset + row.len) as usize).contains(&at);
+            table.rows().iter().position(there).unwrap() as u32
+        });
+        damaged(&story, &old, DamagedBlobs::Blobs(BTreeSet::from([number])));
+        story.world.backup();
+        let second = story.world.snapshots[1].0.clone();
+        let shown = story.world.run(["show", &second, "--json"]).ok().json();
+        let new = shown["new_bytes"].as_u64().unwrap();
+        assert!((1 << 18..2 << 18).contains(&new), "one extent is stored anew, and little else: {new}");
+        let (_, restored) = story.restore(&second);
+        assert!(restored == story.world.snapshots[1].1);
+        let done = story.empty();
+        assert_eq!((done.healed, done.replaced.len()), (1, 1), "{done:?}");
+        // Nobody needs what is damaged any more; once the pack has mostly died it goes.
+        for (id, expected) in &story.world.snapshots {
+            assert!(story.restore(id).1 == *expected, "{id}");
+        }
+        assert!(story.plan().is_empty(), "{:?}", story.plan());
+    });
+}
+
+#[test]
+fn verify_tells_the_log_and_the_next_backup_and_a_prune_heal() {
+    ordinary(|| {
+        let mut story = Story { world: crate::world::World::empty() };
+        story.fill();
+        story.world.backup();
+        let old = story.packs_of_session(0)[0];
+        let path = story.path_of(&old);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let verify = || {
+            let verified = story.world.run(["verify", "--read-data", "--json"]).json();
+            (verified["errors"].as_array().unwrap().clone(), verified["warnings"].to_string())
+        };
+        let head = story.head().number;
+        let (errors, warnings) = verify();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(warnings.contains("read twice") && story.head().number == head + 1, "{warnings}");
+        let (_, warnings) = verify();
+        assert!(!warnings.contains("read twice") && story.head().number == head + 1, "it is told once: {warnings}");
+        story.world.backup();
+        let (first, second) = (story.world.snapshots[0].0.clone(), story.world.snapshots[1].0.clone());
+        let problem = |story: &Story| {
+            let verified = story.world.run(["verify", "--read-data", "--json"]).json();
+            (verified["errors"][0]["problem"].as_str().unwrap().to_owned(), verified["errors"][0]["snapshots"].to_string())
+        };
+        let (said, hit) = problem(&story);
+        assert!(said.contains(&format!("healed by snapshot {second}")) && hit.contains(&first) && !hit.contains(&second), "{said} {hit}");
+        assert!(story.empty().replaced.contains(&first));
+        let (_, hit) = problem(&story);
+        assert_eq!(hit, "[]", "nothing is hit any more");
+        for (id, expected) in &story.world.snapshots {
+            assert!(story.restore(id).1 == *expected, "{id}");
+        }
+    });
+}
