@@ -152,7 +152,8 @@ impl Explain for HostError {
             HostError::Lock(e) => e.class(),
             HostError::Secret(e) => e.class(),
             HostError::NoSlot { .. } => Class::Corrupt,
-            HostError::BadGrant { .. } | HostError::BadKeyFile { .. } => Class::Usage,
+            HostError::BadGrant { .. } => Class::Usage,
+            HostError::BadKeyFile { .. } => Class::Corrupt,
             HostError::NoRepository { .. } | HostError::NoSuch { .. } => Class::Absent,
             HostError::Exists { .. } => Class::Conflict,
             HostError::Unfinished { .. } | HostError::NotEmpty { .. } | HostError::Another { .. } | HostError::Refused { .. } => {

@@ -64,7 +64,9 @@ impl Lines {
     pub fn of(fold: &Fold, cluster: &ClusterId, ended: &BTreeSet<SessionId>) -> Result<Lines, Kept> {
         let own = |need: &&Need| need.cluster == *cluster;
         let mut needs: Vec<Need> = fold.commits.values().filter_map(|c| c.need.as_ref()).filter(own).cloned().collect();
-        let newest = fold.commits.values().rev().find(|c| c.summary.cluster_id() == *cluster && c.need.is_some());
+        // By the snapshot's place in the log: an old one that was stored anew is no newer for it.
+        let whole = fold.commits.values().filter(|c| c.summary.cluster_id() == *cluster && c.need.is_some());
+        let newest = whole.max_by_key(|c| c.first);
         let superseded = newest.is_none() && is_superseded(fold, cluster);
         match newest.and_then(|c| c.need.clone()) {
             Some(need) => needs.push(Need { window: Vec::new(), ..need }),

@@ -17,6 +17,8 @@ pub struct PackUse {
     pub live: u64,
     /// Bytes of live patches in other packs against chunks in this one: they have to travel with it.
     pub drags: u64,
+    /// Bytes of nodes in other packs that would be written anew with it; of several packs' together some count more than once.
+    pub above: u64,
     /// May it be emptied? Not if a snapshot that needs it can't be read, or not be replaced by this host.
     pub movable: bool,
 }
@@ -32,9 +34,10 @@ impl PackUse {
         self.live.saturating_add(self.drags)
     }
 
-    /// Bytes that are won: what is dead, less what is dragged along and stays where it was, dead.
+    /// Bytes that are won: what is dead, less what is dragged along, or written anew above it, and stays where it was, dead.
+    /// So whatever is chosen makes the whole smaller, and an end is reached.
     pub fn gain(&self) -> u64 {
-        self.dead().saturating_sub(self.drags)
+        self.dead().saturating_sub(self.drags).saturating_sub(self.above)
     }
 }
 
@@ -92,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pack(n: u8, blobs: u64, live: u64, drags: u64) -> PackUse {
-        PackUse { session: SessionId([0; 16]), id: PackId([n; 16]), size: blobs + 500, blobs, live, drags, movable: true }
+        PackUse { session: SessionId([0; 16]), id: PackId([n; 16]), size: blobs + 500, blobs, live, drags, above: 0, movable: true }
     }
 
     fn limits(max_rewrite: u64) -> Limits {
@@ -118,6 +121,13 @@ mod tests {
         assert!(choose(&[pack(1, 100, 10, 75)], &limits(1000)).is_empty());
         assert_eq!(choose(&[pack(1, 100, 10, 30)], &limits(1000)), [0]);
         assert!(choose(&[pack(1, 100, 10, 30)], &limits(39)).is_empty());
+    }
+
+    #[test]
+    fn nodes_above_count_against_it() {
+        let above = |above| PackUse { above, ..pack(1, 100, 40, 10) };
+        assert_eq!((above(49).gain(), choose(&[above(49)], &limits(1000)).len()), (1, 1));
+        assert!(choose(&[above(50)], &limits(1000)).is_empty(), "as much is left dead elsewhere");
     }
 
     #[test]

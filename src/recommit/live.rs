@@ -11,7 +11,7 @@ use super::nodes::{self, MAX_DEPTH, wrong};
 use crate::crypt::{ChunkRole, Sealing};
 use crate::repo::log::{Fold, LiveCommit};
 use crate::repo::pack::{LoadedTable, Packs, Place, Row};
-use crate::repo::structure::{Child, ChildKind, ChunkRef, Extent, FileData, Node, Part, TreeRef};
+use crate::repo::structure::{Child, ChildKind, ChunkRef, Extent, FileData, Needs, Node, Part, TreeRef};
 use crate::repo::write::is_of_one_pack;
 use crate::repo::{PackRef, RepoError};
 use crate::store::Backend;
@@ -54,6 +54,8 @@ pub(super) struct Named {
     pub live: Bits,
     /// Blobs that the newest snapshot of a cluster needs.
     pub current: Bits,
+    /// Bytes of nodes in other packs that stand above something in this one: they have to be written anew with it.
+    above: u64,
     movable: bool,
 }
 
@@ -151,7 +153,7 @@ impl Live {
 
     fn number(&mut self, pack: PackRef) -> usize {
         *self.index.entry((pack.session, pack.id)).or_insert_with(|| {
-            self.packs.push(Named { pack, live: Bits::default(), current: Bits::default(), movable: true });
+            self.packs.push(Named { pack, live: Bits::default(), current: Bits::default(), above: 0, movable: true });
             let number = self.packs.len() - 1;
             self.by_id.entry(pack.id).or_default().push(number);
             number
@@ -237,7 +239,8 @@ impl Live {
     }
 
     fn sum(&self, number: usize, table: Option<&LoadedTable>) -> PackUse {
-        let none = PackUse { session: SessionId([0; 16]), id: PackId([0; 16]), size: 0, blobs: 0, live: 0, drags: 0, movable: false };
+        let none =
+            PackUse { session: SessionId([0; 16]), id: PackId([0; 16]), size: 0, blobs: 0, live: 0, drags: 0, above: 0, movable: false };
         let Some(named) = self.packs.get(number) else { return none };
         let rows = || table.into_iter().flat_map(LoadedTable::rows).enumerate();
         let bytes = |(_, row): (usize, &Row)| u64::from(row.len);
@@ -248,6 +251,7 @@ impl Live {
             blobs: rows().map(bytes).sum(),
             live: rows().filter(|(blob, _)| named.live.get(*blob as u32)).map(bytes).sum(),
             drags: 0,
+            above: named.above,
             movable: named.movable && table.is_some(),
         }
     }
@@ -310,6 +314,20 @@ impl Live {
     }
 }
 
+/// All packs that a part names.
+fn packs_of(part: &Part) -> BTreeSet<PackId> {
+    let mut packs: BTreeSet<PackId> = part.joint.iter().map(|chunk| chunk.place.pack).collect();
+    packs.insert(part.attributes.place.pack);
+    for file in &part.files {
+        match &file.data {
+            FileData::Single { place, needs, .. } => packs.extend(needs.0.keys().copied().chain([place.pack])),
+            FileData::Tree { root, needs } => packs.extend(needs.0.keys().copied().chain([root.place.pack])),
+            FileData::Empty | FileData::Zeros | FileData::Joint { .. } | FileData::Folder => {}
+        }
+    }
+    packs
+}
+
 /// One snapshot on the way.
 struct Walk<'a> {
     live: &'a mut Live,
@@ -335,8 +353,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Reads a node, unless it was walked before.
-    fn node(&mut self, id: ShortId, place: Place, digest: crate::units::Digest16) -> Result<Option<Node>, RepoError> {
+    /// Reads a node, unless it was walked before; with its length, and that of needs that have nodes of their own.
+    fn node(&mut self, id: ShortId, place: Place, digest: crate::units::Digest16) -> Result<Option<(Node, u64)>, RepoError> {
         if !self.mark(place)? {
             return Ok(None);
         }
@@ -345,15 +363,32 @@ impl Walk<'_> {
             outside.push(place);
             Ok(())
         })?;
+        let mut len = self.len(place)?;
         for place in outside {
             self.mark(place)?;
+            len = len.saturating_add(self.len(place)?);
         }
-        Ok(Some(node))
+        Ok(Some((node, len)))
+    }
+
+    fn len(&self, place: Place) -> Result<u64, RepoError> {
+        Ok(self.packs.table(place.pack)?.find(place).map_or(0, |(row, _, _)| row.len.into()))
+    }
+
+    /// A node of that length, in that pack, would be written anew if one of these packs were emptied.
+    fn stands_above(&mut self, len: u64, pack: PackId, below: impl IntoIterator<Item = PackId>) {
+        let others: BTreeSet<PackId> = below.into_iter().filter(|other| *other != pack).collect();
+        for number in others.iter().filter_map(|other| self.ids.get(other)) {
+            if let Some(named) = self.live.packs.get_mut(*number) {
+                named.above = named.above.saturating_add(len);
+            }
+        }
     }
 
     fn root(&mut self, commit: &LiveCommit, place: Place) -> Result<(), RepoError> {
         match self.node(commit.root.chunk.short(), place, commit.root.digest)? {
-            Some(Node::Snapshot(root)) => {
+            Some((Node::Snapshot(root), len)) => {
+                self.stands_above(len, place.pack, self.ids.keys().copied());
                 self.chunk(&root.meta)?;
                 root.folders.iter().try_for_each(|child| self.child(child, 0))
             }
@@ -365,10 +400,14 @@ impl Walk<'_> {
     fn child(&mut self, child: &Child, depth: usize) -> Result<(), RepoError> {
         match (child.kind, self.node(child.id, child.place, child.digest)?) {
             (_, None) => Ok(()),
-            (ChildKind::Branch, Some(Node::Branch(children))) if depth < MAX_DEPTH => {
+            (ChildKind::Branch, Some((Node::Branch(children), len))) if depth < MAX_DEPTH => {
+                self.stands_above(len, child.place.pack, self.ids.keys().copied());
                 children.iter().try_for_each(|child| self.child(child, depth + 1))
             }
-            (ChildKind::Part, Some(Node::Part(part))) => self.part(&part),
+            (ChildKind::Part, Some((Node::Part(part), len))) => {
+                self.stands_above(len, child.place.pack, packs_of(&part));
+                self.part(&part)
+            }
             _ => Err(wrong("a child is another kind of node, or lies too deep")),
         }
     }
@@ -380,30 +419,32 @@ impl Walk<'_> {
         for file in &part.files {
             match &file.data {
                 FileData::Single { id, place, .. } => self.chunk(&ChunkRef { id: *id, place: *place, len: 0 })?,
-                FileData::Tree { root, .. } => self.tree(root)?,
+                FileData::Tree { root, needs } => self.tree(root, needs)?,
                 FileData::Empty | FileData::Zeros | FileData::Joint { .. } | FileData::Folder => {}
             }
         }
         Ok(())
     }
 
-    fn tree(&mut self, tree: &TreeRef) -> Result<(), RepoError> {
+    fn tree(&mut self, tree: &TreeRef, needs: &Needs) -> Result<(), RepoError> {
         if usize::from(tree.level) > MAX_DEPTH {
             return Err(wrong("the tree of a file is too deep"));
         }
         match self.node(tree.id, tree.place, tree.digest)? {
             None => Ok(()),
-            Some(Node::Leaf(extents)) if tree.level == 0 => extents.iter().try_for_each(|extent| match extent {
-                Extent::Chunk(chunk) => self.chunk(chunk),
-                Extent::Zeros(_) => Ok(()),
-            }),
-            Some(Node::Stream { level, children }) if level == tree.level => {
+            Some((Node::Leaf(extents), len)) if tree.level == 0 => {
+                let chunks = || extents.iter().filter_map(|extent| if let Extent::Chunk(chunk) = extent { Some(chunk) } else { None });
+                self.stands_above(len, tree.place.pack, chunks().map(|chunk| chunk.place.pack));
+                chunks().try_for_each(|chunk| self.chunk(chunk))
+            }
+            Some((Node::Stream { level, children }, len)) if level == tree.level => {
+                self.stands_above(len, tree.place.pack, needs.0.keys().copied());
                 // The levels go down, so this ends.
                 let below = |child: &TreeRef| u32::from(child.level) + 1 == u32::from(level);
                 if !children.iter().all(|(_, child)| below(child)) {
                     return Err(wrong("the tree of a file has another level than it says"));
                 }
-                children.iter().try_for_each(|(_, child)| self.tree(child))
+                children.iter().try_for_each(|(_, child)| self.tree(child, needs))
             }
             Some(_) => Err(wrong("a node of a file is another kind of node")),
         }

@@ -106,7 +106,7 @@ fn again(store: &mut Store, live: &BTreeSet<Blob>, current: &BTreeSet<Blob>, (da
         .map(|(id, (blobs, _, _))| {
             let (bytes, live) = (blobs.len() as u64, blobs.iter().filter(|blob| live.contains(*blob)).count() as u64);
             let pack = PackId(u128::from(*id).to_be_bytes());
-            PackUse { session: SessionId([0; 16]), id: pack, size: bytes, blobs: bytes, live, drags: 0, movable: true }
+            PackUse { session: SessionId([0; 16]), id: pack, size: bytes, blobs: bytes, live, drags: 0, above: 0, movable: true }
         })
         .collect();
     let all = uses.iter().map(|p| p.size).sum();
