@@ -111,11 +111,8 @@ impl BackupLabel {
         let start_time = take("START TIME")?.to_owned();
         let label = take("LABEL")?.to_owned();
         const TIMELINE: &str = "START TIMELINE";
-        // Written since 11; where it is missing, as in a label of an older tool, the file's name says it, as to the server.
-        let timeline = match lines.filter_map(|line| line.strip_prefix(TIMELINE)?.strip_prefix(": ")).next_back() {
-            Some(text) => text.parse().ok().filter(|t| *t > 0).map(TimelineId).ok_or(BackupLabelError::Line(TIMELINE))?,
-            None => segment.timeline,
-        };
+        let timeline = lines.filter_map(|line| line.strip_prefix(TIMELINE)?.strip_prefix(": ")).next_back();
+        let timeline = timeline.and_then(|t| t.parse().ok()).filter(|t| *t > 0).map(TimelineId).ok_or(BackupLabelError::Line(TIMELINE))?;
         if checkpoint < start {
             return Err(BackupLabelError::Backwards { start, checkpoint });
         }
@@ -241,7 +238,7 @@ mod tests {
         assert!(matches!(with("0/1600028", "0/1500028"), Err(BackupLabelError::Segment { .. })));
         assert!(matches!(with("START TIMELINE: 1", "START TIMELINE: 2"), Err(BackupLabelError::Segment { .. })));
         assert_eq!(with("START TIMELINE: 1", "START TIMELINE: 0"), Err(BackupLabelError::Line("START TIMELINE")));
-        assert_eq!(with("START TIMELINE: 1\n", "").unwrap().timeline, TimelineId(1));
+        assert_eq!(with("START TIMELINE: 1\n", ""), Err(BackupLabelError::Line("START TIMELINE")));
         let incremental = format!("{good}INCREMENTAL FROM LSN: 0/1400028\nINCREMENTAL FROM TLI: 1\n");
         assert_eq!(BackupLabel::parse(incremental.as_bytes(), MIB()), Err(BackupLabelError::Incremental));
         assert!(matches!(BackupLabel::parse(good.as_bytes(), SegmentSize::DEFAULT), Err(BackupLabelError::Segment { .. })));
