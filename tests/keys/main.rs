@@ -5,6 +5,7 @@
 //! - `commands.rs`: slots whose key a command unwraps
 //! - `hosts.rs`: enrolling, roles, revocation
 //! - `rotation.rs`: a new content key, and who can read what then
+//! - `write_only.rs`: a host that writes and can't read
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,6 +17,7 @@ mod commands;
 mod hosts;
 mod rotation;
 mod slots;
+mod write_only;
 
 use std::ffi::OsStr;
 use std::fs;

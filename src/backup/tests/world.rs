@@ -195,6 +195,7 @@ impl World {
             writer: &writer,
             packs: &packs,
             opening: how.may_read.then_some(&opening),
+            kept: None,
             parent: parent.as_ref(),
             damaged_packs: &damaged_packs,
             quiet: &|_| crate::repo::write::Quiet::Days,
