@@ -145,8 +145,11 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let basis = Basis { packs: &packs, damaged: &damaged_places, ages: &ages, parent: parent.as_ref(), kept: kept.as_ref() };
     let taken = take(setting, options, &mut found, &id, &basis, &writer, &damage)?;
     let (damaged, damaged_pages) = damage.finish(setting.server.is_some().then_some(taken.stop));
-    let mut outcome =
-        finish(setting, options, Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, kept })?;
+    let mut outcome = finish(
+        setting,
+        options,
+        Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, kept },
+    )?;
     outcome.notes.extend(passed_over.map(|(id, key)| {
         format!("snapshot {id} was stored anew by key {key}, which is not trusted here, and is not built upon: trust-writers = [\"{key}\"] lets it be")
     }));

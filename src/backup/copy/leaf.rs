@@ -165,13 +165,7 @@ impl LeafCopy<'_, '_> {
 
     /// The same where this host can't read the old pages: by their hashes it knows which have changed, and stores these alone.
     /// It can't look into the reference either, so that must be of an uploader that is trusted.
-    fn patch_blind(
-        &self,
-        id: &ChunkId,
-        bytes: &[u8],
-        reference: (Reference, u32),
-        quiet: Quiet,
-    ) -> Result<Option<Stored>, BackupError> {
+    fn patch_blind(&self, id: &ChunkId, bytes: &[u8], reference: (Reference, u32), quiet: Quiet) -> Result<Option<Stored>, BackupError> {
         let copy = self.shared.copy;
         let Some(before) = self.known_hashes(&reference.0.id) else { return Ok(None) };
         let Some(kept) = copy.kept.filter(|_| copy.writer.trusts(reference.0.place.pack)) else { return Ok(None) };

@@ -139,7 +139,8 @@ impl KeptFile {
         let length = file.metadata()?.len();
         let mut header = [0; HEADER.len()];
         let mut footer = [0; FOOTER];
-        let footer_at = length.checked_sub(FOOTER as u64).filter(|at| *at >= HEADER.len() as u64).ok_or_else(|| invalid("it is too short"))?;
+        let footer_at =
+            length.checked_sub(FOOTER as u64).filter(|at| *at >= HEADER.len() as u64).ok_or_else(|| invalid("it is too short"))?;
         file.read_exact_at(&mut header, 0)?;
         file.read_exact_at(&mut footer, footer_at)?;
         let (count, sum) = footer.split_first_chunk::<8>().ok_or_else(|| invalid("it is too short"))?;

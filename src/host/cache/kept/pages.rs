@@ -93,10 +93,7 @@ pub struct PageHasher {
 impl PageHasher {
     /// Out of a secret of this host's state. `page_size` is in bytes, and not zero.
     pub fn derive(secret: &[u8; 32], page_size: u32) -> Self {
-        PageHasher {
-            key: Zeroizing::new(blake3::derive_key("pgcairn 1 hashes of pages", secret)),
-            page_size: page_size.max(1) as usize,
-        }
+        PageHasher { key: Zeroizing::new(blake3::derive_key("pgcairn 1 hashes of pages", secret)), page_size: page_size.max(1) as usize }
     }
 
     fn hash(&self, page: &[u8]) -> [u8; HASH] {
