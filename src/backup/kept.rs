@@ -4,6 +4,7 @@
 //! Nothing here makes a snapshot another: a chunk of names is taken only if it has the id that the parent's tree names, hashes
 //! only for the chunk whose id the parent's tree and the pack's table name. What isn't here, or damaged, costs bytes.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use super::BackupError;
@@ -20,18 +21,36 @@ use crate::units::{ChunkId, Digest16, Progress, RepositoryId, ShortId};
 pub struct Kept {
     before: Option<KeptFile>,
     now: Option<KeptWriter>,
+    /// What is complete of this snapshot, until its COMMIT is there.
+    done: Option<File>,
     /// Why there is nothing of the parent.
     lacks: Option<String>,
     hasher: PageHasher,
-    page_size: u32,
-    folder: Option<PathBuf>,
-    repository: RepositoryId,
-    cluster: String,
+    place: KeptPlace,
     parent: Option<String>,
 }
 
+/// Where, and of what cluster.
+#[derive(Clone, Debug)]
+pub struct KeptPlace {
+    /// The folder in the cache; `None` if there can't be one.
+    pub folder: Option<PathBuf>,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its page size, in bytes.
+    pub page_size: u32,
+}
+
+impl KeptPlace {
+    fn about<'a>(&'a self, snapshot: &'a str, digest: Digest16) -> About<'a> {
+        About { repository: self.repository, cluster: &self.cluster, snapshot, digest, page_size: self.page_size }
+    }
+}
+
 impl Kept {
-    /// For a backup by this host, if it can't read.
+    /// For a backup by this host; `None` if it reads.
     ///
     /// # Errors
     /// If the state can't be read.
@@ -45,37 +64,36 @@ impl Kept {
         if opened.opening.is_some() {
             return Ok(None);
         }
-        let secret = opened.joint_secret()?;
         let repository = opened.format.repository;
         let folder = opened.cache_folder.as_ref().and_then(|c| Cache::of(c, repository)).map(|cache| cache.kept_folder(cluster));
-        let mut kept = Kept {
-            before: None,
-            now: None,
-            lacks: None,
-            hasher: PageHasher::derive(&secret, page_size),
-            page_size,
-            folder,
-            repository,
-            cluster: cluster.to_owned(),
-            parent: parent.map(|commit| commit.summary.id.clone()),
-        };
-        let Some(folder) = &kept.folder else {
-            kept.lacks = Some("there is no folder for it".into());
-            return Ok(Some(kept));
-        };
-        if let Some(commit) = parent {
-            let about = About { repository, cluster, snapshot: &commit.summary.id, digest: commit.root.digest, page_size };
-            match KeptFile::open(folder, &secret, &about) {
-                Ok(Some(file)) => kept.before = Some(file),
-                Ok(None) => kept.lacks = Some("there is no file of it".into()),
-                Err(e) => kept.lacks = Some(e.to_string()),
+        let place = KeptPlace { folder, repository, cluster: cluster.to_owned(), page_size };
+        let parent = parent.map(|commit| (commit.summary.id.as_str(), commit.root.digest));
+        Ok(Some(Kept::open(place, &opened.joint_secret()?, parent, progress)))
+    }
+
+    /// What is kept in a folder of a parent, by its id and content digest, and the beginning of what is to be kept.
+    pub fn open(place: KeptPlace, secret: &[u8; 32], parent: Option<(&str, Digest16)>, progress: &dyn Progress) -> Self {
+        let (mut before, mut lacks, mut now) = (None, None, None);
+        match &place.folder {
+            Some(folder) => {
+                if let Some((snapshot, digest)) = parent {
+                    match KeptFile::open(folder, secret, &place.about(snapshot, digest)) {
+                        Ok(Some(file)) => before = Some(file),
+                        Ok(None) => lacks = Some("there is no file of it".into()),
+                        Err(e) => lacks = Some(e.to_string()),
+                    }
+                    // What backups left that were killed.
+                    remove_others(folder, snapshot);
+                }
+                match KeptWriter::create(folder, secret) {
+                    Ok(writer) => now = Some(writer),
+                    Err(e) => progress.warn(&format!("{}: {e}: {NOT_KEPT}", folder.display())),
+                }
             }
+            None => lacks = Some("there is no folder for it".into()),
         }
-        match KeptWriter::create(folder, &secret) {
-            Ok(writer) => kept.now = Some(writer),
-            Err(e) => progress.warn(&format!("{}: {e}: {}", folder.display(), NOT_KEPT)),
-        }
-        Ok(Some(kept))
+        let hasher = PageHasher::derive(secret, place.page_size);
+        Kept { before, now, done: None, lacks, hasher, place, parent: parent.map(|(snapshot, _)| snapshot.to_owned()) }
     }
 
     /// Names and attributes of the parent, if they are known.
@@ -87,7 +105,7 @@ impl Kept {
     pub fn leaf(&self, path: &str, leaf: usize) -> LeafHashes {
         let Some((before, number)) = self.before.as_ref().zip(u32::try_from(leaf).ok()) else { return LeafHashes::default() };
         let value = before.get(What::Leaf, path.as_bytes(), number).found();
-        value.and_then(|value| LeafHashes::decode(&value, self.page_size as usize)).unwrap_or_default()
+        value.and_then(|value| LeafHashes::decode(&value, self.place.page_size as usize)).unwrap_or_default()
     }
 
     /// Keeps what a leaf may be patched against next time.
@@ -129,16 +147,19 @@ impl Kept {
     /// Completes what is kept of this snapshot, before its COMMIT: until that is there, what is kept of the parent lies
     /// beside it.
     pub fn finish(&mut self, snapshot: &str, digest: Digest16, progress: &dyn Progress) {
-        let about = About { repository: self.repository, cluster: &self.cluster, snapshot, digest, page_size: self.page_size };
-        if let Some(Err(e)) = self.now.take().map(|now| now.finish(&about)) {
-            let folder = self.folder.as_deref().unwrap_or_else(|| "".as_ref()).display();
-            progress.warn(&format!("{folder}: {e}: {NOT_KEPT}"));
+        match self.now.take().map(|now| now.finish(&self.place.about(snapshot, digest))) {
+            Some(Ok(file)) => self.done = Some(file),
+            Some(Err(e)) => {
+                let folder = self.place.folder.as_deref().unwrap_or_else(|| "".as_ref()).display();
+                progress.warn(&format!("{folder}: {e}: {NOT_KEPT}"));
+            }
+            None => {}
         }
     }
 
     /// Its COMMIT is there: nothing else is built upon any more.
     pub fn settle(&self, snapshot: &str) {
-        if let Some(folder) = &self.folder {
+        if let Some(folder) = &self.place.folder {
             remove_others(folder, snapshot);
         }
     }

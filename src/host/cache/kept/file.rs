@@ -34,6 +34,10 @@ const FOOTER: usize = 8 + 32;
 const MAX_VALUE: usize = 16 << 20;
 /// The most values: 64 TiB of relations.
 const MAX_VALUES: u64 = 1 << 23;
+/// Room on the file system is looked at whenever so much has been written, …
+const LOOK_EVERY: u64 = 32 << 20;
+/// … and no more is written if less than this would be left: the server may live there.
+const ROOM: u64 = 512 << 20;
 /// What a file is called, behind its name, until it is complete.
 pub(super) const UNFINISHED: &str = ".kept.new";
 
@@ -207,6 +211,8 @@ impl KeptWriter {
         let temporary = folder.join(format!("{}{UNFINISHED}", crate::units::ids::hex(&random)));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let mut values = Values { out: BufWriter::with_capacity(1 << 18, file), at: HEADER.len() as u64, rows: Vec::new() };
+        // Held until the COMMIT is there, or the process is gone: others don't clear it away.
+        values.out.get_ref().try_lock()?;
         let begun = values.out.write_all(&HEADER).map(|()| values);
         Ok(KeptWriter { folder: folder.to_owned(), temporary, keyed: KeptKey::derive(secret), inner: Mutex::new(begun) })
     }
@@ -220,7 +226,7 @@ impl KeptWriter {
         let put = if value.len() > MAX_VALUE || values.rows.len() as u64 >= MAX_VALUES {
             Err(invalid("there is more to be kept than a file may hold"))
         } else {
-            values.out.write_all(value)
+            room(&self.folder, values.at, value.len()).and_then(|()| values.out.write_all(value))
         };
         match put {
             Ok(()) => {
@@ -231,11 +237,12 @@ impl KeptWriter {
         }
     }
 
-    /// Completes the file, durable, under the name of the snapshot that it is about.
+    /// Completes the file, durable, under the name of the snapshot that it is about. As long as what is returned lives,
+    /// [`super::remove_others`] leaves the file alone.
     ///
     /// # Errors
     /// Those of the file system, those of earlier values included. Then there is no file.
-    pub fn finish(self, about: &About<'_>) -> io::Result<()> {
+    pub fn finish(self, about: &About<'_>) -> io::Result<File> {
         let inner = std::mem::replace(&mut *self.inner.lock().unwrap_or_else(PoisonError::into_inner), Err(io::ErrorKind::Other.into()));
         let Values { mut out, mut rows, .. } = inner?;
         rows.sort_unstable();
@@ -246,9 +253,11 @@ impl KeptWriter {
         out.write_all(&index)?;
         out.write_all(&count.to_le_bytes())?;
         out.write_all(&sum_of(&self.keyed, about, &index, count))?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
         std::fs::rename(&self.temporary, path_of(&self.folder, about.snapshot))?;
-        File::open(&self.folder)?.sync_all()
+        File::open(&self.folder)?.sync_all()?;
+        Ok(file)
     }
 }
 
@@ -257,6 +266,18 @@ impl Drop for KeptWriter {
         // Completed, it has another name.
         let _ = std::fs::remove_file(&self.temporary);
     }
+}
+
+/// Now and then: is there room for more?
+fn room(folder: &Path, at: u64, more: usize) -> io::Result<()> {
+    if at / LOOK_EVERY == at.saturating_add(more as u64) / LOOK_EVERY {
+        return Ok(());
+    }
+    let s = nix::sys::statvfs::statvfs(folder)?;
+    // What these are called differs in width between systems.
+    #[allow(clippy::useless_conversion)]
+    let free = u64::from(s.blocks_available()).saturating_mul(u64::from(s.fragment_size()));
+    if free < ROOM { Err(io::Error::other("its file system is almost full")) } else { Ok(()) }
 }
 
 fn invalid(problem: &str) -> io::Error {

@@ -15,6 +15,7 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -64,13 +65,14 @@ pub enum What {
     Leaf = 2,
 }
 
-/// Removes what is kept of other snapshots than `snapshot`, and what was left unfinished. It may fail: then it lies there
-/// until the next time.
+/// Removes what is kept of other snapshots than `snapshot`, and what was left unfinished, unless a backup that runs is
+/// writing it. It may fail: then it lies there until the next time.
 pub fn remove_others(folder: &Path, snapshot: &str) {
     let own = format!("{snapshot}{SUFFIX}");
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if name.to_str().is_some_and(|name| name != own && (name.ends_with(SUFFIX) || name.ends_with(file::UNFINISHED))) {
+        let stale = name.to_str().is_some_and(|name| name != own && (name.ends_with(SUFFIX) || name.ends_with(file::UNFINISHED)));
+        if stale && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = std::fs::remove_file(entry.path());
         }
     }

@@ -69,6 +69,13 @@ fn one_that_is_not_finished_leaves_nothing_and_others_go_when_one_is_settled() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     drop(unfinished);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let running = KeptWriter::create(dir.path(), &SECRET).unwrap();
+    remove_others(dir.path(), ABOUT.snapshot);
+    let other = About { snapshot: "20261124-140000-bbbb", ..ABOUT };
+    let done = running.finish(&other).unwrap();
+    remove_others(dir.path(), ABOUT.snapshot);
+    assert!(KeptFile::open(dir.path(), &SECRET, &other).unwrap().is_some(), "another backup's that runs is left alone");
+    drop(done);
     for name in ["20261123-133000-aaaa.kept", "0123.kept.new", "somebody-elses"] {
         fs::write(dir.path().join(name), b"x").unwrap();
     }
