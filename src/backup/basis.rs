@@ -31,13 +31,14 @@ pub(super) fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers:
     view.fold.commits.iter().filter(|(_, c)| fits(c)).max_by_key(|(n, c)| (c.first, **n)).map(|(n, c)| (*n, c.clone()))
 }
 
-/// Is there a newer snapshot of this cluster that would be the parent, had not a key that isn't trusted stored it anew? That
-/// one's id and key.
-pub(super) fn passed_over(opened: &Opened, cluster: &ClusterId, parent: Option<&LiveCommit>) -> Option<(String, KeyId)> {
+/// Is the newest snapshot of this cluster no parent since a key that isn't trusted has stored it anew? Its id, and that key.
+pub(super) fn passed_over(opened: &Opened, cluster: &ClusterId, trust_writers: &[KeyId]) -> Option<(String, KeyId)> {
+    let own = opened.signer.as_ref().map(|s| s.id());
     let view = opened.view();
     let theirs = view.fold.commits.iter().filter(|(_, c)| c.summary.cluster_id() == *cluster && c.summary.kind == "physical");
     let (number, newest) = theirs.max_by_key(|(_, c)| c.first)?;
-    (*number != newest.first && parent.is_none_or(|p| p.first < newest.first)).then(|| (newest.summary.id.clone(), newest.key))
+    let is_foreign = Some(newest.key) != own && !trust_writers.contains(&newest.key);
+    (*number != newest.first && is_foreign).then(|| (newest.summary.id.clone(), newest.key))
 }
 
 /// Packs that aren't there any more, or have another length, are relied on by nobody: what was in them is stored anew.

@@ -141,7 +141,7 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let parent = parent.map(|(_, c)| c);
     let ages = Ages::of(setting.opened);
     let kept = Kept::of(setting.opened, &cluster.name, parent.as_ref(), found.control.blcksz, setting.progress)?;
-    let passed_over = passed_over(setting.opened, &cluster, parent.as_ref());
+    let passed_over = passed_over(setting.opened, &cluster, &options.trust_writers);
     let basis = Basis { packs: &packs, damaged: &damaged_places, ages: &ages, parent: parent.as_ref(), kept: kept.as_ref() };
     let taken = take(setting, options, &mut found, &id, &basis, &writer, &damage)?;
     let (damaged, damaged_pages) = damage.finish(setting.server.is_some().then_some(taken.stop));
