@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::BackupError;
+use super::kept::Kept;
 use super::parent::Parent;
 use super::run::{Found, Options, Setting};
 use crate::host::access::{Adopted, KnownChunks, OpenSession, Opened};
@@ -13,7 +14,7 @@ use crate::pg::facts::ClusterFacts;
 use crate::repo::RepoError;
 use crate::repo::log::{ClusterId, DamagedBlobs, LiveCommit, Place as LogPlace};
 use crate::repo::pack::{Packs, Place, pack_name};
-use crate::repo::structure::Snapshot;
+use crate::repo::structure::{Contents, Snapshot};
 use crate::repo::write::{ChunkWriter, Quiet, WriterSetup, is_of_one_pack};
 use crate::store::{ObjectName, StoreError};
 use crate::units::ids::unhex;
@@ -28,6 +29,16 @@ pub(super) fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers:
     };
     // By the snapshot's place in the log: an old one that was stored anew is no newer for it.
     view.fold.commits.iter().filter(|(_, c)| fits(c)).max_by_key(|(n, c)| (c.first, **n)).map(|(n, c)| (*n, c.clone()))
+}
+
+/// Is the newest snapshot of this cluster no parent since a key that isn't trusted has stored it anew? Its id, and that key.
+pub(super) fn passed_over(opened: &Opened, cluster: &ClusterId, trust_writers: &[KeyId]) -> Option<(String, KeyId)> {
+    let own = opened.signer.as_ref().map(|s| s.id());
+    let view = opened.view();
+    let theirs = view.fold.commits.iter().filter(|(_, c)| c.summary.cluster_id() == *cluster && c.summary.kind == "physical");
+    let (number, newest) = theirs.max_by_key(|(_, c)| c.first)?;
+    let is_foreign = Some(newest.key) != own && !trust_writers.contains(&newest.key);
+    (*number != newest.first && is_foreign).then(|| (newest.summary.id.clone(), newest.key))
 }
 
 /// Packs that aren't there any more, or have another length, are relied on by nobody: what was in them is stored anew.
@@ -99,12 +110,16 @@ pub(super) fn open_parent<'a>(
     options: &Options,
     packs: &'a Packs,
     parent: Option<&LiveCommit>,
+    kept: Option<&'a Kept>,
     found: &Found,
 ) -> Result<Option<Parent<'a>>, BackupError> {
-    let (Some(commit), Ok(opening)) = (parent, setting.opened.reader()) else { return Ok(None) };
+    let Some(commit) = parent else { return Ok(None) };
+    // Names, attributes and the meta chunk: out of the repository, or as far as this host has kept them itself.
+    let own = setting.opened.opening.as_ref().map(|opening| opening as &dyn Contents);
+    let Some(contents) = own.or_else(|| kept.and_then(Kept::contents)) else { return Ok(None) };
     let root = commit.root;
     let open = || -> Result<Parent<'a>, RepoError> {
-        let snapshot = Snapshot::open(packs, opening, root.chunk.short(), place_of(root.place), root.digest)?;
+        let snapshot = Snapshot::open(packs, contents, root.chunk.short(), place_of(root.place), root.digest)?;
         let facts = serde_json::from_value::<ClusterFacts>(snapshot.meta().extra.clone()).ok();
         let same = facts.as_ref().is_some_and(|f| is_comparable(f, &found.control));
         // More damaged pages than are named: nothing is known to be whole.
@@ -184,4 +199,6 @@ pub(super) struct Basis<'a> {
     pub damaged: &'a DamagedPlaces,
     pub ages: &'a Ages,
     pub parent: Option<&'a LiveCommit>,
+    /// Where this host can't read.
+    pub kept: Option<&'a Kept>,
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::damage::DamagedPage;
+use super::kept::Kept;
 use super::run::{Found, Options, Outcome, Setting};
 use super::take::Taken;
 use super::{BackupError, wal};
@@ -32,11 +33,12 @@ pub(super) struct Ending {
     pub writer: ChunkWriter,
     pub session: Arc<OpenSession>,
     pub adopted: Adopted,
+    pub kept: Option<Kept>,
 }
 
 /// Stores the upper end of the tree, waits for WAL, commits.
 pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -> Result<Outcome, BackupError> {
-    let Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted } = ending;
+    let Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, mut kept } = ending;
     let offline = setting.server.is_none();
     let mode = if offline { WalMode::Copy } else { options.wal };
     let facts = cluster_facts(&found, &taken, &damaged, mode, offline);
@@ -44,7 +46,11 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
     let extra = serde_json::to_value(&facts).map_err(|_| BackupError::Internal("facts that are no JSON"))?;
     let meta = Meta { folders: taken.scanned.folders.clone(), extra, annexes: taken.annexes };
     let meta = serde_json::to_vec(&meta).map_err(|_| BackupError::Internal("a meta chunk that is no JSON"))?;
-    let meta = put_content(&writer, &meta, &mut needs)?;
+    let names = meta;
+    let meta = put_content(&writer, &names, &mut needs)?;
+    if let Some(kept) = &kept {
+        kept.keep_content(meta.id, &names);
+    }
     let (root_id, root) = put_snapshot(&writer, meta, taken.copied.folders, &mut needs)?;
     writer.outside().into_iter().for_each(|pack| needs.add(pack, 0));
     setting.progress.phase("storing", None);
@@ -103,8 +109,15 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
         replaces: None,
     };
     let session = Arc::into_inner(session).ok_or(BackupError::Internal("the session is still in use"))?;
+    if let Some(kept) = &mut kept {
+        kept.finish(&summary.id, root.digest, setting.progress);
+    }
     let head = session.commit(commit)?;
-    Ok(Outcome { summary, head, waits_for, damaged, left_out: taken.scanned.left_out, tablespaces: taken.scanned.tablespaces })
+    if let Some(kept) = &kept {
+        kept.settle(&summary.id);
+    }
+    let notes = kept.iter().filter_map(Kept::note).collect();
+    Ok(Outcome { summary, head, waits_for, damaged, left_out: taken.scanned.left_out, tablespaces: taken.scanned.tablespaces, notes })
 }
 
 fn put_content(writer: &ChunkWriter, plain: &[u8], needs: &mut Needs) -> Result<ChunkRef, BackupError> {

@@ -7,7 +7,7 @@
 //! - `scan.rs`: what of a data directory is copied, folder by folder
 //! - `parent.rs`: what the snapshot before proves
 //! - `copy/`: reading, cutting, storing · `annex/`: what is recorded beside the data directory
-//! - `damage.rs`: pages that are wrong
+//! - `damage.rs`: pages that are wrong · `kept.rs`: what a host that can't read keeps of its own snapshots
 //! - `checks.rs`: is this the right server, and a state that can be backed up?
 //! - `wal.rs`: the segments that the snapshot needs: waited for, or copied
 //! - `run.rs`: the whole of it, in order · `basis.rs`: what it builds on · `take.rs`: copying, between start and stop ·
@@ -20,6 +20,7 @@ pub mod copy;
 pub mod damage;
 mod failure;
 mod finish;
+pub mod kept;
 pub mod parent;
 pub mod run;
 pub mod scan;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::basis::{Ages, Basis, DamagedPlaces, drop_missing, newest_parent, start_writer};
+use super::basis::{Ages, Basis, DamagedPlaces, drop_missing, newest_parent, passed_over, start_writer};
 use super::damage::{Damage, DamagedPage};
 use super::finish::{Ending, finish};
+use super::kept::Kept;
 use super::source::FileSource;
 use super::take::take;
 use super::wal::AskArchive;
@@ -90,6 +91,8 @@ pub struct Outcome {
     pub left_out: Vec<String>,
     /// Tablespaces.
     pub tablespaces: Vec<TablespaceFact>,
+    /// Why it read or stored more than it might have.
+    pub notes: Vec<String>,
 }
 
 /// The cluster as it was found before the backup.
@@ -137,10 +140,20 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let damage = Damage::default();
     let parent = parent.map(|(_, c)| c);
     let ages = Ages::of(setting.opened);
-    let basis = Basis { packs: &packs, damaged: &damaged_places, ages: &ages, parent: parent.as_ref() };
+    let kept = Kept::of(setting.opened, &cluster.name, parent.as_ref(), found.control.blcksz, setting.progress)?;
+    let passed_over = passed_over(setting.opened, &cluster, &options.trust_writers);
+    let basis = Basis { packs: &packs, damaged: &damaged_places, ages: &ages, parent: parent.as_ref(), kept: kept.as_ref() };
     let taken = take(setting, options, &mut found, &id, &basis, &writer, &damage)?;
     let (damaged, damaged_pages) = damage.finish(setting.server.is_some().then_some(taken.stop));
-    finish(setting, options, Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted })
+    let mut outcome = finish(
+        setting,
+        options,
+        Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, kept },
+    )?;
+    outcome.notes.extend(passed_over.map(|(id, key)| {
+        format!("snapshot {id} was stored anew by key {key}, which is not trusted here, and is not built upon: trust-writers = [\"{key}\"] lets it be")
+    }));
+    Ok(outcome)
 }
 
 /// Looks at the data directory and the server before anything is written.

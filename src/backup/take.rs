@@ -50,7 +50,7 @@ pub(super) fn take(
     damage: &Damage,
 ) -> Result<Taken, BackupError> {
     let parent_bytes = basis.parent.map(|c| c.summary.cluster_bytes);
-    let parent = open_parent(setting, options, basis.packs, basis.parent, found)?;
+    let parent = open_parent(setting, options, basis.packs, basis.parent, basis.kept, found)?;
     let mut configuration = annex::gather(found.server.as_mut().map(|(c, _)| c), &found.pgdata, setting.progress);
     // Asked while the rest goes on: the names are worth no waiting.
     let asking = found.server.as_mut().zip(setting.server).and_then(|((c, _), conninfo)| Asking::begin(c, conninfo, setting.progress));
@@ -64,6 +64,7 @@ pub(super) fn take(
         writer,
         packs: basis.packs,
         opening: setting.opened.opening.as_ref(),
+        kept: basis.kept,
         parent: parent.as_ref(),
         damaged_packs: &basis.damaged.packs,
         quiet: &quiet,

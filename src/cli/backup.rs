@@ -105,6 +105,7 @@ struct Answer<'a> {
     snapshot: SnapshotJson<'a>,
     log: HeadJson,
     left_out: &'a [String],
+    notes: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -200,6 +201,7 @@ fn write_json(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
             snapshot: SnapshotJson::new(&outcome.summary, outcome.waits_for),
             log: HeadJson { number, hash: hash.to_string() },
             left_out: &outcome.left_out,
+            notes: &outcome.notes,
         },
     )
 }
@@ -220,6 +222,9 @@ fn write_text(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     )?;
     if let Some(wal) = &s.wal {
         writeln!(out, "  from {} to {} on timeline {}", wal.start_lsn, wal.stop_lsn, wal.timeline)?;
+    }
+    for note in &outcome.notes {
+        writeln!(out, "  {}", one_line(note))?;
     }
     writeln!(out, "  log {} (restore --expect refuses a repository that is older)", outcome.head)
 }

@@ -159,7 +159,13 @@ fn keys(opened: &Opened, cluster: &ClusterSettings) -> Line {
             format!("this host's key {id} is no writer for cluster {}", cluster.name),
             "let its owner enrol it as one: key add-host --role writer",
         ),
-        Some((id, _)) => Line::ok(NAME, format!("this host's key {id} may write for cluster {}", cluster.name)),
+        Some((id, _)) => {
+            let reads = match opened.opening {
+                Some(_) => "and opens content",
+                None => "and opens no content: this host can't restore or verify what it stores",
+            };
+            Line::ok(NAME, format!("this host's key {id} may write for cluster {}, {reads}", cluster.name))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::output::snapshot::{SnapshotJson, duration, evidence, labels};
 use super::output::{answered, json, one_line};
 use crate::look::{self, Full, SnapshotName};
-use crate::pg::facts::{ClusterFacts, DamagedPage, MissingFile};
+use crate::pg::facts::{ClusterFacts, DamagedPage, MissingFile, TablespaceFact};
 use crate::pg::relations::DatabaseFact;
 use crate::repo::log::{Fold, WalMode};
 use crate::units::{ByteSize, SegmentName};
@@ -28,27 +28,28 @@ pub(super) struct Args {
     snapshot: SnapshotName,
 }
 
+/// What the snapshot itself says is `null` on a host that can't read it.
 #[derive(Serialize)]
 struct Answer<'a> {
     version: u32,
     #[serde(flatten)]
     snapshot: SnapshotJson<'a>,
-    tablespaces: Vec<TablespaceJson<'a>>,
+    tablespaces: Option<Vec<TablespaceJson<'a>>>,
     wal: Option<WalJson>,
     commit: u64,
     written_by: &'a str,
-    offline: bool,
-    from_standby: bool,
-    data_directory: &'a str,
-    block_size: u32,
-    segment_size: u32,
-    architecture: &'a str,
+    offline: Option<bool>,
+    from_standby: Option<bool>,
+    data_directory: Option<&'a str>,
+    block_size: Option<u32>,
+    segment_size: Option<u32>,
+    architecture: Option<&'a str>,
     configuration: Option<ConfigurationJson<'a>>,
-    databases: &'a [DatabaseFact],
+    databases: Option<&'a [DatabaseFact]>,
     preload_libraries: Option<&'a str>,
-    tls: BTreeMap<&'a str, &'a str>,
-    left_out: &'a [String],
-    damaged: &'a [DamagedPage],
+    tls: Option<BTreeMap<&'a str, &'a str>>,
+    left_out: Option<&'a [String]>,
+    damaged: Option<&'a [DamagedPage]>,
 }
 
 #[derive(Serialize)]
@@ -105,43 +106,42 @@ fn wal_of(full: &Full) -> Option<WalJson> {
 }
 
 fn answer<'a>(full: &'a Full, fold: &'a Fold, databases: &'a [DatabaseFact], waits_for: Option<SegmentName>) -> Answer<'a> {
-    let facts = &full.facts;
+    let facts = full.facts.as_ref();
+    let tablespace =
+        |t: &'a TablespaceFact| TablespaceJson { oid: t.oid, name: t.name.as_deref(), path: &t.path, path_bytes: t.path_bytes.as_deref() };
     Answer {
         version: 1,
         snapshot: SnapshotJson::new(&full.summary, waits_for).with_notes(fold),
-        tablespaces: facts
-            .tablespaces
-            .iter()
-            .map(|t| TablespaceJson { oid: t.oid, name: t.name.as_deref(), path: &t.path, path_bytes: t.path_bytes.as_deref() })
-            .collect(),
+        tablespaces: facts.map(|f| f.tablespaces.iter().map(tablespace).collect()),
         wal: wal_of(full),
         commit: full.number,
         written_by: full.host.as_deref().unwrap_or_default(),
-        offline: facts.offline,
-        from_standby: facts.from_standby,
-        data_directory: &facts.data_directory,
-        block_size: facts.block_size,
-        segment_size: facts.segment_size.bytes(),
-        architecture: &facts.architecture,
+        offline: facts.map(|f| f.offline),
+        from_standby: facts.map(|f| f.from_standby),
+        data_directory: facts.map(|f| f.data_directory.as_str()),
+        block_size: facts.map(|f| f.block_size),
+        segment_size: facts.map(|f| f.segment_size.bytes()),
+        architecture: facts.map(|f| f.architecture.as_str()),
         configuration: facts
-            .configuration
-            .as_ref()
+            .and_then(|f| f.configuration.as_ref())
             .map(|c| ConfigurationJson { files: c.files.iter().map(|f| f.path.as_str()).collect(), missing: &c.missing }),
-        databases,
-        preload_libraries: facts.settings.get(PRELOAD).map(String::as_str),
-        tls: tls(facts),
-        left_out: &facts.left_out,
-        damaged: &facts.damaged,
+        databases: facts.map(|_| databases),
+        preload_libraries: facts.and_then(|f| f.settings.get(PRELOAD)).map(String::as_str),
+        tls: facts.map(tls),
+        left_out: facts.map(|f| f.left_out.as_slice()),
+        damaged: facts.map(|f| f.damaged.as_slice()),
     }
 }
 
 fn write_text(out: &mut dyn Write, full: &Full, fold: &Fold, databases: &[DatabaseFact], waits_for: Option<SegmentName>) -> io::Result<()> {
-    let (s, facts) = (&full.summary, &full.facts);
+    let s = &full.summary;
     let mut line = |name: &str, text: &str| writeln!(out, "{name:<15}{}", one_line(text));
     line("snapshot", &s.id)?;
     line("cluster", &format!("{} (system identifier {})", s.cluster, s.system_identifier))?;
-    line("server", &format!("PostgreSQL {}, {}{}", s.pg_version, facts.architecture, how(full)))?;
-    line("data directory", &facts.data_directory)?;
+    line("server", &format!("PostgreSQL {}{}", s.pg_version, full.facts.as_ref().map(how).unwrap_or_default()))?;
+    if let Some(facts) = &full.facts {
+        line("data directory", &facts.data_directory)?;
+    }
     line("started", &s.started_at.for_people())?;
     line("finished", &format!("{} ({})", s.finished_at.for_people(), duration(s)))?;
     line("size", &format!("{} in {} files", ByteSize(s.cluster_bytes), s.files))?;
@@ -167,6 +167,15 @@ fn write_text(out: &mut dyn Write, full: &Full, fold: &Fold, databases: &[Databa
         line("verified", &found)?;
     }
     line("written by", &format!("{} in log/{}", full.host.as_deref().unwrap_or("an unknown key"), full.number))?;
+    match &full.facts {
+        Some(facts) => write_facts(&mut line, facts, databases)?,
+        None => line("more", "what the snapshot says of its cluster can't be read by this host: nothing in its keys opens content")?,
+    }
+    out.flush()
+}
+
+/// What the snapshot itself says, and the log doesn't.
+fn write_facts(line: &mut dyn FnMut(&str, &str) -> io::Result<()>, facts: &ClusterFacts, databases: &[DatabaseFact]) -> io::Result<()> {
     for t in &facts.tablespaces {
         line("tablespace", &format!("{} {} at {}", t.oid, t.name.as_deref().unwrap_or("?"), t.path))?;
     }
@@ -195,7 +204,7 @@ fn write_text(out: &mut dyn Write, full: &Full, fold: &Fold, databases: &[Databa
     for page in &facts.damaged {
         line("damaged page", &format!("{} fork {} block {}: {}", page.path, page.fork, page.block, page.why))?;
     }
-    out.flush()
+    Ok(())
 }
 
 /// Names of TLS files, where TLS is on.
@@ -205,10 +214,12 @@ fn tls(facts: &ClusterFacts) -> BTreeMap<&str, &str> {
     files.map(|(name, path)| (name.as_str(), path.as_str())).collect()
 }
 
-fn how(full: &Full) -> &'static str {
-    match (full.facts.offline, full.facts.from_standby) {
+/// Machine, and how it was taken.
+fn how(facts: &ClusterFacts) -> String {
+    let how = match (facts.offline, facts.from_standby) {
         (true, _) => ", taken of a stopped cluster",
         (false, true) => ", taken of a standby",
         (false, false) => "",
-    }
+    };
+    format!(", {}{how}", facts.architecture)
 }

@@ -16,6 +16,7 @@ use crate::health::overview::{ArchiveGlance, Glance};
 use crate::health::{Line, State, sort_by_trouble, worst};
 use crate::host::access::{Need, Opened};
 use crate::host::config::ClusterKeys;
+use crate::host::owner::exposure;
 use crate::repo::log::ClusterId;
 use crate::units::{Explain, Timestamp};
 
@@ -123,6 +124,8 @@ fn of_repository(opened: &Opened) -> Vec<Line> {
             format!("the log has {} entries, the newest of {}", view.newest.number + 1, view.fold.newest_time.for_people()),
         )),
     }
+    drop(view);
+    lines.extend(exposure(opened).ok().map(|exposure| Line::ok("exposure", exposure.in_words())));
     lines
 }
 

@@ -25,7 +25,7 @@ mod whole;
 
 pub use failure::CodecError;
 pub use patch::{PatchOutline, Patching, StoredPage, Way};
-pub use thread::{choose_level, decode, encode_patch, encode_whole};
+pub use thread::{choose_level, decode, encode_pages, encode_patch, encode_whole, stored_pages};
 pub use whole::{DENSE, FAST};
 use zstd::zstd_safe::{CCtx, DCtx};
 

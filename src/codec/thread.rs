@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{Codec, CodecError, Frame, FrameKind, Patching};
+use super::{Codec, CodecError, Frame, FrameKind, Patching, StoredPage};
 
 thread_local! {
     static CODEC: RefCell<Option<Codec>> = const { RefCell::new(None) };
@@ -38,6 +38,22 @@ pub fn encode_whole(plain: &[u8], level: i32) -> Result<Frame, CodecError> {
 /// As there.
 pub fn encode_patch(new: &[u8], reference: &[u8], how: Patching) -> Result<Option<Frame>, CodecError> {
     with(|codec| codec.encode_patch(new, reference, how))
+}
+
+/// [`Codec::encode_pages`] of the calling thread.
+///
+/// # Errors
+/// As there.
+pub fn encode_pages(new: &[u8], changed: &[u32], how: Patching) -> Result<Option<Frame>, CodecError> {
+    with(|codec| codec.encode_pages(new, changed, how))
+}
+
+/// [`Codec::stored_pages`] of the calling thread.
+///
+/// # Errors
+/// As there.
+pub fn stored_pages(frame: &[u8], plain_len: usize) -> Result<Option<Vec<StoredPage>>, CodecError> {
+    with(|codec| codec.stored_pages(frame, plain_len))
 }
 
 /// [`Codec::choose_level`] of the calling thread.

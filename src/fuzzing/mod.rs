@@ -59,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     ("tree", tree::tree),
     ("state", own::state),
     ("index", own::index),
+    ("page_hashes", own::page_hashes),
     ("kept_log", own::kept_log),
 ];
 

@@ -13,6 +13,11 @@ pub fn index(data: &[u8]) {
     cache::index::probe(data);
 }
 
+/// A file of page hashes, with checksums that fit.
+pub fn page_hashes(data: &[u8]) {
+    cache::kept::probe(data);
+}
+
 /// The log's fold as it is kept.
 pub fn kept_log(data: &[u8]) {
     let root = super::sealed::root();

@@ -128,6 +128,9 @@ pub enum HostError {
         /// What was to be done.
         what: &'static str,
     },
+    /// The host can't read content.
+    #[error("this host's key can't read here: it holds nothing that opens content")]
+    CannotRead,
     /// The host can't write, and must.
     #[error("{what}")]
     Refused {
@@ -159,7 +162,11 @@ impl Explain for HostError {
             HostError::Unfinished { .. } | HostError::NotEmpty { .. } | HostError::Another { .. } | HostError::Refused { .. } => {
                 Class::Refused
             }
-            HostError::NoKey { .. } | HostError::NoSecret | HostError::OldSecret { .. } | HostError::NoRight { .. } => Class::Denied,
+            HostError::NoKey { .. }
+            | HostError::NoSecret
+            | HostError::OldSecret { .. }
+            | HostError::NoRight { .. }
+            | HostError::CannotRead => Class::Denied,
         }
     }
 
@@ -198,6 +205,10 @@ impl Explain for HostError {
             ),
             HostError::OldSecret { .. } => Some("give the passphrase, key file or export of after the last `pgcairn key rotate`".into()),
             HostError::NoRight { .. } => Some("ask the owner of the repository for the right".into()),
+            HostError::CannotRead => Some(
+                "run it on a host that reads; or here, with a passphrase or key file of the repository and a state folder of its own (PGCAIRN_STATE_DIR); or let the owner make this host a reader, too: key add-host --role reader"
+                    .into(),
+            ),
             HostError::Refused { cure, .. } => Some(cure.clone()),
         }
     }

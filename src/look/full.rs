@@ -75,8 +75,8 @@ pub struct Full {
     pub host: Option<String>,
     /// What the COMMIT says.
     pub summary: Summary,
-    /// What the snapshot says of its cluster.
-    pub facts: ClusterFacts,
+    /// What the snapshot says of its cluster; `None` if this host can't read it.
+    pub facts: Option<ClusterFacts>,
     /// Why it is held, if it is.
     pub held: Option<String>,
     /// Packs that it relies on.
@@ -86,10 +86,10 @@ pub struct Full {
 /// Reads what is known of one snapshot.
 ///
 /// # Errors
-/// If this host may not read, or the snapshot can't be read.
+/// If the snapshot can't be read by a host that reads.
 pub fn full(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<Full, LookError> {
     let commit = listed.commit;
-    let facts = facts(opened, fold, listed)?;
+    let facts = opened.opening.is_some().then(|| facts(opened, fold, listed)).transpose()?;
     Ok(Full {
         number: listed.number,
         key: commit.key,

@@ -44,7 +44,7 @@ fn noise(name: &str, len: usize) -> Vec<u8> {
 }
 
 /// Pages that a server would take, of some generation.
-fn pages(count: u32, generation: u32) -> Vec<u8> {
+pub fn pages(count: u32, generation: u32) -> Vec<u8> {
     (0..count)
         .flat_map(|n| {
             let mut page = noise(&format!("{n} {}", if n % 7 == 3 { generation } else { 0 }), 8192);

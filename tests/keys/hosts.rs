@@ -51,7 +51,7 @@ fn get(world: &World, host: &Host, name: &str) -> Outcome {
 }
 
 /// Uses the library as a host does.
-fn opened<R>(world: &World, host: &Host, use_it: impl FnOnce(&Arc<Opened>) -> R) -> R {
+pub(crate) fn opened<R>(world: &World, host: &Host, use_it: impl FnOnce(&Arc<Opened>) -> R) -> R {
     use pgcairn::host::access::{Need, Place, open};
     use pgcairn::host::config::{RepositorySettings, RepositoryUrl};
     use pgcairn::host::{ProcessEnv, StateDir};

@@ -5,6 +5,8 @@
 //! - `commands.rs`: slots whose key a command unwraps
 //! - `hosts.rs`: enrolling, roles, revocation
 //! - `rotation.rs`: a new content key, and who can read what then
+//! - `write_only.rs`: a host that writes and can't read; `write_only_kept.rs`: pruned and rotated by others;
+//!   `write_only_stolen.rs`: what a thief of it gets; `write_only_online.rs`: of real servers
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,6 +18,10 @@ mod commands;
 mod hosts;
 mod rotation;
 mod slots;
+mod write_only;
+mod write_only_kept;
+mod write_only_online;
+mod write_only_stolen;
 
 use std::ffi::OsStr;
 use std::fs;

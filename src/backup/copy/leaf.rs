@@ -8,9 +8,10 @@ use crate::backup::BackupError;
 use crate::chunk::{EXTENT, is_zero};
 use crate::codec::{self, Patching, Way};
 use crate::crypt::ChunkRole;
+use crate::host::cache::kept::{ExtentHashes, LeafHashes};
 use crate::repo::pack::Reference;
 use crate::repo::structure::{ChunkRef, Extent, FileData, LEAF, Needs, put_leaf, read_leaf};
-use crate::repo::write::{NewChunk, Quiet, Stored};
+use crate::repo::write::{NewChunk, NewPages, Quiet, Stored};
 use crate::units::ChunkId;
 
 /// Copies one leaf of a file.
@@ -24,7 +25,9 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<
     let start = leaf as u64 * LEAF as u64 * EXTENT as u64;
     let end = (start + LEAF as u64 * EXTENT as u64).min(work.job.attributes.size);
     let before = before(shared, work, leaf)?;
-    let mut out = LeafCopy { shared, work, level: None, needs: Needs::default(), extents: Vec::new() };
+    let known = copy.kept.map(|kept| kept.leaf(&work.job.shown, leaf)).unwrap_or_default();
+    let hashes = LeafHashes::default();
+    let mut out = LeafCopy { shared, work, level: None, needs: Needs::default(), extents: Vec::new(), known, hashes };
     let mut offset = start;
     while offset < end {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
@@ -45,7 +48,10 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<
         }
         offset += wanted as u64;
     }
-    let LeafCopy { extents, needs, .. } = out;
+    let LeafCopy { extents, needs, hashes, .. } = out;
+    if let Some(kept) = copy.kept {
+        kept.keep_leaf(&work.job.shown, leaf, &hashes);
+    }
     let result =
         if work.leaf_count() == 1 { LeafResult::Only(extents, needs) } else { LeafResult::Stored(put_leaf(copy.writer, extents, needs)?) };
     set(work, leaf, result);
@@ -81,17 +87,23 @@ struct LeafCopy<'s, 'a> {
     level: Option<i32>,
     needs: Needs,
     extents: Vec<Extent>,
+    /// Where this host can't read: what the parent's extents may be patched against, and what these may be.
+    known: LeafHashes,
+    hashes: LeafHashes,
 }
 
 impl LeafCopy<'_, '_> {
     fn extent(&mut self, bytes: &[u8], before: Option<&Extent>) -> Result<(), BackupError> {
         if is_zero(bytes) {
             self.extents.push(Extent::Zeros(bytes.len() as u32));
+            self.hashes.0.push(None);
             return Ok(());
         }
         let id = self.shared.copy.writer.sealing().chunk_id(ChunkRole::Content, bytes);
         let stored = self.store(&id, bytes, before)?;
         stored.add_to(&mut self.needs);
+        let hashes = self.hashes_of(&id, bytes, &stored);
+        self.hashes.0.push(hashes);
         self.extents.push(Extent::Chunk(ChunkRef { id: id.short(), place: stored.place, len: bytes.len() as u32 }));
         Ok(())
     }
@@ -128,7 +140,6 @@ impl LeafCopy<'_, '_> {
     /// relied on.
     fn patch(&mut self, id: &ChunkId, bytes: &[u8], before: &ChunkRef, quiet: Quiet) -> Result<Option<Stored>, BackupError> {
         let copy = self.shared.copy;
-        let Some(opening) = copy.opening else { return Ok(None) };
         let Some(parent) = copy.writer.stored_at(before.id, before.place)? else { return Ok(None) };
         let (place, sealed) = match parent.reference {
             Some((reference, len)) => (reference.place, len),
@@ -137,7 +148,9 @@ impl LeafCopy<'_, '_> {
         let table = copy.packs.table(place.pack)?;
         let Some((row, whole, _)) = table.find(place).filter(|(row, _, _)| row.references.is_empty()) else { return Ok(None) };
         debug_assert_eq!(row.role, ChunkRole::Content);
-        let reference = match copy.packs.content(opening, whole.short(), place) {
+        let reference = (Reference { id: whole, place }, sealed);
+        let Some(opening) = copy.opening else { return self.patch_blind(id, bytes, reference, quiet) };
+        let old = match copy.packs.content(opening, whole.short(), place) {
             Ok(chunk) => chunk,
             Err(e) => {
                 copy.progress.warn(&format!("{}: the old pages can't be read, storing the extent whole: {e}", self.work.job.shown));
@@ -145,8 +158,36 @@ impl LeafCopy<'_, '_> {
             }
         };
         let how = Patching { page_size: copy.page_size as usize, way: Way::AgainstOld, level: codec::DENSE, whole_len: sealed as usize };
-        let Some(frame) = codec::encode_patch(bytes, reference.bytes(), how)? else { return Ok(None) };
-        let reference = Some((Reference { id: whole, place }, sealed, reference.bytes()));
+        let Some(frame) = codec::encode_patch(bytes, old.bytes(), how)? else { return Ok(None) };
+        let reference = Some((reference.0, sealed, old.bytes()));
         Ok(Some(copy.writer.put_quiet(ChunkRole::Content, NewChunk { id: *id, plain: bytes, frame, reference }, quiet)?))
+    }
+
+    /// The same where this host can't read the old pages: by their hashes it knows which have changed, and stores these alone.
+    /// It can't look into the reference either, so that must be of an uploader that is trusted.
+    fn patch_blind(&self, id: &ChunkId, bytes: &[u8], reference: (Reference, u32), quiet: Quiet) -> Result<Option<Stored>, BackupError> {
+        let copy = self.shared.copy;
+        let Some(before) = self.known_hashes(&reference.0.id) else { return Ok(None) };
+        let Some(kept) = copy.kept.filter(|_| copy.writer.trusts(reference.0.place.pack)) else { return Ok(None) };
+        let pages = kept.changed(bytes, before);
+        let page_size = copy.page_size as usize;
+        let how = Patching { page_size, way: Way::Alone, level: codec::DENSE, whole_len: reference.1 as usize };
+        let Some(frame) = codec::encode_pages(bytes, &pages, how)? else { return Ok(None) };
+        let patch = NewPages { id: *id, plain: bytes, frame, reference, pages: &pages, page_size };
+        Ok(Some(copy.writer.put_pages(patch, quiet)?))
+    }
+
+    /// The hashes of the parent's extent that is next, if they are of this chunk.
+    fn known_hashes(&self, reference: &ChunkId) -> Option<&ExtentHashes> {
+        self.known.0.get(self.extents.len())?.as_ref().filter(|hashes| hashes.id == *reference)
+    }
+
+    /// What this extent may be patched against next time: itself if it is stored whole, else what it is a patch of.
+    fn hashes_of(&self, id: &ChunkId, bytes: &[u8], stored: &Stored) -> Option<ExtentHashes> {
+        let kept = self.shared.copy.kept?;
+        match stored.reference {
+            None => kept.hash(id, bytes),
+            Some((reference, _)) => self.known_hashes(&reference.id).cloned(),
+        }
     }
 }

@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::BackupError;
 use super::damage::Damage;
+use super::kept::Kept;
 use super::parent::{Parent, ParentFolder};
 use super::source::FileSource;
 use crate::crypt::Opening;
@@ -68,6 +69,8 @@ pub struct Copy<'a> {
     pub packs: &'a Packs,
     /// Opens them, if this host may read.
     pub opening: Option<&'a Opening>,
+    /// What stands in for the old pages where this host may not.
+    pub kept: Option<&'a Kept>,
     /// The snapshot before.
     pub parent: Option<&'a Parent<'a>>,
     /// Packs in which a damaged place lies.

@@ -260,6 +260,9 @@ pub(super) fn store_part(shared: &Shared<'_>, part: &PartWork, needs: &mut Needs
     let mut entries = Vec::with_capacity(part.files.len());
     for work in &part.files {
         if let Some(entry) = entry_of(shared, work)? {
+            if let (Some(kept), Way::Inherit, Some(_)) = (shared.copy.kept, work.way, &work.job.pages) {
+                kept.carry(&work.job.shown, work.leaf_count());
+            }
             match &entry.data {
                 FileData::Single { needs: theirs, .. } | FileData::Tree { needs: theirs, .. } => needs.join(theirs),
                 _ => {}
@@ -286,6 +289,9 @@ pub(super) fn store_content(shared: &Shared<'_>, plain: &[u8], needs: &mut Needs
         }
     };
     stored.add_to(needs);
+    if let Some(kept) = shared.copy.kept {
+        kept.keep_content(id.short(), plain);
+    }
     Ok(ChunkRef { id: id.short(), place: stored.place, len: plain.len() as u32 })
 }
 

@@ -3,6 +3,7 @@
 //! - `files.rs`: the tree, scripted · `world.rs`: the repository, one copy, one restore · `relation.rs`: pages
 //! - the others: what must come of it
 
+mod blind;
 mod files;
 mod huge;
 mod layout;

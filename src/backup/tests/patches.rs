@@ -10,33 +10,33 @@ use super::world::{How, ROOT, Snap, World, at};
 use crate::codec::FrameKind;
 use crate::repo::pack::{Row, pack_name};
 
-const FILE: &str = "base/5/16384";
+pub const FILE: &str = "base/5/16384";
 const EXTENT: usize = crate::chunk::EXTENT as usize;
 
 /// Pages of an extent.
-const PAGES: u32 = 32;
+pub const PAGES: u32 = 32;
 
-fn cluster(blocks: u32) -> Files {
+pub fn cluster(blocks: u32) -> Files {
     let files = Files::cluster(ROOT.as_ref());
     files.file(at(FILE), relation(blocks, 1));
     files
 }
 
-fn change(files: &Files, blocks: impl Iterator<Item = u32>, seed: u64) {
+pub fn change(files: &Files, blocks: impl Iterator<Item = u32>, seed: u64) {
     files.write(at(FILE), |bytes| blocks.for_each(|block| put_page(bytes, block, &page(block, OLD, seed << 40 | u64::from(block)))));
 }
 
 /// The rows of extents that a backup stored.
-fn extents(world: &World, snap: &Snap) -> Vec<Row> {
+pub fn extents(world: &World, snap: &Snap) -> Vec<Row> {
     world.new_content(snap).into_iter().filter(|row| row.plain_len() as usize == EXTENT).collect()
 }
 
-fn is_patch(row: &Row) -> bool {
+pub fn is_patch(row: &Row) -> bool {
     row.kind == u8::from(FrameKind::Patch)
 }
 
 /// Takes the next backup and reads it back.
-fn next(world: &World, files: &Files, how: &How<'_>) -> Snap {
+pub fn next(world: &World, files: &Files, how: &How<'_>) -> Snap {
     let snap = world.backup(files, how).unwrap();
     assert!(world.read_one(&snap, FILE).unwrap() == files.bytes(at(FILE)));
     assert_eq!(snap.damaged, []);
@@ -188,7 +188,7 @@ fn a_relation_after_one_cut_by_content_is_stored_and_the_other_way_round() {
 
 /// Something that happens to a cluster between two backups.
 #[derive(Clone, Debug)]
-enum Happens {
+pub enum Happens {
     Page(u32, u64),
     Extend(u32),
     Truncate(u32),
@@ -198,7 +198,7 @@ enum Happens {
     Vanish(u8),
 }
 
-fn happens() -> impl Strategy<Value = Happens> {
+pub fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         4 => (0u32..100, 0u64..3).prop_map(|(block, seed)| Happens::Page(block, seed)),
         1 => (1u32..40).prop_map(Happens::Extend),
@@ -210,7 +210,7 @@ fn happens() -> impl Strategy<Value = Happens> {
     ]
 }
 
-fn happen(files: &Files, what: &Happens, round: u64) {
+pub fn happen(files: &Files, what: &Happens, round: u64) {
     let small = |n: u8| at(&format!("base/5/small{n}"));
     match *what {
         Happens::Page(block, seed) => files.write(at(FILE), |bytes| {

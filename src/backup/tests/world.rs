@@ -9,6 +9,7 @@ use super::files::{Files, LONG_AGO};
 use crate::backup::BackupError;
 use crate::backup::copy::{Copied, Copy};
 use crate::backup::damage::{Damage, DamagedPage};
+use crate::backup::kept::{Kept, KeptPlace};
 use crate::backup::parent::Parent;
 use crate::backup::scan::{Scan, Scanned};
 use crate::backup::source::path_of;
@@ -16,11 +17,11 @@ use crate::crypt::{ChunkRole, Root};
 use crate::pg::layout::DataDirectory;
 use crate::repo::PackRef;
 use crate::repo::pack::{Packs, Place, Row};
-use crate::repo::structure::{Child, ChunkRef, Extent, FileData, Instance, Meta, Needs, Snapshot, StoredFile, put_snapshot};
+use crate::repo::structure::{Child, ChunkRef, Contents, Extent, FileData, Instance, Meta, Needs, Snapshot, StoredFile, put_snapshot};
 use crate::repo::write::{ChunkWriter, Known, NewChunk, WriterSetup};
 use crate::store::SessionTag;
 use crate::store::memory::MemoryStore;
-use crate::units::{Cancel, ChunkId, Event, Level, Lsn, PackId, Progress, SessionId, Timestamp};
+use crate::units::{Cancel, ChunkId, Event, Level, Lsn, PackId, Progress, RepositoryId, SessionId, Timestamp};
 
 /// The data directory.
 pub const ROOT: &str = "/data";
@@ -48,6 +49,8 @@ pub struct How<'a> {
     pub relseg_size: u32,
     pub jobs: usize,
     pub may_read: bool,
+    /// Where a host that can't read keeps what it knows.
+    pub kept: Option<PathBuf>,
     /// Places that the log lists as damaged.
     pub damaged_places: HashSet<Place>,
     /// Packs that may not be named.
@@ -70,6 +73,7 @@ impl Default for How<'_> {
             relseg_size: 131_072,
             jobs: 2,
             may_read: true,
+            kept: None,
             damaged_places: HashSet::new(),
             lost: HashSet::new(),
             secret: [5; 32],
@@ -86,6 +90,9 @@ impl<'a> How<'a> {
 
 /// What came of a backup.
 pub struct Snap {
+    pub name: String,
+    /// Why it is larger than it might be.
+    pub note: Option<String>,
     pub root: Child,
     /// Packs that it stored.
     pub own: Vec<PackRef>,
@@ -184,10 +191,25 @@ impl World {
         };
         let writer = ChunkWriter::start(setup, Box::new(|_| Ok(())))?;
         let (opening, damage, warnings) = (self.root.opening(), Damage::default(), Warnings::default());
-        let parent = how.parent.map(|snap| {
+        let place = how.kept.as_ref().map(|folder| KeptPlace {
+            folder: Some(folder.clone()),
+            repository: RepositoryId([7; 16]),
+            cluster: "shop".into(),
+            page_size: 8192,
+        });
+        let before = how.parent.map(|snap| (snap.name.as_str(), snap.root.digest));
+        let kept = place.map(|place| Kept::open(place, &how.secret, before, &warnings));
+        // A host that can't read has names out of what it keeps, or not at all.
+        let contents = match &kept {
+            Some(kept) => kept.contents(),
+            None => Some(&opening as &dyn Contents),
+        };
+        let parent = how.parent.zip(contents).and_then(|(snap, contents)| {
             let child = snap.root;
-            let snapshot = Snapshot::open(&packs, &opening, child.id, child.place, child.digest).unwrap();
-            Parent::new(snapshot, how.parent_began, how.proves_unchanged, how.damaged_then.clone()).unwrap()
+            let snapshot = Snapshot::open(&packs, contents, child.id, child.place, child.digest);
+            // As a backup does: a parent whose names a host has not kept whole is none.
+            let snapshot = if how.may_read { Some(snapshot.unwrap()) } else { snapshot.ok() };
+            snapshot.map(|s| Parent::new(s, how.parent_began, how.proves_unchanged, how.damaged_then.clone()).unwrap())
         });
         let damaged_packs = how.damaged_places.iter().map(|p| p.pack).collect();
         let copy = Copy {
@@ -195,6 +217,7 @@ impl World {
             writer: &writer,
             packs: &packs,
             opening: how.may_read.then_some(&opening),
+            kept: kept.as_ref(),
             parent: parent.as_ref(),
             damaged_packs: &damaged_packs,
             quiet: &|_| crate::repo::write::Quiet::Days,
@@ -226,12 +249,33 @@ impl World {
         let (damaged, damaged_pages) = damage.finish(how.online.then_some(STOP));
         let Copied { folders, mut needs, read, .. } = copied;
         let meta = Meta { folders: scanned.folders.clone(), extra: serde_json::Value::Null, ..Meta::default() };
-        let meta = put_meta(&writer, &serde_json::to_vec(&meta).unwrap(), &mut needs);
+        let names = serde_json::to_vec(&meta).unwrap();
+        let meta = put_meta(&writer, &names, &mut needs);
         let (_, root) = put_snapshot(&writer, meta, folders, &mut needs)?;
         writer.outside().into_iter().for_each(|pack| needs.add(pack, 0));
         let (own, _) = writer.finish()?;
         self.all.lock().unwrap().extend(&own);
-        Ok(Snap { root, own, needs, damaged, damaged_pages, scanned, read, warnings: warnings.take(), advanced: warnings.1.into_inner() })
+        let name = session.to_string();
+        drop(parent);
+        let mut kept = kept;
+        if let Some(kept) = &mut kept {
+            kept.keep_content(meta.id, &names);
+            kept.finish(&name, root.digest, &warnings);
+            kept.settle(&name);
+        }
+        Ok(Snap {
+            name,
+            note: kept.as_ref().and_then(Kept::note),
+            root,
+            own,
+            needs,
+            damaged,
+            damaged_pages,
+            scanned,
+            read,
+            warnings: warnings.take(),
+            advanced: warnings.1.into_inner(),
+        })
     }
 
     /// Calls `each` with every file of a snapshot, read out of the packs that the snapshot says it needs.

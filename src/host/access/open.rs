@@ -489,7 +489,7 @@ impl Opened {
     /// # Errors
     /// If this host may not read.
     pub fn reader(&self) -> Result<&Opening, HostError> {
-        self.opening.as_ref().ok_or(HostError::NoRight { what: "read here" })
+        self.opening.as_ref().ok_or(HostError::CannotRead)
     }
 
     /// The secret that keys joint chunks.

@@ -7,9 +7,11 @@
 //!
 //! - `catalog.rs`: [`Catalog`], blobs by kind and key, opened for milliseconds
 //! - `index/`: [`ChunkIndex`] and [`IndexWriter`], rows of chunks in sorted, immutable, mapped files
+//! - `kept/`: what a host that can't read keeps of its own newest snapshot
 
 pub mod catalog;
 pub mod index;
+pub mod kept;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -69,6 +71,13 @@ impl Cache {
     /// The folder of the chunk index.
     pub fn index_folder(&self) -> PathBuf {
         self.folder.join("index")
+    }
+
+    /// The folder of what a host that can't read keeps of a cluster's newest snapshot.
+    pub fn kept_folder(&self, cluster: &str) -> PathBuf {
+        // Names are the user's, and may differ in case alone.
+        let name = blake3::hash(cluster.as_bytes()).to_hex();
+        self.folder.join("kept").join(name.get(..16).unwrap_or_default())
     }
 
     /// Opens the chunk index as it is now.

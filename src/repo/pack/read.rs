@@ -241,6 +241,18 @@ impl Packs {
         found.ok_or_else(|| RepoError::Corrupt { object: format!("pack {}", place.pack), why: "a chunk was not found".into() })
     }
 
+    /// A chunk of content of which this host has kept the bytes: they are taken only if they are what `id` names.
+    ///
+    /// # Errors
+    /// If they are not.
+    pub fn kept(&self, id: ShortId, bytes: Vec<u8>) -> Result<VerifiedChunk, RepoError> {
+        let found = self.sealing.chunk_id(ChunkRole::Content, &bytes);
+        if found.short() != id {
+            return Err(RepoError::Corrupt { object: "a chunk in the cache".into(), why: "it is not what its id says".into() });
+        }
+        Ok(VerifiedChunk { id: found, bytes: bytes.into() })
+    }
+
     /// Many chunks of content, neighbours fetched together; `each` gets the number of the wanted one and its bytes, in
     /// any order.
     ///

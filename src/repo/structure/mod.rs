@@ -26,7 +26,7 @@ pub use build::{put_folder, put_part, put_snapshot, split};
 pub use needs::Needs;
 pub use node::{Child, ChildKind, ChunkRef, Extent, FileData, FileEntry, Node, Part, SnapshotNode, TreeRef};
 pub use stream::{Leaf, file_of_extents, file_of_leaves, put_leaf};
-pub use walk::{FolderMeta, Meta, Snapshot, StoredFile, leaves_and_nodes, leaves_below, read_leaf};
+pub use walk::{Contents, FolderMeta, Meta, Snapshot, StoredFile, leaves_and_nodes, leaves_below, read_leaf};
 
 use super::RepoError;
 use super::pack::Place;

@@ -8,7 +8,7 @@ use super::{Attributes, Child, ChildKind, ChunkRef, Extent, FileData, FileEntry,
 use crate::crypt::Opening;
 use crate::repo::RepoError;
 use crate::repo::bytes::Malformed;
-use crate::repo::pack::{Packs, Place};
+use crate::repo::pack::{Packs, Place, VerifiedChunk};
 use crate::units::{Digest16, ShortId, show};
 
 /// The deepest tree that is read: above that, a hostile structure loops or lies.
@@ -69,10 +69,25 @@ pub struct StoredFile {
     pub joint: Arc<[ChunkRef]>,
 }
 
+/// Where the content that a tree itself is read by comes from: names, attributes, the meta chunk.
+pub trait Contents: Send + Sync {
+    /// The chunk `id`, which lies at `place`.
+    ///
+    /// # Errors
+    /// If it can't be had, or isn't what `id` names.
+    fn content(&self, packs: &Packs, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError>;
+}
+
+impl Contents for Opening {
+    fn content(&self, packs: &Packs, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError> {
+        packs.content(self, id, place)
+    }
+}
+
 /// A snapshot that is read.
 pub struct Snapshot<'a> {
     packs: &'a Packs,
-    opening: &'a Opening,
+    contents: &'a dyn Contents,
     root: SnapshotNode,
     meta: Meta,
 }
@@ -82,13 +97,13 @@ impl<'a> Snapshot<'a> {
     ///
     /// # Errors
     /// If they aren't there or not what they should be.
-    pub fn open(packs: &'a Packs, opening: &'a Opening, id: ShortId, place: Place, digest: Digest16) -> Result<Self, RepoError> {
+    pub fn open(packs: &'a Packs, contents: &'a dyn Contents, id: ShortId, place: Place, digest: Digest16) -> Result<Self, RepoError> {
         let Node::Snapshot(root) = read_node(packs, id, place, digest)? else {
             return Err(corrupt("a snapshot", "its root is another kind of node"));
         };
-        let chunk = packs.content(opening, root.meta.id, root.meta.place)?;
+        let chunk = contents.content(packs, root.meta.id, root.meta.place)?;
         let meta = serde_json::from_slice(chunk.bytes()).map_err(|e| corrupt("a snapshot's meta chunk", &e.to_string()))?;
-        Ok(Snapshot { packs, opening, root, meta })
+        Ok(Snapshot { packs, contents, root, meta })
     }
 
     /// What the meta chunk says.
@@ -227,7 +242,7 @@ impl<'a> Snapshot<'a> {
         let Node::Part(node) = read_node(self.packs, part.id, part.place, part.digest)? else {
             return Err(corrupt("a snapshot", "a part is another kind of node"));
         };
-        let chunk = self.packs.content(self.opening, node.attributes.id, node.attributes.place)?;
+        let chunk = self.contents.content(self.packs, node.attributes.id, node.attributes.place)?;
         let attributes = decode_attributes(chunk.bytes()).map_err(|e| corrupt("the attributes of a part", e.0))?;
         if attributes.len() != node.files.len() {
             return Err(corrupt("a part", "it has not as many files as names"));
@@ -263,7 +278,7 @@ impl<'a> Snapshot<'a> {
         if len > most {
             return Err(wrong("it is longer than such a file can be"));
         }
-        let content = |id, place| self.packs.content(self.opening, id, place);
+        let content = |id, place| self.contents.content(self.packs, id, place);
         let bytes = match &file.entry.data {
             FileData::Empty | FileData::Folder => Vec::new(),
             FileData::Zeros => vec![0; len as usize],

@@ -62,6 +62,22 @@ pub struct NewChunk<'a> {
     pub reference: Option<(Reference, u32, &'a [u8])>,
 }
 
+/// A patch that is to be stored, made without its reference: of pages that are known to be the only changed ones.
+pub struct NewPages<'a> {
+    /// Its id, by the writer's [`Sealing::chunk_id`].
+    pub id: ChunkId,
+    /// Its bytes.
+    pub plain: &'a [u8],
+    /// Its frame.
+    pub frame: codec::Frame,
+    /// Of what it is a patch, and that one's sealed bytes.
+    pub reference: (Reference, u32),
+    /// The numbers of the pages in it, ascending.
+    pub pages: &'a [u32],
+    /// The size of a page, in bytes.
+    pub page_size: usize,
+}
+
 /// What a session has stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
@@ -149,6 +165,11 @@ impl ChunkWriter {
     /// May a COMMIT of this session name the pack?
     pub fn may_name(&self, pack: PackId) -> bool {
         self.setup.nameable.contains(&pack)
+    }
+
+    /// Is the pack's uploader trusted, so that what its table says of its blobs is taken without opening them?
+    pub fn trusts(&self, pack: PackId) -> bool {
+        self.setup.trusted.contains(&pack)
     }
 
     /// Where the chunk lies already, if that can be relied on.
@@ -251,18 +272,45 @@ impl ChunkWriter {
         // Of plain zstd a sample is decoded again, of everything cleverer all.
         let again =
             !matches!(kind, FrameKind::Stored | FrameKind::Zstd) || self.sampled.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE);
-        let references = reference.iter().map(|(r, _, _)| *r).collect();
-        let blob = NewBlob { role, kind: kind.into(), frame: frame.bytes, chunks: vec![(id, plain.len() as u32)], references };
         let check = |frame: &[u8]| self.check(role, &id, kind, frame, plain, reference.map(|(_, _, plain)| plain));
+        let named = reference.map(|(reference, len, _)| (reference, len));
+        self.store(role, (id, plain), frame, named, quiet, again.then_some(&check))
+    }
+
+    /// Stores a patch that was made without its reference. Before it can be stored, the pages in it are decoded again and
+    /// compared: the others are the caller's word.
+    ///
+    /// # Errors
+    /// As [`ChunkWriter::put_quiet`].
+    pub fn put_pages(&self, patch: NewPages<'_>, quiet: Quiet) -> Result<Stored, RepoError> {
+        let NewPages { id, plain, frame, reference, pages, page_size } = patch;
+        if frame.kind != FrameKind::Patch {
+            return Err(RepoError::internal("pages alone are no patch"));
+        }
+        let check = |frame: &[u8]| check_pages(frame, plain, pages, page_size);
+        self.store(ChunkRole::Content, (id, plain), frame, Some(reference), quiet, Some(&check))
+    }
+
+    fn store(
+        &self,
+        role: ChunkRole,
+        (id, plain): (ChunkId, &[u8]),
+        frame: codec::Frame,
+        reference: Option<(Reference, u32)>,
+        quiet: Quiet,
+        check: Option<&Check<'_>>,
+    ) -> Result<Stored, RepoError> {
+        let references = reference.iter().map(|(reference, _)| *reference).collect();
+        let blob = NewBlob { role, kind: frame.kind.into(), frame: frame.bytes, chunks: vec![(id, plain.len() as u32)], references };
         let builder = match role {
             ChunkRole::Content => self.builder_of(quiet),
             ChunkRole::Structure => &self.structure,
         };
-        let (place, bytes) = self.add(builder, blob, again.then_some(&check))?;
+        let (place, bytes) = self.add(builder, blob, check)?;
         if role == ChunkRole::Content {
             self.plain.fetch_add(plain.len() as u64, Ordering::Relaxed);
         }
-        let stored = Stored { place, bytes, reference: reference.map(|(r, len, _)| (r, len)) };
+        let stored = Stored { place, bytes, reference };
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         if fresh.len() < MOST_FRESH {
             fresh.insert(id, stored);
@@ -373,6 +421,22 @@ impl ChunkWriter {
         let total = packs.iter().map(|p| p.size).sum();
         Ok((packs, Totals { plain, packs: total }))
     }
+}
+
+/// A patch that was made without its reference holds the pages that it should, as they are.
+fn check_pages(frame: &[u8], plain: &[u8], pages: &[u32], page_size: usize) -> Result<(), RepoError> {
+    let object = || "a patch that was just encoded".to_owned();
+    let stored = codec::stored_pages(frame, plain.len()).map_err(|source| RepoError::Codec { object: object(), source })?;
+    let stored = stored.ok_or(RepoError::internal("a patch of pages alone needs their old images"))?;
+    let as_they_are = |page: &codec::StoredPage| {
+        let start = (page.number as usize).saturating_mul(page_size);
+        let end = start.saturating_add(page_size).min(plain.len());
+        plain.get(start..end) == Some(page.bytes.as_slice())
+    };
+    if !stored.iter().map(|page| page.number).eq(pages.iter().copied()) || !stored.iter().all(as_they_are) {
+        return Err(RepoError::Corrupt { object: object(), why: "it decodes to other pages: is this host's memory sound?".into() });
+    }
+    Ok(())
 }
 
 /// Does the error concern one object alone, so that the chunk can be stored anew instead?

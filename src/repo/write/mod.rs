@@ -10,6 +10,6 @@ mod quiet;
 mod tests;
 mod upload;
 
-pub use chunks::{ChunkWriter, Known, NewChunk, Stored, Totals, WriterSetup, is_of_one_pack};
+pub use chunks::{ChunkWriter, Known, NewChunk, NewPages, Stored, Totals, WriterSetup, is_of_one_pack};
 pub use quiet::Quiet;
 pub use upload::{OnStored, Uploaded};

@@ -465,3 +465,65 @@ fn needs_that_are_too_many_lie_outside_of_their_node() {
         }
     }
 }
+
+/// A patch made without its reference, of these pages, and the frame of those.
+fn put_pages(
+    world: &World,
+    writer: &ChunkWriter,
+    new: &[u8],
+    whole: (&[u8], Stored),
+    pages: &[u32],
+    framed: &[u32],
+) -> Result<Stored, RepoError> {
+    let how = Patching { page_size: 512, way: Way::Alone, level: 3, whole_len: usize::MAX };
+    let frame = codec::encode_pages(new, framed, how).unwrap().unwrap();
+    let reference = (Reference { id: world.id(whole.0), place: whole.1.place }, whole.1.bytes);
+    writer.put_pages(NewPages { id: world.id(new), plain: new, frame, reference, pages, page_size: 512 }, Quiet::New)
+}
+
+#[test]
+fn pages_alone_are_checked_and_read_back() {
+    let world = world();
+    let writer = world.writer(May { blind: true, ..May::default() });
+    let old = noise(1, 5000);
+    let whole = put(&writer, &old);
+    let mut new = old.clone();
+    new[600] ^= 1;
+    new[4999] ^= 1;
+    let stored = put_pages(&world, &writer, &new, (&old, whole), &[1, 9], &[1, 9]).unwrap();
+    assert_eq!(stored.reference.map(|(r, bytes)| (r.place, bytes)), Some((whole.place, whole.bytes)));
+    // Found again, within the session.
+    assert_eq!(writer.find(ChunkRole::Content, &world.id(&new)).unwrap(), Some(stored));
+    let mut needs = Needs::default();
+    stored.add_to(&mut needs);
+    assert_eq!(needs.0.values().sum::<u64>(), u64::from(stored.bytes) + u64::from(whole.bytes));
+    // Not the pages that it says.
+    for framed in [&[1][..], &[1, 8], &[0, 1, 9]] {
+        let wrong = put_pages(&world, &writer, &new[..4998], (&old, whole), &[1, 9], framed);
+        assert!(matches!(wrong, Err(RepoError::Corrupt { .. })), "{framed:?}: {wrong:?}");
+    }
+    // Not their bytes: memory that lies.
+    let how = Patching { page_size: 512, way: Way::Alone, level: 3, whole_len: usize::MAX };
+    let frame = codec::encode_pages(&old, &[1, 9], how).unwrap().unwrap();
+    let reference = (Reference { id: world.id(&old), place: whole.place }, whole.bytes);
+    let patch = NewPages { id: world.id(&new), plain: &new, frame, reference, pages: &[1, 9], page_size: 512 };
+    assert!(matches!(writer.put_pages(patch, Quiet::New), Err(RepoError::Corrupt { .. })));
+    // Another kind of frame, and one that needs old images.
+    let patch = NewPages {
+        id: world.id(&new),
+        plain: &new,
+        frame: codec::encode_whole(&new, 3).unwrap(),
+        reference,
+        pages: &[1, 9],
+        page_size: 512,
+    };
+    assert!(writer.put_pages(patch, Quiet::New).is_err());
+    let against = Patching { way: Way::AgainstOld, ..how };
+    let frame = codec::encode_patch(&new, &old, against).unwrap().unwrap();
+    let patch = NewPages { id: world.id(&new), plain: &new, frame, reference, pages: &[1, 9], page_size: 512 };
+    assert!(writer.put_pages(patch, Quiet::New).is_err());
+    let (packs, totals) = writer.finish().unwrap();
+    assert_eq!((world.rows(&packs).len(), totals.plain), (2, 10_000), "what was refused is not in the pack");
+    let read = world.packs(&packs).content(&world.opening(), world.id(&new).short(), stored.place).unwrap();
+    assert!(read.bytes() == new);
+}
