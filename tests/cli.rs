@@ -112,8 +112,8 @@ fn a_key_file_is_written_once() {
         opened("one", "key").ok();
         opened("two", "key").ok();
         std::fs::write(host.home().join("bad"), "no key\n").unwrap();
-        opened("one", "bad").code(2);
-        host.pgcairn(["init", "--repo", "three", "--key-file", "bad"]).code(2);
+        opened("one", "bad").code(1);
+        host.pgcairn(["init", "--repo", "three", "--key-file", "bad"]).code(1);
         assert_eq!(names(&host.home().join("three")), Vec::<String>::new());
         assert_eq!(std::fs::read(host.home().join("bad")).unwrap(), b"no key\n", "what is there is never overwritten");
     });
