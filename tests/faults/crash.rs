@@ -494,6 +494,7 @@ impl Recommit {
             let data = folder.join(name);
             crate::support::copy_tree(&cluster.states[0], &data);
             std::fs::write(data.join("noise"), bytes).unwrap();
+            std::fs::set_permissions(data.join("noise"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
             data
         };
         let mut noise = vec![0; 3_000_000];
@@ -515,7 +516,7 @@ impl Story for Recommit {
         }
         world.forget(&world.snapshots()[0]);
         let would = world.run(["prune", "--json", "--dry-run", "--max-rewrite", "100000000"]).ok().json();
-        assert_eq!((&would["rewritten"]["emptied"]["objects"], &would["rewritten"]["snapshots"]), (&1.into(), &1.into()), "{would}");
+        assert!(would["rewritten"]["emptied"]["bytes"].as_u64() > Some(3_000_000), "{would}");
     }
 
     fn command(&self, world: &World) -> Command {
@@ -560,6 +561,9 @@ impl Story for Forget<'_> {
 
     fn prepare(&self, world: &World) {
         one_snapshot(world, self.0);
+        for file in &self.0.wal[1..] {
+            crate::support::Outcome::of(world.push(&self.0.states[1], file)).ok();
+        }
         for _ in 0..3 {
             world.run(world.backup_of(&self.0.states[1])).ok();
         }
@@ -584,7 +588,8 @@ impl Story for Forget<'_> {
         world.restores_as(&after[1], second);
         if done || full() || self.1.get().is_multiple_of(4) {
             world.restores_as(&after[0], first);
-            world.has_wal(&self.0.wal[..1]);
+            // From the start of the one that is held on: a stop leaves a segment early, too.
+            world.has_wal(&self.0.wal[2..]);
             world.run(world.backup_of(second)).ok();
         }
         world.is_sound();

@@ -4,6 +4,7 @@
 //! - `clock.rs`, `clock.c`: another time for the program
 //! - `cluster.rs`: a made-up cluster that changes · `segment.rs`: its WAL
 //! - `days.rs`: what is done each day, and counted · `mixed.rs`: the same without sorting
+//! - `rules.rs`: attempts to break the rules of forgetting
 //! - `keep.rs`: which snapshots, which WAL must be there, worked out anew
 //!
 //! A month by `cargo nextest run --test year`; a year, four times, with its figures and its picture by `scripts/year`.
@@ -16,6 +17,7 @@ mod cluster;
 mod days;
 mod keep;
 mod mixed;
+mod rules;
 mod segment;
 
 use days::{How, Length, simulate};
