@@ -1,5 +1,5 @@
 /* Another time for a program (LD_PRELOAD): its wall clock goes CLOCK_OFFSET seconds ahead. Clocks that only count are as
- * they were. The product has no hook for this. */
+ * they were. The product has no hook for this. Nothing waits for the disk: power failures are tried elsewhere. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -34,4 +34,19 @@ time_t time(time_t *at) {
     if (clock_gettime(CLOCK_REALTIME, &now)) return -1;
     if (at) *at = now.tv_sec;
     return now.tv_sec;
+}
+
+int fsync(int file) {
+    (void)file;
+    return 0;
+}
+
+int fdatasync(int file) {
+    (void)file;
+    return 0;
+}
+
+int syncfs(int file) {
+    (void)file;
+    return 0;
 }

@@ -10,7 +10,7 @@ use crate::segment::{self, segment};
 /// Pages of a table's file.
 const PAGES: u32 = 128;
 /// Pages that the table grows by to which rows are added, each day.
-const GROWTH: u32 = 40;
+const GROWTH: u32 = 20;
 /// Its first name; others follow.
 const APPENDED: u32 = 30_000;
 /// Content of a day's WAL segment that can't be compressed.

@@ -31,7 +31,7 @@ fn a_month_keeps_what_it_must_and_little_more() {
     ordinary(|| simulate(&DEFAULT, &if full() { Length { days: 90, tables: 64 } } else { Length { days: 30, tables: 24 } }));
 }
 
-const YEAR: Length = Length { days: 365, tables: 128 };
+const YEAR: Length = Length { days: 365, tables: 32 };
 
 #[test]
 #[ignore = "takes long: scripts/year"]
