@@ -250,7 +250,11 @@ impl Simulation<'_> {
             self.clocked(command, clock::at(today, 20_000));
             for (path, hash) in files {
                 let bytes = std::fs::read(to.join(path)).unwrap_or_else(|e| panic!("{} of {id}: {e}", path.display()));
-                assert!(blake3::hash(&bytes) == *hash || path == Path::new("postgresql.conf"), "{} of {id} came back otherwise", path.display());
+                assert!(
+                    blake3::hash(&bytes) == *hash || path == Path::new("postgresql.conf"),
+                    "{} of {id} came back otherwise",
+                    path.display()
+                );
             }
         }
         println!("{} snapshots restored", self.there.len());
