@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::failure::PruneError;
 use super::report::{Report, Waiting, Why};
 use super::run::Setting;
-use crate::host::access::append;
+use crate::host::access::{append, clear_locks};
 use crate::host::lock::LockState;
 use crate::host::state::{FirstSight, StateError};
 use crate::repo::log::{Abort, Kind, LogError, Session, Void};
@@ -69,6 +69,9 @@ pub(super) fn end_dead(setting: &Setting<'_>, dry_run: bool, report: &mut Report
     }
     report.ended = ended.iter().copied().collect();
     if !dry_run {
+        // A prune that commits again has locks of its own, and one that was killed leaves them: before its BEGIN, or behind
+        // its end after a power failure.
+        clear_locks(setting.opened, &setting.state.locks())?;
         remember(setting, &open, &ended)?;
     }
     Ok(ended)

@@ -53,15 +53,20 @@ pub struct Limits {
 }
 
 /// Of packs that are more live than this nothing is copied (docs/decisions/014).
-const MOST_LIVE: u8 = 60;
+const MOST_LIVE: u8 = 70;
 /// Part of all packs' bytes below which nothing is done.
 const LEAST_GAIN: u64 = 1000;
+/// To commit a snapshot again takes about 6 kB of log, and the log is kept for ever: a hundred times that is to be won for each ...
+const GAIN_A_SNAPSHOT: u64 = 600_000;
+/// ... but what is won need not be more than this part of all packs' bytes: small repositories are emptied, too.
+const ENOUGH_GAIN: u64 = 20;
 
 impl Limits {
-    /// As `prune` takes them: by default 5 % of what all packs hold may be written anew.
-    pub fn of(max_rewrite: Option<u64>, repository_bytes: u64) -> Limits {
+    /// As `prune` takes them: by default 5 % of what all packs hold may be written anew. `snapshots`: how many are live.
+    pub fn of(max_rewrite: Option<u64>, repository_bytes: u64, snapshots: u64) -> Limits {
         let max_rewrite = max_rewrite.unwrap_or(repository_bytes / 20);
-        Limits { max_rewrite, most_live: MOST_LIVE, least_gain: repository_bytes / LEAST_GAIN }
+        let pays = snapshots.saturating_mul(GAIN_A_SNAPSHOT).min(repository_bytes / ENOUGH_GAIN);
+        Limits { max_rewrite, most_live: MOST_LIVE, least_gain: pays.max(repository_bytes / LEAST_GAIN) }
     }
 }
 
@@ -136,8 +141,12 @@ mod tests {
         assert_eq!(choose(&[pack(1, 100, 50, 0), pack(2, 100, 50, 0)], &floor(100)).len(), 2);
         assert!(choose(&[pack(1, 100, 50, 0), pack(2, 100, 50, 0)], &floor(101)).is_empty());
         assert!(choose(&[], &floor(0)).is_empty());
-        assert_eq!(Limits::of(None, 1 << 30).max_rewrite, (1 << 30) / 20);
-        assert_eq!(Limits::of(Some(7), 1 << 30).max_rewrite, 7);
+        assert_eq!(Limits::of(None, 1 << 30, 1).max_rewrite, (1 << 30) / 20);
+        assert_eq!(Limits::of(Some(7), 1 << 30, 1).max_rewrite, 7);
+        // Of many snapshots in little, in more, and in much.
+        assert_eq!(Limits::of(None, 1_000_000, 36).least_gain, 50_000);
+        assert_eq!(Limits::of(None, 1_000_000_000, 36).least_gain, 36 * 600_000);
+        assert_eq!(Limits::of(None, 1_000_000_000_000, 36).least_gain, 1_000_000_000);
     }
 
     proptest! {

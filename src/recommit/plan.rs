@@ -87,7 +87,7 @@ impl fmt::Debug for Plan {
 pub fn plan(setting: &Setting<'_>, max_rewrite: Option<u64>) -> Result<Plan, RecommitError> {
     let fold = setting.opened.view().fold.clone();
     let all: u64 = fold.sessions.values().flat_map(|s| s.packs.values()).map(|f| f.size).fold(0, u64::saturating_add);
-    plan_by(setting, &fold, &Limits::of(max_rewrite, all))
+    plan_by(setting, &fold, &Limits::of(max_rewrite, all, fold.commits.len() as u64))
 }
 
 /// As [`plan`], within other limits.

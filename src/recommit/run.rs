@@ -94,7 +94,7 @@ pub fn empty(setting: &Setting<'_>, max_rewrite: Option<u64>) -> Result<Done, Re
 fn default_budget(setting: &Setting<'_>) -> u64 {
     let view = setting.opened.view();
     let all = view.fold.sessions.values().flat_map(|s| s.packs.values()).map(|f| f.size).fold(0, u64::saturating_add);
-    Limits::of(None, all).max_rewrite
+    Limits::of(None, all, 0).max_rewrite
 }
 
 impl Done {

@@ -112,7 +112,7 @@ fn again(store: &mut Store, live: &BTreeSet<Blob>, current: &BTreeSet<Blob>, (da
     let all = uses.iter().map(|p| p.size).sum();
     let ids: Vec<u64> = store.packs.keys().copied().collect();
     let mut moved = Vec::new();
-    for index in choose(&uses, &Limits { most_live, ..Limits::of(None, all) }) {
+    for index in choose(&uses, &Limits { most_live, ..Limits::of(None, all, 0) }) {
         let blobs = store.packs[&ids[index]].0.clone();
         for blob in blobs.iter().filter(|blob| live.contains(*blob)) {
             moved.push((*blob, if current.contains(blob) { store.class(blob, day) } else { Quiet::Days }));
@@ -125,7 +125,7 @@ fn again(store: &mut Store, live: &BTreeSet<Blob>, current: &BTreeSet<Blob>, (da
 
 #[test]
 fn sorting_and_committing_again_keep_what_is_stored_near_what_is_needed() {
-    let as_prune_does = Some(Limits::of(None, 0).most_live);
+    let as_prune_does = Some(Limits::of(None, 0, 0).most_live);
     let mut all = BTreeMap::new();
     for (gfs, sorted, recommits) in [false, true].into_iter().flat_map(|gfs| {
         [false, true].into_iter().flat_map(move |sorted| [None, as_prune_does].map(move |recommits| (gfs, sorted, recommits)))

@@ -48,7 +48,8 @@ pub struct SubjectWal {
     pub ancestry: Vec<Branch>,
     /// Where it stops.
     pub stop_lsn: Lsn,
-    /// It holds the WAL from start to stop itself.
+    /// It holds the WAL from start to stop itself, and whether the archive has that as well isn't known: so the archive may
+    /// not lead on from it.
     pub copied: bool,
     /// It keeps no more than from start to stop already.
     pub window_only: bool,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::disk::{self, Loss, Tree};
-use crate::support::{Postgres, full, on};
+use crate::support::{Postgres, TestDir, full, on};
 use crate::trace::{Op, Step};
 use crate::world::{Cluster, World, difference, same_cluster};
 
@@ -478,6 +478,124 @@ impl Story for Prune<'_> {
     }
 }
 
+/// A prune that empties a mostly dead pack: what is left of it in the one snapshot is copied, and that committed again.
+struct Recommit {
+    /// What was backed up first and is forgotten, and what stays.
+    first: PathBuf,
+    second: PathBuf,
+    count: Cell<u32>,
+    _folder: TestDir,
+}
+
+impl Recommit {
+    fn new(cluster: &Cluster) -> Recommit {
+        let folder = TestDir::new();
+        let with = |name: &str, bytes: &[u8]| {
+            let data = folder.join(name);
+            crate::support::copy_tree(&cluster.states[0], &data);
+            std::fs::write(data.join("noise"), bytes).unwrap();
+            std::fs::set_permissions(data.join("noise"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            data
+        };
+        let mut noise = vec![0; 3_000_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let (first, second) = (with("first", &noise), with("second", &noise[..70_000]));
+        Recommit { first, second, count: Cell::new(0), _folder: folder }
+    }
+}
+
+impl Story for Recommit {
+    fn name(&self) -> &'static str {
+        "prune that re-commits"
+    }
+
+    fn prepare(&self, world: &World) {
+        world.init().ok();
+        for data in [&self.first, &self.second] {
+            world.run(world.backup_of(data)).ok();
+        }
+        world.forget(&world.snapshots()[0]);
+        let would = world.run(["prune", "--json", "--dry-run", "--max-rewrite", "100000000"]).ok().json();
+        assert!(would["rewritten"]["emptied"]["bytes"].as_u64() > Some(3_000_000), "{would}");
+    }
+
+    fn command(&self, world: &World) -> Command {
+        world.command(["--jobs", "1", "prune", "--max-rewrite", "100000000"])
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let there = world.snapshots();
+        assert_eq!(there.len(), 1, "its id is its own, however often it was committed");
+        self.count.set(self.count.get() + 1);
+        let at_length = done || full() || self.count.get().is_multiple_of(8);
+        if at_length {
+            // Before anybody has done it again.
+            world.restores_as(&there[0], &self.second);
+        }
+        let prune = || world.run(["prune", "--json", "--max-rewrite", "100000000"]).ok().json();
+        let finished = prune();
+        assert!(!done || finished["rewritten"]["snapshots"] == 0, "{finished}");
+        let again = prune();
+        assert_eq!((&again["freed"], &again["rewritten"]["emptied"]["objects"]), (&0.into(), &0.into()), "{again}");
+        let stats = world.run(["stats", "--json"]).ok().json();
+        assert_eq!([&stats["dead"], &stats["orphans"], &stats["reclaimable"]], [0, 0, 0], "{stats}");
+        assert!(stats["unneeded"].as_u64().unwrap() < 100_000, "the pack was not emptied: {stats}");
+        assert_eq!(world.snapshots(), there);
+        world.is_sound();
+        world.restores_as(&there[0], &self.second);
+        if at_length {
+            world.run(world.backup_of(&self.first)).ok();
+            world.restores_as("latest", &self.first);
+            world.restores_as("latest~1", &self.second);
+        }
+    }
+}
+
+/// By a policy: of four snapshots two go, one is held.
+struct Forget<'a>(&'a Cluster, Cell<u32>);
+
+impl Story for Forget<'_> {
+    fn name(&self) -> &'static str {
+        "forget"
+    }
+
+    fn prepare(&self, world: &World) {
+        one_snapshot(world, self.0);
+        for file in &self.0.wal[1..] {
+            crate::support::Outcome::of(world.push(&self.0.states[1], file)).ok();
+        }
+        for _ in 0..3 {
+            world.run(world.backup_of(&self.0.states[1])).ok();
+        }
+        world.run(["hold", "add", &world.snapshots()[0], "--reason", "law"]).ok();
+    }
+
+    fn command(&self, world: &World) -> Command {
+        world.command(["forget", "--keep-last", "1"])
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let [first, second] = &self.0.states;
+        let there = world.snapshots();
+        assert!(there.len() >= 2 && (there.len() == 2 || !done), "{there:?}");
+        crate::support::Outcome::of(self.command(world)).ok();
+        let after = world.snapshots();
+        assert_eq!(after, [there[0].clone(), there[there.len() - 1].clone()], "the one that is held, and the newest");
+        let held = world.run(["hold", "list", "--json"]).ok().json();
+        assert_eq!(held["holds"][0]["snapshot"], after[0].as_str(), "{held}");
+        self.1.set(self.1.get() + 1);
+        world.run(["prune"]).ok();
+        world.restores_as(&after[1], second);
+        if done || full() || self.1.get().is_multiple_of(4) {
+            world.restores_as(&after[0], first);
+            // From the start of the one that is held on: a stop leaves a segment early, too.
+            world.has_wal(&self.0.wal[2..]);
+            world.run(world.backup_of(second)).ok();
+        }
+        world.is_sound();
+    }
+}
+
 fn files_named(folder: &Path, name: &OsStr) -> Vec<PathBuf> {
     let below = disk::scan(folder).into_keys().filter(|path| path.file_name() == Some(name));
     below.map(|path| folder.join(path)).collect()
@@ -521,6 +639,16 @@ fn restore_elsewhere_is_interrupted_anywhere() {
 #[test]
 fn prune_is_interrupted_anywhere() {
     on(18, |pg| story(pg, |cluster| Box::new(Prune(cluster, Cell::new(0))), 8));
+}
+
+#[test]
+fn prune_that_commits_again_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Recommit::new(cluster)), 8));
+}
+
+#[test]
+fn forget_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Forget(cluster, Cell::new(0))), 8));
 }
 
 /// Could any of this fail? Without fsyncs a push that was acknowledged is lost.

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::{self, Load, Repository, Server, TestDir, copy_tree, full};
-use crate::world::{forget, noise, prune, restores, small_cluster, snapshots, try_forget};
+use crate::world::{forget, noise, prune, restores, small_cluster, snapshots};
 
 /// Numbers that are the same in each run, unless `PGCAIRN_TEST_SEED` says otherwise.
 struct Dice(u64);
@@ -45,7 +45,8 @@ fn killed_after(mut child: Child, delay: Duration) -> Option<std::process::Outpu
     output.status.code().is_some().then_some(output)
 }
 
-/// The moment of the kill is drawn; whatever it hits, what must hold afterwards holds.
+/// The moment of the kill is drawn; whatever it hits, what must hold afterwards holds. Forgets are killed as well, and most
+/// prunes commit again.
 #[test]
 fn a_prune_that_is_killed_at_any_moment_is_finished_by_the_next() {
     support::on(18, |pg| {
@@ -53,27 +54,34 @@ fn a_prune_that_is_killed_at_any_moment_is_finished_by_the_next() {
         let repository = Repository::init();
         let mut dice = Dice::new();
         let mut kept: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        let (mut killed, mut seed) = (0, 0);
-        for _ in 0..if full() { 100 } else { 12 } {
-            for _ in 0..2 {
-                seed += 1;
-                let bytes = [noise(seed, 200_000), noise(seed / 3, 200_000)].concat();
-                std::fs::write(data.join("noise"), &bytes).unwrap();
-                let backup = repository.run(["backup", "--json", "--offline", "--pgdata", data.to_str().unwrap()]).ok().json();
-                kept.insert(backup["id"].as_str().unwrap().to_owned(), bytes);
-            }
+        let (mut killed, mut forgets, mut seed) = (0, 0, 0);
+        let rounds = if full() { 1000 } else { 50 };
+        for round in 0..rounds {
+            seed += 1;
+            let bytes = [noise(seed, 100_000), noise(seed / 3, 60_000)].concat();
+            std::fs::write(data.join("noise"), &bytes).unwrap();
+            let backup = repository.run(["backup", "--json", "--offline", "--pgdata", data.to_str().unwrap()]).ok().json();
+            kept.insert(backup["id"].as_str().unwrap().to_owned(), bytes);
             while kept.len() > 2 {
                 let id = kept.keys().nth(dice.below(kept.len() as u64 - 1) as usize).unwrap().clone();
-                forget(&repository, &id, false);
+                let delay = Duration::from_micros(dice.below(60_000));
+                if killed_after(spawn(&repository, &["forget", &id]), delay).is_none() {
+                    forgets += 1;
+                    repository.run(["forget", &id]);
+                }
+                assert!(!snapshots(&repository).contains(&id), "{id} was forgotten, or is by the second forget");
                 kept.remove(&id);
             }
             for _ in 0..2 {
                 let delay = Duration::from_micros(dice.below(150_000));
-                killed += u32::from(killed_after(spawn(&repository, &["prune"]), delay).is_none());
+                killed += u32::from(killed_after(spawn(&repository, &rewriting(&mut dice)), delay).is_none());
             }
-            if dice.below(3) == 0 {
+            if dice.below(10) == 0 {
                 prune(&repository);
                 repository.run(["verify"]).ok();
+            }
+            if round % 100 == 99 {
+                kept.iter().for_each(|(id, bytes)| restores(&repository, id, "main", bytes));
             }
         }
         prune(&repository);
@@ -81,9 +89,14 @@ fn a_prune_that_is_killed_at_any_moment_is_finished_by_the_next() {
         kept.iter().for_each(|(id, bytes)| restores(&repository, id, "main", bytes));
         let verified = repository.run(["verify", "--json", "--read-data"]).ok().json();
         assert_eq!(verified["ok"], true);
-        println!("{killed} prunes killed");
+        println!("{rounds} rounds: {killed} prunes and {forgets} forgets killed");
         assert!(killed > 3, "the prunes were faster than their killer");
     });
+}
+
+/// A prune that copies as much as it likes, or by default.
+fn rewriting(dice: &mut Dice) -> Vec<&'static str> {
+    if dice.below(3) > 0 { vec!["prune", "--json", "--max-rewrite", "1000000000"] } else { vec!["prune", "--json"] }
 }
 
 /// Writers of one host with a data directory each, that have much in common, so that they adopt each other's packs.
@@ -110,15 +123,23 @@ fn prunes_and_eight_writers_at_once_lose_nothing() {
         // Snapshots that were acknowledged: their cluster and bytes.
         let mut kept: BTreeMap<String, (String, Vec<u8>)> = BTreeMap::new();
         let mut prunes: Vec<Child> = Vec::new();
-        let (mut done, mut killed, mut pruned) = (0, 0, 0);
-        let rounds = if full() { 400 } else { 24 };
+        let (mut done, mut killed, mut pruned, mut prunes_killed, mut forgotten) = (0, 0, 0, 0, 0);
+        let mut again: (u64, u64) = (0, 0);
+        // Not killed: what it says of its re-commit is counted.
+        let count = |output: &std::process::Output, again: &mut (u64, u64)| {
+            succeeded("prune", output);
+            let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            again.0 += answer["rewritten"]["snapshots"].as_u64().unwrap();
+            again.1 += answer["rewritten"]["emptied"]["objects"].as_u64().unwrap();
+        };
+        let rounds = if full() { 2000 } else { 200 };
         for round in 0..rounds {
             // Two of them begin with other content, some of it old.
             for _ in 0..2 {
                 let n = dice.below(8) as usize;
                 let writer = &mut writers[n];
                 if writer.running.is_none() {
-                    writer.bytes = [noise(dice.below(6), 150_000), noise(1000 + dice.below(round + 3), 150_000)].concat();
+                    writer.bytes = [noise(dice.below(6), 70_000), noise(1000 + dice.below(round + 3), 100_000)].concat();
                     std::fs::write(writer.data.join("noise"), &writer.bytes).unwrap();
                     let words = [
                         "backup",
@@ -136,11 +157,20 @@ fn prunes_and_eight_writers_at_once_lose_nothing() {
                 }
             }
             if prunes.len() < 2 {
-                prunes.push(spawn(&repository, &["prune", "--json"]));
+                prunes.push(spawn(&repository, &rewriting(&mut dice)));
             }
-            if !kept.is_empty() && dice.below(2) == 0 {
+            // By id, while the very snapshot may be committed again: one in eight is killed.
+            while kept.len() > 12 || (!kept.is_empty() && dice.below(3) == 0) {
                 let id = kept.keys().nth(dice.below(kept.len() as u64) as usize).unwrap().clone();
-                try_forget(&repository, &id, false).unwrap();
+                let forget = spawn(&repository, &["forget", "--keep-min", "0", &id]);
+                if dice.below(8) == 0 {
+                    let _ = killed_after(forget, Duration::from_micros(dice.below(60_000)));
+                } else {
+                    let output = forget.wait_with_output().unwrap();
+                    // 3: another entry came between, and it was spared.
+                    assert!(matches!(output.status.code(), Some(0 | 3)), "forget: {}", String::from_utf8_lossy(&output.stderr));
+                    forgotten += 1;
+                }
                 kept.remove(&id);
             }
             for writer in &mut writers {
@@ -161,8 +191,9 @@ fn prunes_and_eight_writers_at_once_lose_nothing() {
                 if dice.below(8) == 0 {
                     let _ = kill(Pid::from_raw(prune.id() as i32), Signal::SIGKILL);
                     prune.wait().unwrap();
+                    prunes_killed += 1;
                 } else if prune.try_wait().unwrap().is_some() || dice.below(2) == 0 {
-                    succeeded("prune", &prune.wait_with_output().unwrap());
+                    count(&prune.wait_with_output().unwrap(), &mut again);
                     pruned += 1;
                 } else {
                     prunes.push(prune);
@@ -174,8 +205,13 @@ fn prunes_and_eight_writers_at_once_lose_nothing() {
                 taken(&child.wait_with_output().unwrap(), writer, &mut kept);
             }
         }
-        prunes.into_iter().for_each(|child| succeeded("prune", &child.wait_with_output().unwrap()));
-        println!("{done} backups, {killed} killed, {pruned} prunes; {} snapshots kept", kept.len());
+        prunes.into_iter().for_each(|child| count(&child.wait_with_output().unwrap(), &mut again));
+        println!(
+            "{rounds} rounds: {done} backups and {killed} killed; {pruned} prunes and {prunes_killed} killed, {} snapshots committed again out of {} emptied packs; {forgotten} forgotten, {} kept",
+            again.0,
+            again.1,
+            kept.len()
+        );
         prune(&repository);
         let verified = repository.run(["verify", "--json", "--read-data"]).ok().json();
         assert_eq!(verified["ok"], true, "{verified}");

@@ -5,6 +5,7 @@
 //! - `emptied.rs`: packs are emptied, by who can read and who can't; what is damaged stays
 //! - `healed.rs`: damage that a later backup has stored anew
 //! - `killed.rs`: killed anywhere, and run again
+//! - `reading.rs`: a restore that began before goes on
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -15,4 +16,5 @@ mod world;
 mod emptied;
 mod healed;
 mod killed;
+mod reading;
 mod story;

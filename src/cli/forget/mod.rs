@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::maintainer::Maintainer;
 use crate::host::access::{Need, Opened};
 use crate::look;
-use crate::repo::log::Fold;
+use crate::repo::log::{Fold, WalMode};
 use crate::retain::{self, Carried, Carry, Flaw, NamedRefused, Plan, Policy, Subject};
 use crate::units::{Cancel, Progress, SegmentName, Timestamp};
 
@@ -35,9 +35,19 @@ enum Wish {
 struct Cluster {
     name: String,
     wish: Wish,
-    waits: BTreeMap<String, SegmentName>,
+    archived: InArchive,
     plan: Plan,
     carried: Option<Carried>,
+}
+
+/// What the archive has of the WAL of a cluster's snapshots.
+#[derive(Default)]
+struct InArchive {
+    /// The segment that a snapshot waits for.
+    waits: BTreeMap<String, SegmentName>,
+    /// Snapshots that hold their WAL themselves and whose WAL the archive has as well: any later point can be reached from
+    /// them as from others.
+    too: BTreeSet<String>,
 }
 
 impl Wish {
@@ -58,10 +68,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let wishes = if args.snapshots.is_empty() { by_policy(context, &opened)? } else { by_id(context, &opened, args)? };
     let mut planned = Vec::new();
     for (name, wish) in wishes {
-        let waits = waits(&opened, &name, &context.cancel)?;
-        let subjects = subjects(&opened.view().fold, &name, &waits);
+        let archived = in_archive(&opened, &name, &context.cancel)?;
+        let subjects = subjects(&opened.view().fold, &name, &archived);
         let plan = wish.plan(&subjects, now)?;
-        planned.push(Cluster { name, wish, waits, plan, carried: None });
+        planned.push(Cluster { name, wish, archived, plan, carried: None });
     }
     // What comes back is known beforehand alone.
     let whole = whole::of(context, &opened, &planned, args.exact)?;
@@ -81,7 +91,7 @@ fn carry_out(context: &Context, here: &Here, opened: &Opened, planned: &mut [Clu
     let names: Vec<&str> = concerned.iter().map(String::as_str).collect();
     let maintainer = Maintainer::of(context, here, opened, &names)?;
     for cluster in planned {
-        let again = |fold: &Fold| cluster.wish.plan(&subjects(fold, &cluster.name, &cluster.waits), now).ok();
+        let again = |fold: &Fold| cluster.wish.plan(&subjects(fold, &cluster.name, &cluster.archived), now).ok();
         let carry = Carry { opened, signer: maintainer.key(), again: &again, cancel: &context.cancel };
         let carried = retain::carry_out(&carry, &cluster.plan);
         opened.settle(&here.place(&context.reporter));
@@ -145,21 +155,32 @@ fn by_id(context: &Context, opened: &Opened, args: &Args) -> Result<Vec<(String,
     named.into_iter().map(wish).collect()
 }
 
-/// What the snapshots of a cluster wait for.
-fn waits(opened: &Opened, cluster: &str, cancel: &Cancel) -> Result<BTreeMap<String, SegmentName>, Failure> {
+/// Asks the archive for what the snapshots of a cluster need.
+fn in_archive(opened: &Opened, cluster: &str, cancel: &Cancel) -> Result<InArchive, Failure> {
     let fold = opened.view().fold.clone();
     let mut archived = Archived::of(opened, cancel);
-    let mut waits = BTreeMap::new();
+    let mut found = InArchive::default();
     for listed in look::snapshots(&fold, Some(cluster)) {
-        waits.extend(archived.waits_for(&listed.commit.summary)?.map(|segment| (listed.id().to_owned(), segment)));
+        let mut summary = listed.commit.summary.clone();
+        let copied = summary.wal.as_ref().is_some_and(|wal| wal.mode == WalMode::Copy);
+        // What it would wait for, if it didn't hold its WAL itself.
+        summary.wal.iter_mut().for_each(|wal| wal.mode = WalMode::Archive);
+        match archived.waits_for(&summary)? {
+            None if copied => drop(found.too.insert(summary.id)),
+            Some(segment) if !copied => drop(found.waits.insert(summary.id, segment)),
+            _ => {}
+        }
     }
-    Ok(waits)
+    Ok(found)
 }
 
-fn subjects(fold: &Fold, cluster: &str, waits: &BTreeMap<String, SegmentName>) -> Vec<Subject> {
+fn subjects(fold: &Fold, cluster: &str, archived: &InArchive) -> Vec<Subject> {
     let one = |listed: look::Listed<'_>| {
         let mut subject = Subject::of(fold, listed.commit);
-        subject.flaws.extend(waits.get(listed.id()).map(|segment| Flaw::WaitsFor(*segment)));
+        subject.flaws.extend(archived.waits.get(listed.id()).map(|segment| Flaw::WaitsFor(*segment)));
+        if let Some(wal) = subject.wal.as_mut().filter(|_| archived.too.contains(listed.id())) {
+            wal.copied = false;
+        }
         subject
     };
     look::snapshots(fold, Some(cluster)).into_iter().map(one).collect()

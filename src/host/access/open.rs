@@ -272,6 +272,8 @@ fn kept_log(cache: Option<&Path>, repository: RepositoryId) -> Option<PathBuf> {
 
 /// Reads the log: from what was kept, else from its beginning; compares with what this host remembers.
 fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, kept: Option<&Path>) -> Result<LogView, HostError> {
+    // Before the log is read: another process of this host may append and remember meanwhile.
+    let remembered = state.map(RepositoryState::seen).transpose()?.and_then(|seen| seen.newest());
     let kept = kept.and_then(crate::host::cache_file::read);
     let resumed = match kept.map(|bytes| log.resume(&bytes)) {
         Some(Ok(view)) => view,
@@ -286,7 +288,7 @@ fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, kept: Optio
             other => other.into(),
         })?,
     };
-    if let Some(newest) = state.map(RepositoryState::seen).transpose()?.and_then(|seen| seen.newest()) {
+    if let Some(newest) = remembered {
         log.check_remembered(&view, &log::Head { number: newest.number, hash: newest.hash })?;
     }
     Ok(view)

@@ -281,7 +281,10 @@ pub fn end_dead_sessions(opened: &Opened, locks: &SessionLocks, machine: &str, p
 }
 
 /// Removes the locks of dead processes whose session has ended, or never began.
-fn clear_locks(opened: &Opened, locks: &SessionLocks) -> Result<(), HostError> {
+///
+/// # Errors
+/// If the log or the folder of locks can't be read or changed.
+pub fn clear_locks(opened: &Opened, locks: &SessionLocks) -> Result<(), HostError> {
     let dead = locks.dead(opened.format.repository)?;
     if dead.is_empty() {
         return Ok(());
