@@ -21,6 +21,9 @@ pub struct Glance {
     /// The newest one that is good: without damaged pages, never found bad, relying on nothing that is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_good: Option<Snapshot>,
+    /// When the oldest one that is kept was finished.
+    #[serde(skip)]
+    pub first_at: Option<Timestamp>,
     /// The newest one of all, if that is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<Snapshot>,
@@ -129,6 +132,7 @@ impl Glance {
             cluster: cluster.to_owned(),
             snapshots: all.len(),
             last: last.filter(|last| last_good.as_ref().is_none_or(|good| good.id != last.id)),
+            first_at: all.first().map(|c| c.summary.finished_at),
             last_good,
             new_bytes_7d: new_since(7),
             new_bytes_30d: new_since(30),
@@ -197,6 +201,9 @@ impl Glance {
                 "pgcairn verify --read-data, or better: restore one",
             ),
             None if self.snapshots == 0 => Line::ok("proof", "nothing to prove yet"),
+            None if self.first_at.is_some_and(|at| now.0.saturating_sub(at.0) <= PROVEN_WITHIN) => {
+                Line::ok("proof", "no snapshot was read and found good yet: pgcairn verify --read-data, or better, restore one")
+            }
             None => {
                 Line::warning("proof", "no snapshot was ever read and found good", "pgcairn verify --read-data, or better: restore one")
             }
@@ -346,7 +353,8 @@ mod tests {
     #[test]
     fn a_proof_grows_old() {
         let now = Timestamp(100 * DAY);
-        let mut fold = fold(&[(now.0 - HOUR, 0)]);
+        assert_eq!(Glance::of(&fold(&[(now.0 - HOUR, 0)]), "shop", now).proof(now).state, State::Ok, "there was no time for it");
+        let mut fold = fold(&[(now.0 - 40 * DAY, 0)]);
         assert_eq!(Glance::of(&fold, "shop", now).proof(now).state, State::Warning);
         let mut found = |ok, days: i64| {
             let evidence = Evidence { number: 9, at: Timestamp(now.0 - days * DAY), ok, detail: "read 100 %".into() };
