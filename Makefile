@@ -17,6 +17,7 @@ demo:
 # Builds first, so that no test waits for a compiler; ends with the number of tests that were left out, and why.
 test:
 	@rm -f $(SKIPS)
+	@scripts/forget-shared-memory
 	$(CARGO) build --locked --all-targets
 	@code=0; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \

@@ -336,7 +336,7 @@ impl Server {
                 return status;
             }
             if Instant::now() > deadline {
-                kill_tree(&mut child);
+                self.kill_tree(&mut child);
                 panic!("the server did not end in time\n{}", self.log_tail());
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -352,7 +352,18 @@ impl Server {
 
     /// As if its machine had lost power: all its processes are killed at once.
     pub fn crash(&mut self) {
-        kill_tree(&mut self.child.take().expect("the server runs"));
+        let mut child = self.child.take().expect("the server runs");
+        self.kill_tree(&mut child);
+    }
+
+    /// Kills all its processes, and removes the shared memory that a postmaster which can't end itself leaves behind: the
+    /// system has room for some thousand of these only, and they outlive data directories.
+    fn kill_tree(&self, child: &mut Child) {
+        let segment = shared_memory(&self.data, child.id());
+        kill_tree(child);
+        if let Some(id) = segment {
+            let _ = Command::new("ipcrm").args(["-m", &id]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
     }
 
     /// The postmaster's process id.
@@ -483,7 +494,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            kill_tree(&mut child);
+            self.kill_tree(&mut child);
         }
         if std::thread::panicking() {
             eprintln!("{}", self.log_tail());
@@ -524,6 +535,16 @@ fn kill_tree(child: &mut Child) {
     while children.iter().any(|pid| is_alive(*pid)) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// The id of the System V segment that this postmaster holds: the second number of line 7 of postmaster.pid
+/// (utils/pidfile.h).
+fn shared_memory(data: &Path, postmaster: u32) -> Option<String> {
+    let pidfile = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let mut lines = pidfile.lines();
+    let ours = lines.next()?.trim() == postmaster.to_string();
+    let id = lines.nth(5)?.split_whitespace().nth(1)?;
+    (ours && id.parse::<u32>().is_ok()).then(|| id.to_owned())
 }
 
 fn stat_of(pid: &str) -> Option<(char, u32)> {
