@@ -20,11 +20,10 @@ use crate::backup::run::{Options, Outcome, Setting, run as back_up};
 use crate::backup::source::Disk;
 use crate::backup::wal::ArchiveFailure;
 use crate::host::access::{Need, Opened, end_dead_sessions, remove_leftovers};
-use crate::host::config::{Chunker, ClusterKeys, RepositoryUrl, WalMode};
+use crate::host::config::{Chunker, ClusterKeys, WalMode};
 use crate::host::machine::MachineId;
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::{self, ClusterId, Head};
-use crate::store::LocalStore;
 use crate::units::ids::hex;
 use crate::units::{ByteSize, Hash32, Progress, SegmentName};
 
@@ -131,7 +130,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     opened.reads_what_it_writes()?;
     let state = here.state_to_write()?;
     let machine = MachineId::of_this_machine(state)?;
-    tidy(context, &opened, state, &here.repository.url, &machine)?;
+    tidy(context, &opened, state, &machine)?;
     let options = Options {
         cluster: cluster.name.clone(),
         pgdata: cluster.pgdata.clone(),
@@ -179,16 +178,9 @@ fn conninfo(dsn: Option<&str>, context: &Context) -> Result<Conninfo, Failure> {
 }
 
 /// Ends what died on this machine before, and removes what it left unfinished.
-fn tidy(
-    context: &Context,
-    opened: &Opened,
-    state: &crate::host::StateDir,
-    url: &RepositoryUrl,
-    machine: &MachineId,
-) -> Result<(), Failure> {
+fn tidy(context: &Context, opened: &Opened, state: &crate::host::StateDir, machine: &MachineId) -> Result<(), Failure> {
     end_dead_sessions(opened, &state.locks(), &hex(machine.as_bytes()), &context.reporter)?;
-    let RepositoryUrl::Local(path) = url;
-    remove_leftovers(opened, &LocalStore::open(path)?)?;
+    remove_leftovers(opened)?;
     Ok(())
 }
 

@@ -21,11 +21,10 @@ use crate::health::archiving::{self, Answer, Tried};
 use crate::health::server::{self, Server};
 use crate::health::{Line, State, place, worst};
 use crate::host::access::{Need, Opened, process_tag};
-use crate::host::config::{ClusterKeys, ClusterSettings, RepositoryUrl, SecretSource};
+use crate::host::config::{ClusterKeys, ClusterSettings, SecretSource};
 use crate::pg::connection::{ConnectOptions, Connection, PgConnError};
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::Role;
-use crate::store::LocalStore;
 use crate::units::{Explain, Progress, SegmentName, Timestamp};
 
 /// Arguments of `check`.
@@ -108,13 +107,17 @@ fn write_text(out: &mut dyn Write, lines: &[Line], state: State) -> io::Result<(
 fn repository(here: &Here, opened: &Opened, cluster: &ClusterSettings) -> Vec<Line> {
     let url = &here.repository.url;
     let mut lines = vec![Line::ok("repository", format!("repository {} at {url} is open", opened.format.repository))];
-    let RepositoryUrl::Local(path) = url;
-    let proof = LocalStore::open(path).and_then(|store| store.prove(&process_tag()?));
+    let proof = process_tag().and_then(|tag| opened.backend.prove(&tag));
     lines.push(match proof {
-        Ok(()) => Line::ok("writable", "it can be written, and of several writers of one name only one wins"),
+        Ok(said) if said.is_empty() => Line::ok("writable", "it can be written, and of several writers of one name only one wins"),
+        Ok(said) => {
+            Line::ok("writable", format!("it can be written, and of several writers of one name only one wins; {}", said.join("; ")))
+        }
         Err(e) => Line::error("writable", chain(&e), e.cure().unwrap_or_else(|| "see docs/reliability.md on file systems".into())),
     });
-    lines.push(place::room("repository_room", "the repository", path));
+    if let Some(path) = url.folder() {
+        lines.push(place::room("repository_room", "the repository", path));
+    }
     lines.push(keys(opened, cluster));
     if let Some(line) = log(opened) {
         lines.push(line);

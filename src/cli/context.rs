@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::args::GlobalFlags;
 use super::failure::Failure;
@@ -9,6 +10,7 @@ use super::output::progress::{Reporter, Shown};
 use crate::host::access::{self, Need, Opened, Place};
 use crate::host::config::{ClusterKeys, ClusterSettings, ConfigError, RepositorySettings};
 use crate::host::{ProcessEnv, Settings, StateDir, cache_dir};
+use crate::store::s3::Watch;
 use crate::units::{Cancel, Progress};
 
 /// The surroundings of a command.
@@ -16,7 +18,7 @@ pub(super) struct Context {
     /// What is configured.
     pub settings: Settings,
     /// Where progress and messages go.
-    pub reporter: Reporter,
+    pub reporter: Arc<Reporter>,
     /// Set by a signal.
     pub cancel: Cancel,
 }
@@ -29,12 +31,14 @@ pub(super) struct Here {
     pub state: Option<StateDir>,
     /// The folder of caches.
     pub cache: Option<PathBuf>,
+    /// Who is told while the store is asked again, and may end that.
+    pub watch: Watch,
 }
 
 impl Here {
     /// As the library takes it.
     pub fn place<'a>(&'a self, progress: &'a dyn Progress) -> Place<'a> {
-        Place { repository: &self.repository, state: self.state.as_ref(), cache: self.cache.clone(), progress }
+        Place { repository: &self.repository, watch: &self.watch, state: self.state.as_ref(), cache: self.cache.clone(), progress }
     }
 
     /// The state folder of who writes.
@@ -49,7 +53,7 @@ impl Context {
         let settings = Settings::load(&flags.overrides(cluster), &ProcessEnv)?;
         limit_threads(settings.jobs);
         let shown = Shown { quiet: settings.quiet, verbose: settings.verbose, no_progress: settings.no_progress };
-        let reporter = Reporter::on_stderr(shown);
+        let reporter = Arc::new(Reporter::on_stderr(shown));
         if let Some(file) = &settings.file {
             reporter.detail(&format!("configuration: {}", file.display()));
         }
@@ -61,7 +65,13 @@ impl Context {
         let repository = self.settings.repository(cluster)?;
         let state = self.state(need)?;
         let cache = cache_dir(self.settings.cache_dir.as_deref(), &ProcessEnv, &self.reporter);
-        Ok(Here { repository, state, cache })
+        Ok(Here { repository, state, cache, watch: self.watch() })
+    }
+
+    /// What is said while a store is asked again goes where all messages go.
+    pub fn watch(&self) -> Watch {
+        let reporter = Arc::clone(&self.reporter);
+        Watch { notice: Arc::new(move |text| reporter.info(text)), cancel: self.cancel.clone() }
     }
 
     /// The state folder. Who only looks does without it where it can't be had.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::{Context, Here};
 use super::failure::Failure;
-use crate::host::config::{ConfigError, FlagOverrides, RepositoryUrl};
+use crate::host::config::{ConfigError, FlagOverrides, RepositorySettings};
 use crate::host::{Env, ProcessEnv, Settings, StateDir};
 
 /// This user, without any variable.
@@ -57,10 +57,13 @@ impl OwnCommand {
             add("--cluster", cluster.as_ref());
         }
         let url = &here.repository.url;
-        let same = |found: Result<RepositoryUrl, ConfigError>| found.is_ok_and(|found| found == *url);
-        if !same(without.cluster(Some(cluster)).and_then(|c| without.repository(Some(&c))).map(|r| r.url)) {
-            let RepositoryUrl::Local(path) = url;
-            add("--repo", path.as_os_str());
+        let bucket = &here.repository.bucket;
+        let found: Result<RepositorySettings, ConfigError> = without.cluster(Some(cluster)).and_then(|c| without.repository(Some(&c)));
+        if !found.is_ok_and(|found| found.url == *url && found.bucket == *bucket) {
+            add("--repo", &url.text());
+            for (name, value) in bucket.set() {
+                add(&format!("--{name}"), &value);
+            }
         }
         if let Some(state) = &here.state
             && StateDir::locate(without.state_dir.as_deref(), &NoVariables).ok().as_deref() != Some(state.path())

@@ -17,14 +17,12 @@ use super::tail::OpenedTail;
 use crate::archive::{self, ContentOf, StoredObject};
 use crate::host::StateDir;
 use crate::host::access::{Need, Opened};
-use crate::host::config::RepositoryUrl;
 use crate::host::machine::{MachineId, boot_id, since_boot};
 use crate::prune::{
     self, Amount, Clock, Content, Histories, Kept, KeptWal, Options, PruneError, Report, Setting, Stored, WalArchive, WalLine, Why,
 };
 use crate::recommit;
 use crate::repo::log::{Branch, ClusterId, Fold};
-use crate::store::LocalStore;
 use crate::units::ids::hex;
 use crate::units::{ByteSize, Cancel, TimelineId};
 
@@ -65,8 +63,6 @@ fn prune_here(context: &Context, args: &Args, here: &Here, opened: &Arc<Opened>)
     let state: &StateDir = here.state_to_write()?;
     let machine_id = MachineId::of_this_machine(state)?;
     let machine = hex(machine_id.as_bytes());
-    let RepositoryUrl::Local(path) = &here.repository.url;
-    let store = LocalStore::open(path)?;
     let fronts = CatalogFronts::of(opened);
     let clusters = clusters(&opened.view().fold);
     let archives: Vec<Archived<'_>> =
@@ -88,7 +84,6 @@ fn prune_here(context: &Context, args: &Args, here: &Here, opened: &Arc<Opened>)
         state,
         machine: &machine,
         clock,
-        store: Some(&store),
         emptying: Some(&emptying),
         archives: &archives,
         cancel: &context.cancel,

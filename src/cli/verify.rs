@@ -15,13 +15,12 @@ use crate::archive::status::Known;
 use crate::archive::{self, GetContext, LogTail, Rights, Site, TailFailure};
 use crate::crypt::secret;
 use crate::host::access::{self, Need, Opened};
-use crate::host::config::{RepositoryUrl, SecretSource};
+use crate::host::config::SecretSource;
 use crate::look::show_path;
 use crate::pg::wal::WalFileName;
 use crate::repo::RepoError;
 use crate::repo::log::{ClusterId, Damaged, Held, Kind, LogView, Role};
 use crate::scrub::{self, Counting, Finding, Percent, Report, Share};
-use crate::store::LocalStore;
 use crate::units::ids::hex;
 use crate::units::{ByteSize, Progress};
 
@@ -134,8 +133,7 @@ fn verify(context: &Context, args: &Args, opened: &Opened) -> Result<Verified, F
         }
     }
     let findings = std::mem::take(&mut report.findings).take();
-    let RepositoryUrl::Local(folder) = &repository.url;
-    let leftovers = LocalStore::open(folder).and_then(|store| store.leftovers()).map_err(RepoError::from)?.len();
+    let leftovers = opened.backend.leftovers().map_err(RepoError::from)?.len();
     Ok(Verified { report, findings, warnings, wal, leftovers, bytes_read: store.bytes_read(), seed })
 }
 

@@ -13,7 +13,6 @@ use crate::host::access::{Opened, leftovers, remove_leftovers};
 use crate::host::paths::StateDir;
 use crate::recommit;
 use crate::repo::log::Role;
-use crate::store::LocalStore;
 use crate::units::{Cancel, Progress};
 
 /// What it takes.
@@ -26,8 +25,6 @@ pub struct Setting<'a> {
     pub machine: &'a str,
     /// The time since boot; `None` where the system doesn't tell its boots apart.
     pub clock: Option<Clock>,
-    /// The folder of unfinished files, if the store has one.
-    pub store: Option<&'a LocalStore>,
     /// How mostly dead packs are emptied; none: they stay.
     pub emptying: Option<&'a recommit::Setting<'a>>,
     /// The archives of all clusters under all system identifiers.
@@ -135,11 +132,10 @@ fn may_prune(setting: &Setting<'_>, dry_run: bool) -> Result<(), PruneError> {
 
 /// Unfinished files of sessions that have ended and of dead processes.
 fn unfinished(setting: &Setting<'_>, dry_run: bool) -> Result<u64, PruneError> {
-    let Some(store) = setting.store else { return Ok(0) };
-    let dead: HashSet<_> = leftovers(setting.opened, store)?.into_iter().collect();
-    let count = store.leftovers()?.into_iter().filter(|(tag, _)| dead.contains(tag)).count();
+    let dead: HashSet<_> = leftovers(setting.opened)?.into_iter().collect();
+    let count = setting.opened.backend.leftovers()?.into_iter().filter(|(tag, _)| dead.contains(tag)).count();
     if !dry_run {
-        remove_leftovers(setting.opened, store)?;
+        remove_leftovers(setting.opened)?;
     }
     Ok(count as u64)
 }

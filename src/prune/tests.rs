@@ -444,7 +444,6 @@ impl World {
             state: &self.host.state,
             machine: MACHINE,
             clock,
-            store: None,
             emptying: None,
             archives: &archives,
             cancel: &Cancel::new(),

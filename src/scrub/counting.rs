@@ -1,9 +1,11 @@
 //! A store that counts what is read of it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::store::{Backend, Create, Listed, ObjectName, SessionTag, StoreError};
+use crate::store::{Backend, Create, Listed, ObjectName, Requests, SessionTag, StoreError, Version};
 
 /// See the module.
 pub struct Counting {
@@ -53,6 +55,46 @@ impl Backend for Counting {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.inner.delete(name)
+    }
+
+    fn age(&self, name: &ObjectName, session: &SessionTag) -> Result<Option<Duration>, StoreError> {
+        self.inner.age(name, session)
+    }
+
+    fn prove(&self, session: &SessionTag) -> Result<Vec<String>, StoreError> {
+        self.inner.prove(session)
+    }
+
+    fn prove_at(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner.prove_at(name, bytes)
+    }
+
+    fn versions(&self, name: &ObjectName) -> Result<Vec<Version>, StoreError> {
+        self.inner.versions(name)
+    }
+
+    fn read_version(&self, name: &ObjectName, version: &Version, max: u64) -> Result<Vec<u8>, StoreError> {
+        self.count(self.inner.read_version(name, version, max))
+    }
+
+    fn read_range_of_version(&self, name: &ObjectName, version: &Version, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        self.count(self.inner.read_range_of_version(name, version, offset, len))
+    }
+
+    fn leftovers(&self) -> Result<Vec<(SessionTag, PathBuf)>, StoreError> {
+        self.inner.leftovers()
+    }
+
+    fn remove_leftovers(&self, of: &SessionTag) -> Result<usize, StoreError> {
+        self.inner.remove_leftovers(of)
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.inner.folder()
+    }
+
+    fn requests(&self) -> Option<Requests> {
+        self.inner.requests()
     }
 
     fn describe(&self) -> String {

@@ -102,10 +102,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Of two that created the same name at once, not exactly one won.
-    #[error("the store at {path} doesn't honour create-if-absent: {winners} of {racers} who created one name at once were told that they had", path = .path.display())]
+    #[error("{store} doesn't honour create-if-absent: {winners} of {racers} who created one name at once were told that they had")]
     NotExclusive {
-        /// The repository's folder.
-        path: PathBuf,
+        /// The store.
+        store: String,
         /// How many tried.
         racers: usize,
         /// How many were told that they had created it.
@@ -133,6 +133,52 @@ pub enum StoreError {
     NotDurableBefore {
         /// The repository's folder.
         path: PathBuf,
+    },
+    /// The bucket isn't there.
+    #[error("{what}: {source}")]
+    NoBucket {
+        /// What was done to what.
+        what: String,
+        /// What the service said.
+        source: io::Error,
+    },
+    /// A setting of a store in a bucket can't be used.
+    #[error("{what}: {source}")]
+    S3Setting {
+        /// What was done, and to what.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No credentials for the service were found.
+    #[error("{what}: {source}")]
+    NoCredentials {
+        /// What was done to what.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The service's certificate isn't one that this host trusts.
+    #[error("{what}: {source}")]
+    NotTrusted {
+        /// What was done to what.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The service doesn't have what is needed.
+    #[error("{what}: {source}")]
+    NotOffered {
+        /// What was done to what.
+        what: String,
+        /// What the service said.
+        source: io::Error,
+    },
+    /// Asked to stop while a request was repeated.
+    #[error("{what} was interrupted")]
+    Interrupted {
+        /// What was done to what.
+        what: String,
     },
     /// Anything else that the operating system said.
     #[error("{what}: {source}")]
@@ -176,10 +222,13 @@ impl Explain for StoreError {
         use StoreError as E;
         match self {
             E::Absent { .. } => Class::Absent,
-            E::NoFolder { .. } | E::Replaced { .. } | E::Unreachable { .. } => Class::Unreachable,
-            E::Denied { .. } | E::ForeignOwner { .. } => Class::Denied,
+            E::NoFolder { .. } | E::Replaced { .. } | E::Unreachable { .. } | E::NoBucket { .. } => Class::Unreachable,
+            E::Denied { .. } | E::ForeignOwner { .. } | E::NoCredentials { .. } => Class::Denied,
             E::TooLarge { .. } | E::Short { .. } | E::NotAFile { .. } => Class::Corrupt,
-            E::NoLinks { .. } | E::NotExclusive { .. } | E::NegativeLookups { .. } => Class::Refused,
+            E::NoLinks { .. } | E::NotExclusive { .. } | E::NegativeLookups { .. } | E::NotTrusted { .. } | E::NotOffered { .. } => {
+                Class::Refused
+            }
+            E::S3Setting { .. } | E::Interrupted { .. } => Class::Failed,
             E::BadName(_) | E::Full { .. } | E::NotDurable { .. } | E::NotDurableBefore { .. } | E::Io { .. } => Class::Failed,
         }
     }
@@ -195,7 +244,24 @@ impl Explain for StoreError {
             E::ForeignOwner { owner, .. } => Some(format!("run this as user {owner}, or as root")),
             E::Full { .. } => Some("make room on that disk; what was stored so far stays, and the next run continues from it".to_owned()),
             E::NoLinks { .. } => Some("put the repository on a file system with hard links (ext4, xfs, btrfs, zfs, NFS)".to_owned()),
-            E::NotExclusive { .. } => Some("put the repository on another file system: here two runs at once could lose data".to_owned()),
+            E::NotExclusive { .. } => Some(
+                "two runs at once could lose data here: put the repository elsewhere (a service without If-None-Match can be used by one process \
+                 alone, with single-writer = true)"
+                    .to_owned(),
+            ),
+            E::NoBucket { .. } => Some("make the bucket, or correct its name, the endpoint or the region".to_owned()),
+            E::S3Setting { .. } => Some("look at bucket, endpoint, region, path-style and ca-file in the configuration".to_owned()),
+            E::NoCredentials { .. } => Some(
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this instance a role; an archive_command has only what \
+                 the server's environment and the home of its user hold"
+                    .to_owned(),
+            ),
+            E::NotTrusted { .. } => Some(
+                "if the service's certificate is of an authority of your own, name that authority's file by ca-file; if not, somebody else may be \
+                 answering"
+                    .to_owned(),
+            ),
+            E::NotOffered { .. } => Some("use another service, or single-writer = true if one process alone ever writes".to_owned()),
             E::NegativeLookups { .. } => Some("mount it with the option lookupcache=positive".to_owned()),
             E::NotDurable { .. } | E::NotDurableBefore { .. } => {
                 Some("look for disk errors in the system's log before the next run".to_owned())

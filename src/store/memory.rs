@@ -106,6 +106,10 @@ impl Backend for MemoryStore {
         self.get(name, |_| Ok(self.ages.lock().unwrap().get(name).copied()))
     }
 
+    fn prove(&self, _: &SessionTag) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn describe(&self) -> String {
         "the repository in memory".to_owned()
     }

@@ -8,6 +8,7 @@
 //! - `failure.rs`: [`StoreError`]: absent, unreachable, denied, full and damaged are told apart here and nowhere later
 //! - `local/`: [`LocalStore`], a directory: `create.rs` (the order of steps that makes an object durable), `read.rs`,
 //!   `open.rs` (whose folder it is, and what is proved about it), `mounts.rs` (NFS), `fs.rs` (the file-system seam)
+//! - `s3/`: [`S3Store`], a bucket of an S3-compatible service · `requests.rs`: [`Requests`], how many it was sent
 //! - `fault.rs` (tests): a file system that forgets what was not fsynced, and dies at a chosen step
 //! - `memory.rs` (tests): a backend in memory for the layers above
 
@@ -20,12 +21,17 @@ pub mod local;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod memory;
 mod name;
+mod requests;
+pub mod s3;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use failure::StoreError;
 pub use local::LocalStore;
 pub use name::{BadName, ObjectName, SessionTag};
+pub use requests::{RequestKind, Requests};
+pub use s3::S3Store;
 
 /// How an attempt to create an object ended, if it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +53,22 @@ pub struct Listed {
     pub name: ObjectName,
     /// Its length in bytes.
     pub size: u64,
+}
+
+/// One of several contents that an object has had, where a store keeps them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Version(String);
+
+impl Version {
+    /// The store's own name for it.
+    pub fn new(id: impl Into<String>) -> Self {
+        Version(id.into())
+    }
+
+    /// The store's own name for it.
+    pub fn id(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A store of objects. Blocking; calls may come from several threads at once.
@@ -84,6 +106,63 @@ pub trait Backend: Send + Sync {
     fn age(&self, name: &ObjectName, session: &SessionTag) -> Result<Option<Duration>, StoreError> {
         let _ = (name, session);
         Ok(None)
+    }
+
+    /// Proves by trying that of several that create one name at once exactly one is told that it did; what a user should
+    /// know of it besides. `init` demands it. What it writes, marked with `session`, it removes where it may.
+    ///
+    /// # Errors
+    /// [`StoreError::NotExclusive`] where it isn't so.
+    fn prove(&self, session: &SessionTag) -> Result<Vec<String>, StoreError>;
+
+    /// As [`Backend::prove`], of a store that was proved by others, with the least trouble: by the object `name`, which
+    /// is there and has these bytes. Whoever writes to it for the first time demands it.
+    ///
+    /// # Errors
+    /// As there.
+    fn prove_at(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        let _ = (name, bytes);
+        Ok(())
+    }
+
+    /// The contents that an object has had, the oldest first, where the store keeps them: since nothing is overwritten or
+    /// written again by us, the oldest is the one that was meant. None where it doesn't keep them.
+    fn versions(&self, name: &ObjectName) -> Result<Vec<Version>, StoreError> {
+        let _ = name;
+        Ok(Vec::new())
+    }
+
+    /// As [`Backend::read`], of one version.
+    fn read_version(&self, name: &ObjectName, version: &Version, max: u64) -> Result<Vec<u8>, StoreError> {
+        let _ = version;
+        self.read(name, max)
+    }
+
+    /// As [`Backend::read_range`], of one version.
+    fn read_range_of_version(&self, name: &ObjectName, version: &Version, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let _ = version;
+        self.read_range(name, offset, len)
+    }
+
+    /// What runs that died have left unfinished, and whose it is. None where a store has nothing unfinished.
+    fn leftovers(&self) -> Result<Vec<(SessionTag, PathBuf)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Removes what was left unfinished under this mark; how much it was.
+    fn remove_leftovers(&self, of: &SessionTag) -> Result<usize, StoreError> {
+        let _ = of;
+        Ok(0)
+    }
+
+    /// The folder, if this is one.
+    fn folder(&self) -> Option<&std::path::Path> {
+        None
+    }
+
+    /// What was asked of it so far, if it is a service that counts.
+    fn requests(&self) -> Option<Requests> {
+        None
     }
 
     /// What to call this store in a message.

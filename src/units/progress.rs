@@ -61,6 +61,12 @@ pub trait Progress: Sync {
     }
 }
 
+impl<P: Progress + Send + ?Sized> Progress for Arc<P> {
+    fn event(&self, event: Event<'_>) {
+        (**self).event(event);
+    }
+}
+
 /// Takes events and shows none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;

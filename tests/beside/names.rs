@@ -57,8 +57,12 @@ fn databases_are_recorded_and_cost_nothing_when_nothing_changes(pg: &Postgres) {
 /// The names that the newest snapshot has, by the library.
 fn names_of(repository: &Repository) -> RelationNames {
     let url = RepositoryUrl::parse(OsStr::new(&repository.path()), None).unwrap();
-    let settings = RepositorySettings { name: None, url, secret: Some(SecretSource::KeyFile(repository.key_file())) };
-    let opened = access::open(&Place { repository: &settings, state: None, cache: None, progress: &Quiet }, Need::Read).unwrap();
+    let settings = RepositorySettings::at(url, Some(SecretSource::KeyFile(repository.key_file())));
+    let opened = access::open(
+        &Place { watch: &pgcairn::store::s3::Watch::default(), repository: &settings, state: None, cache: None, progress: &Quiet },
+        Need::Read,
+    )
+    .unwrap();
     let view = opened.view();
     let (_, commit) = view.fold.commits.last_key_value().unwrap();
     let (root, place) = (commit.root, commit.root.place);

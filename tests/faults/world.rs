@@ -168,9 +168,15 @@ impl World {
 
     /// Forgets a snapshot, as it says in the log.
     pub fn forget(&self, snapshot: &str) {
-        let repository = RepositorySettings { name: None, url: RepositoryUrl::Local(self.path("repository")), secret: None };
+        let repository = RepositorySettings::at(RepositoryUrl::Local(self.path("repository")), None);
         let state = StateDir::open_at(&self.path("home/.local/state/pgcairn"), &Quiet).unwrap();
-        let place = Place { repository: &repository, state: Some(&state), cache: None, progress: &Quiet };
+        let place = Place {
+            watch: &pgcairn::store::s3::Watch::default(),
+            repository: &repository,
+            state: Some(&state),
+            cache: None,
+            progress: &Quiet,
+        };
         let opened = access::open(&place, Need::Write).unwrap();
         let commit = opened.view().fold.commits_of(snapshot).map(|(number, _)| number).last().unwrap();
         access::append(&opened, &Kind::Forget(Forget { commit, window: false })).unwrap();

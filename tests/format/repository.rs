@@ -60,9 +60,15 @@ impl Known for Nothing {
 
 fn open_place<R>(repository: &Path, key: &Path, state: &Path, use_it: impl FnOnce(&Place<'_>) -> R) -> R {
     let url = RepositoryUrl::parse(OsStr::new(repository), None).unwrap();
-    let settings = RepositorySettings { name: None, url, secret: Some(SecretSource::KeyFile(key.to_path_buf())) };
+    let settings = RepositorySettings::at(url, Some(SecretSource::KeyFile(key.to_path_buf())));
     let state = StateDir::open(Some(state), &ProcessEnv, &Quiet).unwrap();
-    use_it(&Place { repository: &settings, state: Some(&state), cache: None, progress: &Quiet })
+    use_it(&Place {
+        watch: &pgcairn::store::s3::Watch::default(),
+        repository: &settings,
+        state: Some(&state),
+        cache: None,
+        progress: &Quiet,
+    })
 }
 
 /// Makes the repository: `init` with a key file, one snapshot by one session.

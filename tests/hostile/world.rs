@@ -241,9 +241,10 @@ impl World {
 /// Opens a repository with a host's state.
 pub fn open<R>(repository: &Path, key: &Path, host: &Host, use_it: impl FnOnce(&Arc<Opened>, &StateDir) -> R) -> R {
     let url = RepositoryUrl::parse(OsStr::new(repository), None).unwrap();
-    let settings = RepositorySettings { name: None, url, secret: Some(SecretSource::KeyFile(key.to_path_buf())) };
+    let settings = RepositorySettings::at(url, Some(SecretSource::KeyFile(key.to_path_buf())));
     let state = StateDir::open(Some(&host.home().join(".local/state/pgcairn")), &ProcessEnv, &Quiet).unwrap();
-    let place = Place { repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
+    let place =
+        Place { watch: &pgcairn::store::s3::Watch::default(), repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
     use_it(&Arc::new(access::open(&place, Need::Write).unwrap()), &state)
 }
 

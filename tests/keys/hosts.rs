@@ -57,9 +57,10 @@ pub(crate) fn opened<R>(world: &World, host: &Host, use_it: impl FnOnce(&Arc<Ope
     use pgcairn::host::{ProcessEnv, StateDir};
     use pgcairn::units::Quiet;
     let url = RepositoryUrl::parse(world.repository().as_os_str(), None).unwrap();
-    let settings = RepositorySettings { name: None, url, secret: None };
+    let settings = RepositorySettings::at(url, None);
     let state = StateDir::open(Some(&host.home().join(".local/state/pgcairn")), &ProcessEnv, &Quiet).unwrap();
-    let place = Place { repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
+    let place =
+        Place { watch: &pgcairn::store::s3::Watch::default(), repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
     use_it(&Arc::new(open(&place, Need::Write).unwrap()))
 }
 

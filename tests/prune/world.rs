@@ -12,9 +12,10 @@ use crate::support::{Postgres, Repository, Server, Stop, TestDir, bytes_below, c
 
 /// Opens the repository as its host does.
 pub fn opened(repository: &Repository) -> Opened {
-    let settings = RepositorySettings { name: None, url: RepositoryUrl::Local(repository.path()), secret: None };
+    let settings = RepositorySettings::at(RepositoryUrl::Local(repository.path()), None);
     let state = StateDir::open_at(&repository.host.home().join(".local/state/pgcairn"), &Quiet).unwrap();
-    let place = Place { repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
+    let place =
+        Place { watch: &pgcairn::store::s3::Watch::default(), repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
     access::open(&place, Need::Write).unwrap()
 }
 

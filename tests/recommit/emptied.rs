@@ -67,9 +67,15 @@ fn a_maintainer_that_cannot_read_does_it() {
         let story = Story::new();
         let old = story.packs_of_session(0)[0];
         let url = RepositoryUrl::parse(story.world.repository().as_os_str(), None).unwrap();
-        let settings = RepositorySettings { name: None, url, secret: Some(SecretSource::KeyFile(story.world.key())) };
+        let settings = RepositorySettings::at(url, Some(SecretSource::KeyFile(story.world.key())));
         let state = StateDir::open(Some(&story.world.host.home().join(".local/state/pgcairn")), &ProcessEnv, &Quiet).unwrap();
-        let place = Place { repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
+        let place = Place {
+            watch: &pgcairn::store::s3::Watch::default(),
+            repository: &settings,
+            state: Some(&state),
+            cache: None,
+            progress: &Quiet,
+        };
         let mut opened = access::open(&place, Need::Write).unwrap();
         opened.opening = None;
         let opened = Arc::new(opened);

@@ -58,9 +58,10 @@ fn child() {
     use pgcairn::host::access::{self, Need, Place};
     use pgcairn::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
     let url = RepositoryUrl::parse(folders[0].as_os_str(), None).unwrap();
-    let settings = RepositorySettings { name: None, url, secret: Some(SecretSource::KeyFile(folders[1].clone())) };
+    let settings = RepositorySettings::at(url, Some(SecretSource::KeyFile(folders[1].clone())));
     let state = pgcairn::host::StateDir::open(Some(&folders[2]), &pgcairn::host::ProcessEnv, &Quiet).unwrap();
-    let place = Place { repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
+    let place =
+        Place { watch: &pgcairn::store::s3::Watch::default(), repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
     let opened = std::sync::Arc::new(access::open(&place, Need::Write).unwrap());
     empty(&crate::story::setting(&opened, &state, &Quiet, &Cancel::new()), Some(u64::MAX)).unwrap();
 }

@@ -22,9 +22,10 @@ const TASK: &str = "PGCAIRN_TEST_YEAR_TASK";
 
 /// Opens the repository as its host does.
 pub fn opened(repository: PathBuf, home: &std::path::Path) -> (Arc<Opened>, StateDir) {
-    let settings = RepositorySettings { name: None, url: RepositoryUrl::Local(repository), secret: None };
+    let settings = RepositorySettings::at(RepositoryUrl::Local(repository), None);
     let state = StateDir::open_at(&home.join(".local/state/pgcairn"), &Quiet).unwrap();
-    let place = Place { repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
+    let place =
+        Place { watch: &pgcairn::store::s3::Watch::default(), repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
     let opened = access::open(&place, Need::Write).unwrap();
     (Arc::new(opened), state)
 }

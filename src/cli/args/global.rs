@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::values;
-use crate::host::config::{ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys};
+use crate::host::config::{BucketKeys, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys};
 
 /// Flags of all commands.
 #[derive(Args, Clone, Debug, Default)]
@@ -16,7 +17,7 @@ pub struct GlobalFlags {
     /// Configuration file [default: ~/.config/pgcairn/config.toml, else /etc/pgcairn/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Repository: a path, file:///path, or its name in the configuration file
+    /// Repository: a path, file:///path, s3://bucket/prefix, or its name in the configuration file
     #[arg(long, global = true, value_name = "URL")]
     repo: Option<OsString>,
     /// Cluster, by the name that you gave it [default: the only one configured, else main]
@@ -55,6 +56,64 @@ pub struct GlobalFlags {
     /// Command of the shell that unwraps a slot's key: see `key add --command`
     #[arg(long, global = true, value_name = "COMMAND")]
     key_command: Option<String>,
+    /// For how long what fails for a passing reason is tried again [default: 10min]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = values::duration)]
+    retry_time: Option<Duration>,
+    #[command(flatten)]
+    bucket: BucketFlags,
+}
+
+/// Flags of repositories in a bucket.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Options of repositories in a bucket (s3://BUCKET/PREFIX)")]
+pub struct BucketFlags {
+    /// URL of an S3-compatible service [default: AWS_ENDPOINT_URL, else Amazon's of the region]
+    #[arg(long, global = true, value_name = "URL", value_parser = values::endpoint)]
+    endpoint: Option<String>,
+    /// Region [default: AWS_REGION, the profile's, the instance's]
+    #[arg(long, global = true, value_name = "NAME", value_parser = values::word)]
+    region: Option<String>,
+    /// Name the bucket in the path, not in the host's name [default: true with an endpoint]
+    #[arg(long, global = true, value_name = "BOOL", hide_short_help = true)]
+    path_style: Option<bool>,
+    /// Authorities (PEM) that are trusted for the service, and no others
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    ca_file: Option<PathBuf>,
+    /// Storage class of packs
+    #[arg(long, global = true, value_name = "CLASS", value_parser = values::word, hide_short_help = true)]
+    storage_class: Option<String>,
+    /// Storage class of everything else
+    #[arg(long, global = true, value_name = "CLASS", value_parser = values::word, hide_short_help = true)]
+    storage_class_small: Option<String>,
+    /// What the service shall encrypt with: AES256, aws:kms, aws:kms:dsse
+    #[arg(long, global = true, value_name = "KIND", value_parser = values::word, hide_short_help = true)]
+    server_side_encryption: Option<String>,
+    /// Key of the service's for aws:kms
+    #[arg(long, global = true, value_name = "KEY", value_parser = values::word, hide_short_help = true)]
+    kms_key: Option<String>,
+    /// This is the only process that ever writes: for services that ignore If-None-Match
+    #[arg(long, global = true, value_name = "BOOL", hide_short_help = true)]
+    single_writer: Option<bool>,
+    /// Lock what a snapshot needs against deletion for so many days (object lock)
+    #[arg(long, global = true, value_name = "DAYS", value_parser = values::days, hide_short_help = true)]
+    lock_days: Option<u32>,
+}
+
+impl BucketFlags {
+    fn keys(&self) -> BucketKeys {
+        BucketKeys {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            path_style: self.path_style,
+            ca_file: self.ca_file.clone(),
+            storage_class: self.storage_class.clone(),
+            small_storage_class: self.storage_class_small.clone(),
+            encryption: self.server_side_encryption.clone(),
+            kms_key: self.kms_key.clone(),
+            single_writer: self.single_writer,
+            lock_days: self.lock_days,
+        }
+    }
 }
 
 impl GlobalFlags {
@@ -84,6 +143,7 @@ impl GlobalFlags {
                 jobs: self.jobs,
                 state_dir: self.state_dir.clone(),
                 cache_dir: self.cache_dir.clone(),
+                retry_time: self.retry_time,
             },
             cluster,
             secret: SecretKeys {
@@ -93,6 +153,7 @@ impl GlobalFlags {
                 key_file: self.key_file.clone(),
                 key_command: self.key_command.clone(),
             },
+            bucket: self.bucket.keys(),
         }
     }
 }

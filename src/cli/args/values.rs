@@ -43,6 +43,21 @@ pub fn byte_size(text: &str) -> Result<u64, String> {
     parse_byte_size(text).ok_or_else(|| "a size such as 500MB or 2GiB is expected".into())
 }
 
+/// The URL of a service.
+pub fn endpoint(text: &str) -> Result<String, String> {
+    crate::host::config::read_endpoint(text)
+}
+
+/// A word that goes into a header.
+pub fn word(text: &str) -> Result<String, String> {
+    crate::host::config::read_word(text)
+}
+
+/// A number of days.
+pub fn days(text: &str) -> Result<u32, String> {
+    crate::host::config::read_days(text)
+}
+
 /// A key's id.
 pub fn key_id(text: &str) -> Result<KeyId, String> {
     text.parse().map_err(|e: crate::units::ParseIdError| e.to_string())

@@ -335,7 +335,7 @@ pub(super) fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failu
     // The store may be gone: what is known of it here is enough.
     let known = match state.pin(url)? {
         Some(pin) => pin.repository,
-        None => access::repository_at(url)?,
+        None => access::repository_at(&here.repository, &here.watch)?,
     };
     let repository = state.repository(known);
     if !args.yes {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::enrol;
 use super::log_store::{is_of_the_dead, process_tag};
-use super::open::{LogParts, Opened, Place, Role};
+use super::open::{LogParts, Opened, Place, Role, open_bucket};
 use crate::crypt::sign::SigningKey;
 use crate::crypt::slot::{Lock, Slot};
 use crate::crypt::{Root, secret};
@@ -36,7 +36,6 @@ pub struct Created {
 /// # Errors
 /// If there is one already, something else lies there, or the store can't be relied on.
 pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, HostError> {
-    let RepositoryUrl::Local(path) = &place.repository.url;
     let shown = place.repository.url.to_string();
     let Some(state) = place.state else {
         return Err(HostError::Refused {
@@ -44,8 +43,18 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
             cure: "set PGCAIRN_STATE_DIR to a folder that only this user can enter".into(),
         });
     };
-    let store = LocalStore::create(path)?;
-    let leftovers = look_first(&store, &shown)?;
+    let backend: Arc<dyn Backend> = match &place.repository.url {
+        RepositoryUrl::Local(path) => {
+            let store = LocalStore::create(path)?;
+            if !store.strangers()?.is_empty() {
+                look_first(&store, &shown)?;
+                return Err(HostError::NotEmpty { place: shown });
+            }
+            Arc::new(store)
+        }
+        RepositoryUrl::S3 { .. } => open_bucket(place.repository, place.watch)?,
+    };
+    let leftovers = look_first(backend.as_ref(), &shown)?;
     // Where this host knows a repository and none is there, its disk may not be mounted.
     if let Some(pin) = state.pin(&place.repository.url)? {
         let pin_file = state.pin_path(&place.repository.url);
@@ -54,10 +63,11 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
             cure: format!("is its disk mounted? If it is gone for good, remove {}", pin_file.display()),
         });
     }
-    remove(&store, leftovers)?;
+    remove(backend.as_ref(), leftovers)?;
     let tag = process_tag()?;
-    store.prove(&tag)?;
-    let backend: Arc<dyn Backend> = Arc::new(store);
+    for said in backend.prove(&tag)? {
+        place.progress.warn(&said);
+    }
     let root = Root::random()?;
     let name = |text: &str| ObjectName::new(text).map_err(StoreError::from);
     let format = Format { repository: root.repository, domain: root.domain, read_only_features: 0 };
@@ -105,7 +115,7 @@ fn must_create(backend: &dyn Backend, name: &ObjectName, bytes: &[u8], tag: &Ses
 }
 
 /// Nothing may lie here but what an `init` that was killed has left: a format object and slots without a log.
-fn look_first(store: &LocalStore, shown: &str) -> Result<Vec<ObjectName>, HostError> {
+fn look_first(store: &dyn Backend, shown: &str) -> Result<Vec<ObjectName>, HostError> {
     let mut leftovers = Vec::new();
     for object in store.list_sorted(None)? {
         let name = object.name.as_str();
@@ -117,14 +127,11 @@ fn look_first(store: &LocalStore, shown: &str) -> Result<Vec<ObjectName>, HostEr
         }
         leftovers.push(object.name);
     }
-    if !store.strangers()?.is_empty() {
-        return Err(HostError::NotEmpty { place: shown.into() });
-    }
     Ok(leftovers)
 }
 
 /// Removes what was left, and what processes of this machine that are dead had begun to write.
-fn remove(store: &LocalStore, leftovers: Vec<ObjectName>) -> Result<(), HostError> {
+fn remove(store: &dyn Backend, leftovers: Vec<ObjectName>) -> Result<(), HostError> {
     for name in leftovers {
         store.delete(&name)?;
     }

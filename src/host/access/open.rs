@@ -17,7 +17,8 @@ use crate::repo::PackRef;
 use crate::repo::format::{self, Format};
 use crate::repo::log::{self, Log, LogView};
 use crate::repo::pack::Packs;
-use crate::store::{Backend, LocalStore, ObjectName};
+use crate::store::s3::Watch;
+use crate::store::{Backend, LocalStore, ObjectName, S3Store, StoreError};
 use crate::units::ids::unhex;
 use crate::units::{Explain, Hash32, PackId, Progress, RepositoryId, SessionId};
 
@@ -25,6 +26,8 @@ use crate::units::{Explain, Hash32, PackId, Progress, RepositoryId, SessionId};
 pub struct Place<'a> {
     /// URL and key sources.
     pub repository: &'a RepositorySettings,
+    /// Who is told while the store is asked again, and may end that.
+    pub watch: &'a Watch,
     /// The state folder; none where it can't be had, and the command only looks.
     pub state: Option<&'a StateDir>,
     /// The folder of this host's caches, if there is one.
@@ -70,11 +73,11 @@ pub struct Opened {
 
 /// The object that says what this is.
 pub(super) fn read_format(backend: &dyn Backend, place: &str) -> Result<Format, HostError> {
-    let name = ObjectName::new(format::NAME).map_err(crate::store::StoreError::from)?;
+    let name = ObjectName::new(format::NAME).map_err(StoreError::from)?;
     match backend.read(&name, 4096) {
         Ok(bytes) => Ok(Format::decode(&bytes)?),
         Err(e) if e.is_absent() => Err(HostError::NoRepository { place: place.into() }),
-        Err(crate::store::StoreError::NoFolder { .. }) => Err(HostError::NoRepository { place: place.into() }),
+        Err(StoreError::NoFolder { .. }) => Err(HostError::NoRepository { place: place.into() }),
         Err(e) => Err(e.into()),
     }
 }
@@ -83,18 +86,32 @@ pub(super) fn read_format(backend: &dyn Backend, place: &str) -> Result<Format, 
 ///
 /// # Errors
 /// If there is none.
-pub fn repository_at(url: &RepositoryUrl) -> Result<RepositoryId, HostError> {
-    let store = open_store(url)?;
-    Ok(read_format(&store, &url.to_string())?.repository)
+pub fn repository_at(repository: &RepositorySettings, watch: &Watch) -> Result<RepositoryId, HostError> {
+    let store = open_store(repository, watch)?;
+    Ok(read_format(store.as_ref(), &repository.url.to_string())?.repository)
 }
 
 /// Opens the store at a URL.
-pub(super) fn open_store(url: &RepositoryUrl) -> Result<LocalStore, HostError> {
-    let RepositoryUrl::Local(path) = url;
-    match LocalStore::open(path) {
-        Err(crate::store::StoreError::NoFolder { .. }) => Err(HostError::NoRepository { place: url.to_string() }),
-        other => Ok(other?),
+pub(super) fn open_store(repository: &RepositorySettings, watch: &Watch) -> Result<Arc<dyn Backend>, HostError> {
+    match &repository.url {
+        RepositoryUrl::Local(path) => match LocalStore::open(path) {
+            Err(StoreError::NoFolder { .. }) => Err(HostError::NoRepository { place: repository.url.to_string() }),
+            other => Ok(Arc::new(other?)),
+        },
+        RepositoryUrl::S3 { .. } => open_bucket(repository, watch),
     }
+}
+
+/// Opens the store in a bucket.
+pub(super) fn open_bucket(repository: &RepositorySettings, watch: &Watch) -> Result<Arc<dyn Backend>, HostError> {
+    let bad = |problem: String| {
+        HostError::from(StoreError::S3Setting {
+            what: format!("using {}", repository.url),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidInput, problem),
+        })
+    };
+    let settings = repository.in_bucket().map_err(|e| bad(e.to_string()))?.ok_or_else(|| bad("it is no bucket".to_owned()))?;
+    Ok(Arc::new(S3Store::open(settings, watch.clone())?))
 }
 
 /// Opens a repository with what this host has: its own key, else a slot.
@@ -104,7 +121,7 @@ pub(super) fn open_store(url: &RepositoryUrl) -> Result<LocalStore, HostError> {
 pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     let url = &place.repository.url;
     let shown = url.to_string();
-    let backend: Arc<dyn Backend> = Arc::new(open_store(url)?);
+    let backend = open_store(place.repository, place.watch)?;
     let format = read_format(backend.as_ref(), &shown)?;
     let pin = place.state.map(|s| s.pin(url)).transpose()?.flatten();
     if pin.as_ref().is_some_and(|pin| pin.repository != format.repository) {
@@ -168,7 +185,7 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
 /// Opens a repository with keys that the state doesn't have yet.
 pub(in crate::host) fn open_with(place: &Place<'_>, keys: &HostKeys) -> Result<Opened, HostError> {
     let shown = place.repository.url.to_string();
-    let backend: Arc<dyn Backend> = Arc::new(open_store(&place.repository.url)?);
+    let backend = open_store(place.repository, place.watch)?;
     let format = read_format(backend.as_ref(), &shown)?;
     let pin = place.state.map(|s| s.pin(&place.repository.url)).transpose()?.flatten();
     if pin.is_some_and(|pin| pin.repository != keys.repository || pin.owner_key != keys.owner_key) {

@@ -12,7 +12,7 @@ use crate::host::lock::{FileLock, LockState, SessionLocks};
 use crate::repo::PackRef;
 use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, LogError, NewPacks, PackFacts, PackSet, Progressed};
 use crate::repo::write::Uploaded;
-use crate::store::{LocalStore, SessionTag};
+use crate::store::SessionTag;
 use crate::units::ids::{hex, unhex};
 use crate::units::{Class, Explain, KeyId, PackId, Progress, SessionId};
 
@@ -305,12 +305,12 @@ pub fn clear_locks(opened: &Opened, locks: &SessionLocks) -> Result<(), HostErro
 ///
 /// # Errors
 /// If the store can't be read.
-pub fn leftovers(opened: &Opened, store: &LocalStore) -> Result<HashSet<SessionTag>, HostError> {
+pub fn leftovers(opened: &Opened) -> Result<HashSet<SessionTag>, HostError> {
     let ended: HashSet<String> = {
         let view = opened.view();
         view.fold.sessions.iter().filter(|(_, s)| !s.open).map(|(id, _)| id.to_string()).collect()
     };
-    let tags = store.leftovers()?.into_iter().map(|(tag, _)| tag);
+    let tags = opened.backend.leftovers()?.into_iter().map(|(tag, _)| tag);
     Ok(tags.filter(|tag| ended.contains(tag.as_str()) || is_of_the_dead(tag)).collect())
 }
 
@@ -318,9 +318,9 @@ pub fn leftovers(opened: &Opened, store: &LocalStore) -> Result<HashSet<SessionT
 ///
 /// # Errors
 /// If the store can't be read.
-pub fn remove_leftovers(opened: &Opened, store: &LocalStore) -> Result<(), HostError> {
-    for tag in leftovers(opened, store)? {
-        store.remove_leftovers(&tag)?;
+pub fn remove_leftovers(opened: &Opened) -> Result<(), HostError> {
+    for tag in leftovers(opened)? {
+        opened.backend.remove_leftovers(&tag)?;
     }
     Ok(())
 }

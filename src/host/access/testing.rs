@@ -118,6 +118,10 @@ impl Backend for Flaky {
         self.call(name, || self.inner.delete(name))
     }
 
+    fn prove(&self, session: &SessionTag) -> Result<Vec<String>, StoreError> {
+        self.inner.prove(session)
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use toml::{Table, Value};
 
+use super::bucket::{BucketKeys, read_days, read_endpoint, read_word};
 use super::error::ConfigError;
 use super::keys::{ClusterKeys, GlobalKeys, SecretKeys, check_name, read_duration, read_jobs, read_key_id};
 use super::retention::{RetentionKeys, read_count, read_span};
@@ -22,6 +23,7 @@ const FILE_LIMIT: usize = 1 << 20;
 pub(super) struct RepositorySection {
     pub(super) url: String,
     pub(super) secret: SecretKeys,
+    pub(super) bucket: BucketKeys,
 }
 
 /// What stands in a configuration file.
@@ -108,10 +110,14 @@ fn repository_section((name, mut section): (String, Section<'_>)) -> Result<(Str
         key_file: section.path("key-file")?,
         key_command: section.text("key-command")?,
     };
+    let bucket = section.bucket()?;
     section.finish()?;
     let url = url.ok_or_else(|| section.bad("url", "a repository needs one".into()))?;
     secret.source(|| section.place())?;
-    Ok((name, RepositorySection { url, secret }))
+    if !url.starts_with("s3://") {
+        bucket.must_be_empty(&section.place())?;
+    }
+    Ok((name, RepositorySection { url, secret, bucket }))
 }
 
 fn cluster_section((name, mut section): (String, Section<'_>)) -> Result<(String, ClusterKeys), ConfigError> {
@@ -231,6 +237,23 @@ impl<'a> Section<'a> {
             jobs: self.read("jobs", read_jobs)?,
             state_dir: self.path("state-dir")?,
             cache_dir: self.path("cache-dir")?,
+            retry_time: self.read("retry-time", read_duration)?,
+        })
+    }
+
+    /// What is said of a bucket.
+    fn bucket(&mut self) -> Result<BucketKeys, ConfigError> {
+        Ok(BucketKeys {
+            endpoint: self.read("endpoint", read_endpoint)?,
+            region: self.read("region", read_word)?,
+            path_style: self.flag("path-style")?,
+            ca_file: self.path("ca-file")?,
+            storage_class: self.read("storage-class", read_word)?,
+            small_storage_class: self.read("storage-class-small", read_word)?,
+            encryption: self.read("server-side-encryption", read_word)?,
+            kms_key: self.read("kms-key", read_word)?,
+            single_writer: self.flag("single-writer")?,
+            lock_days: self.read("lock-days", read_days)?,
         })
     }
 

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::bucket::BucketKeys;
 use super::error::ConfigError;
 use super::retention::RetentionKeys;
 use super::secret::{Passphrase, SecretSource};
@@ -75,6 +76,8 @@ pub struct GlobalKeys {
     pub state_dir: Option<PathBuf>,
     /// `cache-dir`.
     pub cache_dir: Option<PathBuf>,
+    /// `retry-time`: for how long what fails for a passing reason is tried again.
+    pub retry_time: Option<Duration>,
 }
 
 /// The policy keys of a cluster.
@@ -169,6 +172,8 @@ pub struct FlagOverrides {
     pub cluster: ClusterKeys,
     /// `--passphrase-file`, `--passphrase-command`, `--key-file`, `--key-command`.
     pub secret: SecretKeys,
+    /// `--endpoint` and the like.
+    pub bucket: BucketKeys,
 }
 
 /// Is it a name that clusters and repositories can have?

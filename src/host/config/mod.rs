@@ -8,9 +8,11 @@
 //! - `file.rs`: the TOML file · `variables.rs`: `PGCAIRN_*`
 //! - `retention.rs`: the keys of a retention policy
 //! - `resolve.rs`: [`Settings`]: which cluster, which repository
+//! - `bucket.rs`: [`BucketKeys`], the keys of a repository in a bucket
 //! - `url.rs`: [`RepositoryUrl`] · `secret.rs`: [`SecretSource`] and the rules for passphrases
 //! - `error.rs`: [`ConfigError`]
 
+mod bucket;
 mod error;
 mod file;
 mod keys;
@@ -20,6 +22,7 @@ mod secret;
 mod url;
 mod variables;
 
+pub use bucket::{BucketKeys, read_days, read_endpoint, read_word};
 pub use error::ConfigError;
 pub use keys::{Chunker, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys, WalMode};
 pub use resolve::{ClusterSettings, DEFAULT_CLUSTER, RepositorySettings, Settings};

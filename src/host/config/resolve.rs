@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::bucket::BucketKeys;
 use super::error::ConfigError;
 use super::file::{ConfigFile, RepositorySection};
 use super::keys::{Chunker, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys, WalMode, check_name};
@@ -14,6 +15,7 @@ use super::url::{RepositoryUrl, absolute};
 use super::variables::Variables;
 use crate::host::env::Env;
 use crate::host::paths::home;
+use crate::store::s3::{BadS3Setting, S3Settings};
 use crate::units::KeyId;
 
 /// The cluster's name where none is configured.
@@ -41,7 +43,12 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// The cache folder, if configured; absolute.
     pub cache_dir: Option<PathBuf>,
+    /// For how long what fails for a passing reason is tried again.
+    pub retry_time: Duration,
     folder: Option<PathBuf>,
+    /// What variables of all programs for S3 say.
+    aws: BucketKeys,
+    home: Option<PathBuf>,
     flags: Layer,
     environment: Layer,
     config: Option<ConfigFile>,
@@ -53,6 +60,7 @@ struct Layer {
     global: GlobalKeys,
     cluster: ClusterKeys,
     secret: SecretKeys,
+    bucket: BucketKeys,
 }
 
 /// One cluster.
@@ -87,6 +95,44 @@ pub struct RepositorySettings {
     pub url: RepositoryUrl,
     /// Where its key comes from, if that is configured; hosts that are enrolled need none.
     pub secret: Option<SecretSource>,
+    /// How its bucket is used, if it lies in one.
+    pub bucket: BucketKeys,
+    /// For how long what fails for a passing reason is tried again.
+    pub retry_time: Duration,
+    /// This user's home, where `HOME` doesn't say: for the credentials that lie there.
+    pub home: Option<PathBuf>,
+}
+
+impl RepositorySettings {
+    /// A place, a way to its key, and the defaults.
+    pub fn at(url: RepositoryUrl, secret: Option<SecretSource>) -> Self {
+        let (bucket, retry_time) = (BucketKeys::default(), S3Settings::RETRY_TIME);
+        RepositorySettings { name: None, url, secret, bucket, retry_time, home: None }
+    }
+
+    /// The bucket, if it is one; else the folder.
+    ///
+    /// # Errors
+    /// If it can't be one.
+    pub fn in_bucket(&self) -> Result<Option<S3Settings>, BadS3Setting> {
+        let RepositoryUrl::S3 { bucket, prefix, endpoint } = &self.url else { return Ok(None) };
+        let keys = self.bucket.clone();
+        Ok(Some(S3Settings {
+            endpoint: endpoint.clone(),
+            region: keys.region,
+            path_style: keys.path_style,
+            ca_file: keys.ca_file,
+            storage_class: keys.storage_class,
+            small_storage_class: keys.small_storage_class,
+            encryption: keys.encryption,
+            kms_key: keys.kms_key,
+            single_writer: keys.single_writer.unwrap_or(false),
+            lock_days: keys.lock_days,
+            retry_time: self.retry_time,
+            home: self.home.clone(),
+            ..S3Settings::at(bucket, prefix)?
+        }))
+    }
 }
 
 impl Settings {
@@ -97,7 +143,9 @@ impl Settings {
         let folder = working.as_deref().ok();
         let config = find_file(flags, env, folder)?;
         let variables = Variables { env, folder };
-        let environment = Layer { global: variables.global()?, cluster: variables.cluster()?, secret: variables.secret()? };
+        let environment =
+            Layer { global: variables.global()?, cluster: variables.cluster()?, secret: variables.secret()?, bucket: variables.bucket()? };
+        let aws = variables.aws()?;
         let flags = flags_made_absolute(flags, folder)?;
         flags.secret.source(|| "the command line".into())?;
         environment.secret.source(|| "the environment".into())?;
@@ -114,7 +162,10 @@ impl Settings {
             jobs: layers.iter().find_map(|l| l.jobs).unwrap_or_else(all_cores),
             state_dir: layers.iter().find_map(|l| l.state_dir.clone()),
             cache_dir: layers.iter().find_map(|l| l.cache_dir.clone()),
+            retry_time: layers.iter().find_map(|l| l.retry_time).unwrap_or(S3Settings::RETRY_TIME),
             folder: folder.map(Path::to_path_buf),
+            aws,
+            home: if env.filled("HOME").is_none() { home(env) } else { None },
             flags,
             environment,
             config,
@@ -227,7 +278,13 @@ impl Settings {
         if let (None, Some((_, section))) = (&secret, section) {
             secret = of(&section.secret)?;
         }
-        Ok(RepositorySettings { name: section.map(|(name, _)| name.clone()), url, secret })
+        let none = BucketKeys::default();
+        let of_section = section.map_or(&none, |(_, section)| &section.bucket);
+        let (flags, environment) = (self.flags.bucket.clone(), &self.environment.bucket);
+        let bucket = if url.folder().is_none() { flags.over(environment).over(of_section).over(&self.aws) } else { none };
+        let url = url.with_endpoint(bucket.endpoint.as_deref());
+        let (name, retry_time, home) = (section.map(|(name, _)| name.clone()), self.retry_time, self.home.clone());
+        Ok(RepositorySettings { name, url, secret, bucket, retry_time, home })
     }
 }
 
@@ -263,7 +320,9 @@ fn flags_made_absolute(flags: &FlagOverrides, folder: Option<&Path>) -> Result<L
         }
         Ok(())
     };
-    let mut layer = Layer { global: flags.global.clone(), cluster: flags.cluster.clone(), secret: flags.secret.clone() };
+    let mut layer =
+        Layer { global: flags.global.clone(), cluster: flags.cluster.clone(), secret: flags.secret.clone(), bucket: flags.bucket.clone() };
+    fix(&mut layer.bucket.ca_file)?;
     fix(&mut layer.global.state_dir)?;
     fix(&mut layer.global.cache_dir)?;
     fix(&mut layer.cluster.pgdata)?;
@@ -406,8 +465,8 @@ mod tests {
         let error = settings.cluster(Some("two")).unwrap_err();
         assert!(error.to_string().contains("several repositories are not supported yet"), "{error}");
         let three = settings.cluster(Some("three")).unwrap();
-        let error = settings.repository(Some(&three)).unwrap_err();
-        assert!(error.to_string().contains("not supported yet"), "{error}");
+        let far = settings.repository(Some(&three)).unwrap();
+        assert_eq!(far.in_bucket().unwrap().map(|s| s.place()).as_deref(), Some("s3://bucket/x"));
         assert!(matches!(settings.cluster(Some("Shop")), Err(ConfigError::BadName { .. })));
         let by_url = load(&env.with("PGCAIRN_REPO", "file:///b")).repository(None).unwrap();
         assert_eq!(by_url.secret, Some(SecretSource::KeyFile("/key-b".into())), "the keys are found by the URL");
@@ -422,8 +481,8 @@ mod tests {
         let (_dir, env) = with_file("repo = '../r'\ncluster = 'shop'\n");
         let settings = load(&env);
         assert_eq!(settings.cluster(None).unwrap().name, "shop");
-        let RepositoryUrl::Local(path) = settings.repository(None).unwrap().url;
-        assert!(path.ends_with(".config/pgcairn/../r"), "{path:?}");
+        let url = settings.repository(None).unwrap().url;
+        assert!(url.folder().unwrap().ends_with(".config/pgcairn/../r"), "{url:?}");
     }
 
     #[test]

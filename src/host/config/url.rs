@@ -6,16 +6,26 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
+use crate::store::s3::S3Settings;
 
 /// A repository's place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RepositoryUrl {
     /// A folder of this machine, absolute.
     Local(PathBuf),
+    /// A bucket, or a part of one.
+    S3 {
+        /// Its name.
+        bucket: String,
+        /// What all names in it begin with; may be empty.
+        prefix: String,
+        /// The service's URL, if one is set.
+        endpoint: Option<String>,
+    },
 }
 
 impl RepositoryUrl {
-    /// Reads a path or `file:///path`; a relative path counts from `base`.
+    /// Reads a path, `file:///path` or `s3://bucket/prefix`; a relative path counts from `base`.
     pub fn parse(text: &OsStr, base: Option<&Path>) -> Result<Self, ConfigError> {
         let refuse = |problem: &str| ConfigError::UnsupportedUrl { url: text.to_string_lossy().into_owned(), problem: problem.into() };
         let path = match scheme(text) {
@@ -28,8 +38,14 @@ impl RepositoryUrl {
                 let path = percent_decoded(rest).ok_or_else(|| refuse("a `%` is followed by two hex digits, and not by 00"))?;
                 PathBuf::from(OsString::from_vec(path))
             }
-            Some((b"s3", _)) => return Err(refuse("S3 is not supported yet")),
-            Some(_) => return Err(refuse("this kind of URL is not known: a path or file:///path is")),
+            Some((b"s3", rest)) => {
+                let rest = std::str::from_utf8(rest).map_err(|_| refuse("it is not UTF-8"))?;
+                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                let prefix = prefix.trim_end_matches('/');
+                let checked = S3Settings::at(bucket, prefix).map_err(|e| refuse(&e.to_string()))?;
+                return Ok(RepositoryUrl::S3 { bucket: checked.bucket, prefix: checked.prefix, endpoint: None });
+            }
+            Some(_) => return Err(refuse("this kind of URL is not known: a path, file:///path and s3://bucket/prefix are")),
         };
         if path.as_os_str().is_empty() {
             return Err(refuse("a path is expected"));
@@ -41,6 +57,33 @@ impl RepositoryUrl {
     pub fn identity(&self) -> Vec<u8> {
         match self {
             RepositoryUrl::Local(path) => [b"file://", path.as_os_str().as_bytes()].concat(),
+            RepositoryUrl::S3 { bucket, prefix, endpoint } => {
+                format!("s3://{bucket}/{prefix}?{}", endpoint.as_deref().unwrap_or_default()).into_bytes()
+            }
+        }
+    }
+
+    /// As `--repo` takes it.
+    pub fn text(&self) -> OsString {
+        match self {
+            RepositoryUrl::Local(path) => path.clone().into_os_string(),
+            RepositoryUrl::S3 { .. } => self.to_string().into(),
+        }
+    }
+
+    /// The folder, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            RepositoryUrl::Local(path) => Some(path),
+            RepositoryUrl::S3 { .. } => None,
+        }
+    }
+
+    /// The same place with this service, if it is in a bucket and names none.
+    pub(super) fn with_endpoint(self, service: Option<&str>) -> Self {
+        match self {
+            RepositoryUrl::S3 { bucket, prefix, .. } => RepositoryUrl::S3 { bucket, prefix, endpoint: service.map(str::to_owned) },
+            local => local,
         }
     }
 }
@@ -49,6 +92,8 @@ impl fmt::Display for RepositoryUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RepositoryUrl::Local(path) => path.display().fmt(f),
+            RepositoryUrl::S3 { bucket, prefix, .. } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            RepositoryUrl::S3 { bucket, prefix, .. } => write!(f, "s3://{bucket}/{prefix}"),
         }
     }
 }
@@ -109,7 +154,9 @@ mod tests {
             assert_eq!(url, RepositoryUrl::Local(path.into()), "{text}");
         }
         for (text, says) in [
-            ("s3://bucket/prefix", "not supported yet"),
+            ("s3://Bucket/prefix", "3 to 63 characters"),
+            ("s3://", "3 to 63 characters"),
+            ("s3://bucket//prefix", "parts of letters"),
             ("file://host/srv", "no other host"),
             ("file:///a%0", "hex digits"),
             ("file:///a%00", "hex digits"),
@@ -118,6 +165,16 @@ mod tests {
         ] {
             let error = RepositoryUrl::parse(text.as_ref(), Some(Path::new("/base"))).unwrap_err();
             assert!(matches!(error, ConfigError::UnsupportedUrl { .. }) && error.to_string().contains(says), "{text}: {error}");
+        }
+        for (text, bucket, prefix, shown) in [
+            ("s3://bucket/prefix", "bucket", "prefix", "s3://bucket/prefix"),
+            ("s3://bucket/a/b/", "bucket", "a/b", "s3://bucket/a/b"),
+            ("s3://bucket", "bucket", "", "s3://bucket"),
+        ] {
+            let url = RepositoryUrl::parse(text.as_ref(), None).unwrap();
+            assert_eq!(url, RepositoryUrl::S3 { bucket: bucket.into(), prefix: prefix.into(), endpoint: None });
+            assert_eq!((url.to_string().as_str(), url.text().to_str()), (shown, Some(shown)));
+            assert_ne!(url.identity(), url.clone().with_endpoint(Some("http://other")).identity());
         }
         assert!(matches!(RepositoryUrl::parse("relative".as_ref(), None), Err(ConfigError::WorkingFolder(_))));
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 
+use super::bucket::{BucketKeys, read_days, read_endpoint, read_word};
 use super::error::ConfigError;
 use super::keys::{ClusterKeys, GlobalKeys, SecretKeys, read_bool, read_duration, read_jobs, read_key_id};
 use super::retention::{KeepLabel, RetentionKeys, read_count, read_span};
@@ -29,7 +30,33 @@ impl Variables<'_> {
             jobs: self.read("PGCAIRN_JOBS", read_jobs)?,
             state_dir: self.path("PGCAIRN_STATE_DIR")?,
             cache_dir: self.path("PGCAIRN_CACHE_DIR")?,
+            retry_time: self.read("PGCAIRN_RETRY_TIME", read_duration)?,
         })
+    }
+
+    /// What is said of a bucket, by variables of ours.
+    pub(super) fn bucket(&self) -> Result<BucketKeys, ConfigError> {
+        Ok(BucketKeys {
+            endpoint: self.read("PGCAIRN_ENDPOINT", read_endpoint)?,
+            region: self.read("PGCAIRN_REGION", read_word)?,
+            path_style: self.read("PGCAIRN_PATH_STYLE", read_bool)?,
+            ca_file: self.path("PGCAIRN_CA_FILE")?,
+            storage_class: self.read("PGCAIRN_STORAGE_CLASS", read_word)?,
+            small_storage_class: self.read("PGCAIRN_STORAGE_CLASS_SMALL", read_word)?,
+            encryption: self.read("PGCAIRN_SERVER_SIDE_ENCRYPTION", read_word)?,
+            kms_key: self.read("PGCAIRN_KMS_KEY", read_word)?,
+            single_writer: self.read("PGCAIRN_SINGLE_WRITER", read_bool)?,
+            lock_days: self.read("PGCAIRN_LOCK_DAYS", read_days)?,
+        })
+    }
+
+    /// What is said of it by variables that all programs for S3 read. (Region and credentials are the client's to look up.)
+    pub(super) fn aws(&self) -> Result<BucketKeys, ConfigError> {
+        let endpoint = match self.read("AWS_ENDPOINT_URL_S3", read_endpoint)? {
+            None => self.read("AWS_ENDPOINT_URL", read_endpoint)?,
+            set => set,
+        };
+        Ok(BucketKeys { endpoint, ca_file: self.path("AWS_CA_BUNDLE")?, ..BucketKeys::default() })
     }
 
     /// Everything but `repositories`, which names sections of the file.

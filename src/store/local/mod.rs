@@ -113,6 +113,22 @@ impl<F: FileSystem> Backend for LocalStore<F> {
         self.age_of(name, session)
     }
 
+    fn prove(&self, session: &SessionTag) -> Result<Vec<String>, StoreError> {
+        self.prove_exclusive(session).map(|()| Vec::new())
+    }
+
+    fn leftovers(&self) -> Result<Vec<(SessionTag, PathBuf)>, StoreError> {
+        self.unfinished()
+    }
+
+    fn remove_leftovers(&self, of: &SessionTag) -> Result<usize, StoreError> {
+        self.remove_unfinished(of)
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+
     fn describe(&self) -> String {
         format!("the repository in {}", self.root.display())
     }

@@ -4,7 +4,7 @@ use super::create::FOLDER_MODE;
 use super::fs::{FileSystem, Kind, RealFs};
 use super::{LocalStore, mounts};
 use crate::store::name::UNFINISHED;
-use crate::store::{SessionTag, StoreError};
+use crate::store::{Backend, SessionTag, StoreError};
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ impl<F: FileSystem> LocalStore<F> {
     /// Proves by trying that the file system has hard links, and that of several that create one name at once exactly
     /// one is told that it did. `init` demands it; it writes a few files of a few bytes, marked with `tag`, and removes
     /// them.
-    pub fn prove(&self, tag: &SessionTag) -> Result<(), StoreError> {
+    pub(super) fn prove_exclusive(&self, tag: &SessionTag) -> Result<(), StoreError> {
         let target = self.write_unfinished(&[], tag)?;
         // The name is free now and stays ours: it is as random as any.
         self.fs.unlink(&target.path).map_err(|e| StoreError::from_io(format!("removing {}", target.path.display()), e))?;
@@ -113,7 +113,7 @@ impl<F: FileSystem> LocalStore<F> {
         match (winners.as_slice(), there) {
             ([winner], Ok(Some([byte]))) if *winner == byte => Ok(()),
             (_, Err(e)) => Err(StoreError::from_io(format!("reading back a file in {}", self.root.join(UNFINISHED).display()), e)),
-            _ => Err(StoreError::NotExclusive { path: self.root.clone(), racers: RACERS, winners: winners.len() }),
+            _ => Err(StoreError::NotExclusive { store: self.describe(), racers: RACERS, winners: winners.len() }),
         }
     }
 }
@@ -121,8 +121,8 @@ impl<F: FileSystem> LocalStore<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::ObjectName;
     use crate::store::fault::ForgetfulFs;
-    use crate::store::{Backend, ObjectName};
 
     fn tag() -> SessionTag {
         SessionTag::new("test").unwrap()

@@ -126,7 +126,7 @@ impl<F: FileSystem> LocalStore<F> {
 
     /// Unfinished files: whose they are, and where. Whether that session still runs is for the caller to know: age says
     /// nothing.
-    pub fn leftovers(&self) -> Result<Vec<(SessionTag, PathBuf)>, StoreError> {
+    pub(super) fn unfinished(&self) -> Result<Vec<(SessionTag, PathBuf)>, StoreError> {
         let folder = self.root.join(UNFINISHED);
         let ours = |(entry, kind): (std::ffi::OsString, Kind)| {
             let tag = entry.to_str().and_then(SessionTag::of_unfinished).filter(|_| kind == Kind::File)?;
@@ -138,8 +138,8 @@ impl<F: FileSystem> LocalStore<F> {
     }
 
     /// Removes the unfinished files of one session, which must have ended; how many there were.
-    pub fn remove_leftovers(&self, of: &SessionTag) -> Result<usize, StoreError> {
-        let theirs: Vec<_> = self.leftovers()?.into_iter().filter(|(tag, _)| tag == of).collect();
+    pub(super) fn remove_unfinished(&self, of: &SessionTag) -> Result<usize, StoreError> {
+        let theirs: Vec<_> = self.unfinished()?.into_iter().filter(|(tag, _)| tag == of).collect();
         for (_, path) in &theirs {
             self.unlink_if_there(path.clone())?;
         }

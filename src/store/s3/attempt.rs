@@ -1,0 +1,370 @@
+//! Which failures are worth another attempt, until when, and what is said of the rest.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use super::S3Store;
+use super::gate::Place;
+use crate::store::{RequestKind, StoreError};
+
+/// Until a service has answered once in this run, an address that is wrong is likelier than a passing failure.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
+
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+
+/// So long a user waits without being told why, and again between two messages.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// How an attempt ended that didn't give what was asked for.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The service answered.
+    Refused(Refusal),
+    /// Nobody knows, or the service says that it may be otherwise the next time.
+    Passing {
+        /// What happened.
+        why: String,
+        /// It is asked too much.
+        too_much: bool,
+    },
+}
+
+/// An answer that another attempt doesn't change.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// There is no such object, or it was deleted (404).
+    Absent,
+    /// There is one, and none was demanded; or not the one that was named (412).
+    Condition,
+    /// The object ends before the range (416).
+    Range,
+    /// Anything else.
+    Failed(StoreError),
+}
+
+impl Refusal {
+    /// For requests to which none of these is an answer that is expected.
+    pub(super) fn into_error(self, what: &str) -> StoreError {
+        let unexpected = |text: &str| StoreError::Io { what: what.to_owned(), source: io::Error::other(text.to_owned()) };
+        match self {
+            Refusal::Failed(error) => error,
+            Refusal::Absent => unexpected("the service answers that there is none"),
+            Refusal::Condition => unexpected("the service says that a condition doesn't hold"),
+            Refusal::Range => unexpected("the service says that the object is shorter"),
+        }
+    }
+}
+
+impl S3Store {
+    /// Asks until there is an answer: `attempt` makes the request anew each time.
+    pub(super) fn ask<T, F>(&self, kind: RequestKind, what: &str, bytes: u64, attempt: impl FnMut() -> F) -> Result<T, Refusal>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Trouble>> + Send + 'static,
+    {
+        self.ask_by(&mut Patience::new(self, what), kind, bytes, attempt)
+    }
+
+    /// As [`S3Store::ask`], as one of several requests that share their patience.
+    pub(super) fn ask_by<T, F>(
+        &self,
+        patience: &mut Patience<'_>,
+        kind: RequestKind,
+        bytes: u64,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, Refusal>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Trouble>> + Send + 'static,
+    {
+        loop {
+            if self.watch.cancel.is_cancelled() {
+                return Err(Refusal::Failed(StoreError::Interrupted { what: patience.what.to_owned() }));
+            }
+            let place = self.gate.enter();
+            self.counts.request(kind, bytes, patience.attempts > 0);
+            let limit = time_for(bytes, patience.attempts);
+            let future = attempt();
+            let timed = async move {
+                match tokio::time::timeout(limit, future).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(Trouble::Passing { why: format!("no answer within {} s", limit.as_secs()), too_much: false }),
+                }
+            };
+            let failed = |source| Refusal::Failed(StoreError::Io { what: patience.what.to_owned(), source });
+            let answer = self.runtime.run(timed).map_err(failed)?;
+            match answer {
+                Ok(answer) => {
+                    self.answered(&place);
+                    return Ok(answer);
+                }
+                Err(Trouble::Refused(refusal)) => {
+                    self.answered(&place);
+                    return Err(refusal);
+                }
+                Err(Trouble::Passing { why, too_much }) => {
+                    if too_much {
+                        place.refused();
+                    }
+                    drop(place);
+                    patience.wait(why, too_much).map_err(Refusal::Failed)?;
+                }
+            }
+        }
+    }
+
+    fn answered(&self, place: &Place<'_>) {
+        place.answered();
+        self.counts.answered();
+    }
+}
+
+/// How long an attempt may take: what the slowest line needs for so many bytes, more each time.
+fn time_for(bytes: u64, attempts: u32) -> Duration {
+    const SLOWEST: u64 = 128 << 10;
+    let base = Duration::from_secs(30).saturating_add(Duration::from_secs(bytes / SLOWEST));
+    base.saturating_mul(1 << attempts.min(2))
+}
+
+/// How long a thing has been tried.
+pub(super) struct Patience<'a> {
+    store: &'a S3Store,
+    what: &'a str,
+    since: Instant,
+    told: Instant,
+    attempts: u32,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) fn new(store: &'a S3Store, what: &'a str) -> Self {
+        let now = Instant::now();
+        Patience { store, what, since: now, told: now, attempts: 0 }
+    }
+
+    /// It went on since the last failure.
+    pub(super) fn progressed(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// If there shall be none.
+    pub(super) fn wait(&mut self, why: String, too_much: bool) -> Result<(), StoreError> {
+        self.attempts += 1;
+        let limit = self.store.settings.retry_time;
+        let limit = if self.store.counts.was_answered() { limit } else { limit.min(FIRST_ANSWER) };
+        let pause = pause(self.attempts, too_much);
+        let tried = self.since.elapsed();
+        if tried + pause > limit {
+            let times = self.attempts;
+            let what = format!("{}, tried {times} times in {} s", self.what, tried.as_secs());
+            return Err(StoreError::Unreachable { what, source: io::Error::other(why) });
+        }
+        if self.told.elapsed() + pause > QUIET {
+            self.told = Instant::now() + pause;
+            let left = limit.saturating_sub(tried).as_secs();
+            (self.store.watch.notice)(&format!("{}: {why}; it is tried again for at most {left} s more", self.what));
+        }
+        let until = Instant::now() + pause;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            if self.store.watch.cancel.is_cancelled() {
+                return Err(StoreError::Interrupted { what: self.what.to_owned() });
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
+        }
+        Ok(())
+    }
+}
+
+/// The pause before another attempt: random, up to a bound that doubles, so that those who failed together don't come
+/// back together ("full jitter").
+fn pause(attempts: u32, too_much: bool) -> Duration {
+    let first: u64 = if too_much { 400 } else { 100 };
+    let most = first.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LONGEST_PAUSE.as_millis() as u64);
+    let mut random = [0; 8];
+    // No randomness: the whole pause.
+    let part = getrandom::fill(&mut random).map_or(u64::MAX, |()| u64::from_ne_bytes(random));
+    let millis = (u128::from(most) * u128::from(part)) >> 64;
+    Duration::from_millis(millis as u64).max(Duration::from_millis(5))
+}
+
+/// What an error of the client means for `what`.
+pub(super) fn understand<E>(error: SdkError<E, HttpResponse>, what: &str) -> Trouble
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    let passing = |why: String| Trouble::Passing { why, too_much: false };
+    match error {
+        SdkError::ServiceError(context) => {
+            let status = context.raw().status().as_u16();
+            let meta = context.err().meta();
+            answer(status, meta.code(), meta.message(), what)
+        }
+        SdkError::ResponseError(context) => {
+            let status = context.raw().status().as_u16();
+            passing(format!("an answer ({status}) that can't be understood"))
+        }
+        SdkError::TimeoutError(_) => passing("no answer in time".to_owned()),
+        SdkError::DispatchFailure(failure) => {
+            let text = failure.as_connector_error().map_or_else(|| "the request could not be sent".to_owned(), |e| chain(e));
+            let source = || io::Error::other(text.clone());
+            if text.contains("invalid peer certificate") {
+                return Trouble::Refused(Refusal::Failed(StoreError::NotTrusted { what: what.to_owned(), source: source() }));
+            }
+            if failure.is_user() {
+                return Trouble::Refused(Refusal::Failed(StoreError::S3Setting { what: what.to_owned(), source: source() }));
+            }
+            if text.contains("credential") {
+                return Trouble::Refused(Refusal::Failed(StoreError::NoCredentials { what: what.to_owned(), source: source() }));
+            }
+            passing(text)
+        }
+        other => {
+            let text = chain(&other);
+            let source = io::Error::other(text.clone());
+            let what = what.to_owned();
+            let credentials = text.contains("credential");
+            let error = if credentials { StoreError::NoCredentials { what, source } } else { StoreError::S3Setting { what, source } };
+            Trouble::Refused(Refusal::Failed(error))
+        }
+    }
+}
+
+/// What a status and the code in the answer's body mean.
+/// (Source: Amazon S3 API Reference, "Error responses"; what other services send, tried.)
+fn answer(status: u16, code: Option<&str>, message: Option<&str>, what: &str) -> Trouble {
+    let said = match (code, message) {
+        (Some(code), Some(message)) => format!("the service answers {status} {code}: {}", short(message)),
+        (Some(code), None) => format!("the service answers {status} {code}"),
+        (None, _) => format!("the service answers {status}"),
+    };
+    let refused = |refusal| Trouble::Refused(refusal);
+    let failed = |make: fn(String, io::Error) -> StoreError| {
+        Trouble::Refused(Refusal::Failed(make(what.to_owned(), io::Error::other(said.clone()))))
+    };
+    let passing = |too_much| Trouble::Passing { why: said.clone(), too_much };
+    match (status, code.unwrap_or_default()) {
+        // A clock that is wrong is corrected by the client from the answer's date; a credential is fetched anew.
+        (_, "RequestTimeTooSkewed" | "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired") => {
+            passing(false)
+        }
+        (_, "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "RequestTimeout" | "IncompleteBody") => {
+            passing(false)
+        }
+        (_, "SlowDown" | "Throttling" | "ThrottlingException" | "TooManyRequests" | "RequestLimitExceeded") => passing(true),
+        (_, "QuotaExceeded" | "XMinioStorageFull" | "StorageFull") | (507, _) => failed(|what, source| StoreError::Full { what, source }),
+        (_, "NoSuchBucket") => failed(|what, source| StoreError::NoBucket { what, source }),
+        (301 | 307 | 308, _) | (_, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+            failed(|what, source| StoreError::S3Setting { what, source })
+        }
+        (404, _) => refused(Refusal::Absent),
+        (412, _) => refused(Refusal::Condition),
+        (416, _) => refused(Refusal::Range),
+        (401 | 403, _) => failed(|what, source| StoreError::Denied { what, source }),
+        // Two created one name at the same time, and neither is known to have won.
+        (409, "ConditionalRequestConflict" | "OperationAborted") => passing(false),
+        (408, _) => passing(false),
+        (429 | 503, _) => passing(true),
+        (501, _) => failed(|what, source| StoreError::NotOffered { what, source }),
+        (500.., _) => passing(false),
+        _ => failed(|what, source| StoreError::Io { what, source }),
+    }
+}
+
+/// A text of the service's in one line of bounded length.
+fn short(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+}
+
+/// An error with its causes, without repeating what one says of the next.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = short(&error.to_string());
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = short(&error.to_string());
+        if !text.ends_with(&more) && text.len() < 600 {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{Class, Explain};
+
+    #[test]
+    fn answers_are_told_apart() {
+        let kind = |status, code| match answer(status, code, Some("text"), "x") {
+            Trouble::Passing { too_much: false, .. } => "again",
+            Trouble::Passing { too_much: true, .. } => "later",
+            Trouble::Refused(Refusal::Absent) => "absent",
+            Trouble::Refused(Refusal::Condition) => "condition",
+            Trouble::Refused(Refusal::Range) => "range",
+            Trouble::Refused(Refusal::Failed(e)) => match e.class() {
+                Class::Denied => "denied",
+                Class::Unreachable => "unreachable",
+                Class::Refused => "refused",
+                Class::Failed => "failed",
+                other => panic!("{other:?}"),
+            },
+        };
+        for (status, code, expected) in [
+            (404, Some("NoSuchKey"), "absent"),
+            (404, None, "absent"),
+            (404, Some("NoSuchBucket"), "unreachable"),
+            (412, Some("PreconditionFailed"), "condition"),
+            (409, Some("ConditionalRequestConflict"), "again"),
+            (409, Some("BucketNotEmpty"), "failed"),
+            (416, Some("InvalidRange"), "range"),
+            (403, Some("AccessDenied"), "denied"),
+            (403, None, "denied"),
+            (403, Some("RequestTimeTooSkewed"), "again"),
+            (400, Some("BadDigest"), "again"),
+            (400, Some("ExpiredToken"), "again"),
+            (400, Some("InvalidArgument"), "failed"),
+            (429, None, "later"),
+            (503, Some("SlowDown"), "later"),
+            (503, None, "later"),
+            (500, Some("InternalError"), "again"),
+            (502, None, "again"),
+            (504, None, "again"),
+            (501, Some("NotImplemented"), "refused"),
+            (301, Some("PermanentRedirect"), "failed"),
+            (507, None, "failed"),
+        ] {
+            assert_eq!(kind(status, code), expected, "{status} {code:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_are_random() {
+        for attempts in 1..100 {
+            for too_much in [false, true] {
+                let pause = pause(attempts, too_much);
+                assert!(pause <= LONGEST_PAUSE && pause >= Duration::from_millis(5));
+            }
+        }
+        let many: std::collections::BTreeSet<Duration> = (0..50).map(|_| pause(10, false)).collect();
+        assert!(many.len() > 40);
+        let late = (0..200).map(|_| pause(12, false)).max().unwrap();
+        assert!(late > Duration::from_secs(10), "{late:?}");
+    }
+
+    #[test]
+    fn time_is_given_for_what_is_sent() {
+        assert_eq!(time_for(0, 0), Duration::from_secs(30));
+        assert_eq!(time_for(64 << 20, 0), Duration::from_secs(30 + 512));
+        assert_eq!(time_for(0, 9), Duration::from_secs(120));
+        let _ = time_for(u64::MAX, u32::MAX);
+    }
+}

@@ -1,0 +1,88 @@
+//! Create-if-absent, and how ambiguous answers are settled.
+//!
+//! A PUT whose answer was lost may have been carried out, or still be under way. So the same bytes are sent under the
+//! same name again, as often as it takes; when the service then says that there is an object already, it is read and
+//! compared. Whichever of the requests comes last, the name has one content for ever.
+
+use std::future::Future;
+
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+use super::S3Store;
+use super::attempt::{Patience, Refusal, Trouble, understand};
+use crate::store::{Create, ObjectName, RequestKind, StoreError};
+
+impl S3Store {
+    pub(super) fn create_object(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Create, StoreError> {
+        let bytes = Bytes::from(parts.concat());
+        let what = format!("storing {name} in {}", self.settings.place());
+        let mut patience = Patience::new(self, &what);
+        loop {
+            if self.settings.single_writer
+                && let Some(there) = self.compare(name, &bytes)?
+            {
+                return Ok(there);
+            }
+            let sent = self.ask_by(&mut patience, RequestKind::Put, bytes.len() as u64, || {
+                self.put(name.as_str(), bytes.clone(), !self.settings.single_writer, &what)
+            });
+            match sent {
+                Ok(()) => return Ok(Create::Created),
+                Err(Refusal::Condition) => match self.compare(name, &bytes)? {
+                    Some(there) => return Ok(there),
+                    // Deleted between the two, or the answer to the reading was an old one.
+                    None => patience.wait("there is an object of this name, and none is found".to_owned(), false)?,
+                },
+                Err(other) => return Err(other.into_error(&what)),
+            }
+        }
+    }
+
+    /// One PUT.
+    pub(super) fn put(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        if_absent: bool,
+        what: &str,
+    ) -> impl Future<Output = Result<(), Trouble>> + Send + 'static {
+        let checksum = STANDARD.encode(crc32c::crc32c(&bytes).to_be_bytes());
+        let request = self.client.put_object().bucket(&self.settings.bucket).key(self.key(name));
+        let mut request = self.as_configured(request, name).checksum_crc32_c(checksum).content_length(bytes.len() as i64);
+        if if_absent {
+            request = request.if_none_match("*");
+        }
+        let request = request.body(ByteStream::from(bytes));
+        let what = what.to_owned();
+        async move { request.send().await.map(drop).map_err(|e| understand(e, &what)) }
+    }
+
+    fn as_configured(&self, mut request: PutObjectFluentBuilder, name: &str) -> PutObjectFluentBuilder {
+        let class = if name.starts_with("pack/") { &self.settings.storage_class } else { &self.settings.small_storage_class };
+        if let Some(class) = class {
+            request = request.storage_class(StorageClass::from(class.as_str()));
+        }
+        if let Some(encryption) = &self.settings.encryption {
+            request = request.server_side_encryption(ServerSideEncryption::from(encryption.as_str()));
+        }
+        if let Some(key) = &self.settings.kms_key {
+            request = request.ssekms_key_id(key);
+        }
+        request
+    }
+
+    /// Is what has this name the same? `None` if nothing has it.
+    fn compare(&self, name: &ObjectName, bytes: &[u8]) -> Result<Option<Create>, StoreError> {
+        match self.read_whole(name, bytes.len() as u64, None) {
+            Ok(there) if there == bytes => Ok(Some(Create::Same)),
+            Ok(_) | Err(StoreError::TooLarge { .. }) => Ok(Some(Create::Other)),
+            Err(e) if e.is_absent() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}

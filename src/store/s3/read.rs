@@ -1,0 +1,254 @@
+//! Reading: whole objects and ranges, from the middle of a body that broke off too, and older versions.
+
+use std::future::Future;
+use std::time::Duration;
+
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
+
+use super::attempt::{Patience, Refusal, Trouble, chain, understand};
+use super::{S3Store, date::DateOfAnswer};
+use crate::store::{ObjectName, RequestKind, StoreError, Version};
+
+/// What is known of an object without its bytes.
+pub(super) struct Look {
+    pub(super) size: u64,
+    /// By the service's clock at both ends.
+    pub(super) age: Option<Duration>,
+}
+
+/// What an attempt at reading gave.
+struct Piece {
+    bytes: Vec<u8>,
+    /// The whole object's length.
+    size: u64,
+    tag: Option<String>,
+    /// Why there is no more of it.
+    broken: Option<String>,
+}
+
+/// Which bytes.
+#[derive(Clone, Copy)]
+enum Span {
+    /// The whole object, if it has at most so many.
+    Whole(u64),
+    /// So many from an offset.
+    Part(u64, usize),
+}
+
+impl S3Store {
+    pub(super) fn read_whole(&self, name: &ObjectName, max: u64, version: Option<&Version>) -> Result<Vec<u8>, StoreError> {
+        self.fetch(name, Span::Whole(max), version)
+    }
+
+    pub(super) fn read_part(&self, name: &ObjectName, offset: u64, len: usize, version: Option<&Version>) -> Result<Vec<u8>, StoreError> {
+        if len == 0 {
+            let size = self.look_at(name)?.size;
+            let short = StoreError::Short { name: name.clone(), offset, len, size };
+            return if offset <= size { Ok(Vec::new()) } else { Err(short) };
+        }
+        self.fetch(name, Span::Part(offset, len), version)
+    }
+
+    fn fetch(&self, name: &ObjectName, span: Span, version: Option<&Version>) -> Result<Vec<u8>, StoreError> {
+        let what = format!("reading {name} in {}", self.settings.place());
+        let mut patience = Patience::new(self, &what);
+        let mut got: Vec<u8> = Vec::new();
+        let mut tag: Option<String> = None;
+        loop {
+            let had = got.len() as u64;
+            let piece = self.ask_by(&mut patience, RequestKind::Get, 0, || self.get(name, span, had, tag.clone(), version, &what));
+            let piece = match piece {
+                Ok(piece) => piece,
+                // Another object has this name now than the one whose first part was read.
+                Err(Refusal::Condition) if had > 0 => {
+                    (got, tag) = (Vec::new(), None);
+                    patience.wait("the object was replaced while it was read".to_owned(), false)?;
+                    continue;
+                }
+                Err(Refusal::Absent) => return Err(self.absent(name)),
+                Err(Refusal::Range) => return Err(self.too_short(name, span)?),
+                Err(other) => return Err(other.into_error(&what)),
+            };
+            self.counts.received(piece.bytes.len() as u64);
+            let (size, wanted) = (piece.size, span.length_in(piece.size, name)?);
+            if !piece.bytes.is_empty() {
+                patience.progressed();
+            }
+            if got.is_empty() {
+                got = piece.bytes
+            } else {
+                got.extend_from_slice(&piece.bytes)
+            }
+            match piece.broken {
+                None if got.len() as u64 == wanted => return Ok(got),
+                None => {
+                    let problem = format!("{} of {wanted} bytes came, of an object of {size}", got.len());
+                    (got, tag) = (Vec::new(), None);
+                    patience.wait(problem, false)?;
+                }
+                // All came and doesn't agree with its checksum, or more than that: from the beginning.
+                Some(why) if got.len() as u64 >= wanted => {
+                    (got, tag) = (Vec::new(), None);
+                    patience.wait(why, false)?;
+                }
+                Some(why) => {
+                    tag = piece.tag;
+                    if tag.is_none() {
+                        got.clear();
+                    }
+                    patience.wait(why, false)?;
+                }
+            }
+        }
+    }
+
+    /// One GET, of what is still missing.
+    fn get(
+        &self,
+        name: &ObjectName,
+        span: Span,
+        had: u64,
+        tag: Option<String>,
+        version: Option<&Version>,
+        what: &str,
+    ) -> impl Future<Output = Result<Piece, Trouble>> + Send + 'static {
+        let range = match span {
+            Span::Whole(_) if had == 0 => None,
+            Span::Whole(_) => Some(format!("bytes={had}-")),
+            Span::Part(offset, len) => {
+                let (from, to) = (offset.saturating_add(had), offset.saturating_add(len as u64).saturating_sub(1));
+                Some(format!("bytes={from}-{to}"))
+            }
+        };
+        let ranged = range.is_some();
+        let request = self.get_request(name, version).set_range(range).set_if_match(tag);
+        let (what, name) = (what.to_owned(), name.clone());
+        async move {
+            let answer = request.send().await.map_err(|e| understand(e, &what))?;
+            let size = size_of(&answer, ranged)
+                .ok_or_else(|| Trouble::Passing { why: "an answer that doesn't say how long the object is".to_owned(), too_much: false })?;
+            // Nothing longer than was asked for is taken.
+            let wanted = match span.length_in(size, &name) {
+                Ok(wanted) => wanted.saturating_sub(had),
+                Err(_) => return Ok(Piece { bytes: Vec::new(), size, tag: None, broken: None }),
+            };
+            Ok(take_body(answer, size, wanted).await)
+        }
+    }
+
+    fn get_request(&self, name: &ObjectName, version: Option<&Version>) -> GetObjectFluentBuilder {
+        let request = self.client.get_object().bucket(&self.settings.bucket).key(self.key(name.as_str()));
+        request.set_version_id(version.map(|v| v.id().to_owned()))
+    }
+
+    /// The service says that nothing of the range is in the object.
+    fn too_short(&self, name: &ObjectName, span: Span) -> Result<StoreError, StoreError> {
+        let size = self.look_at(name)?.size;
+        Ok(match span {
+            Span::Part(offset, len) => StoreError::Short { name: name.clone(), offset, len, size },
+            Span::Whole(max) => StoreError::TooLarge { name: name.clone(), size, max },
+        })
+    }
+
+    /// How long the object is, and how old. Not by HEAD: its answers have no body, so that a bucket that is missing and
+    /// an object that is missing look the same.
+    pub(super) fn look_at(&self, name: &ObjectName) -> Result<Look, StoreError> {
+        let what = format!("looking at {name} in {}", self.settings.place());
+        let one = |range: Option<&str>| {
+            let request = self.get_request(name, None).set_range(range.map(str::to_owned));
+            let (what, date) = (what.clone(), DateOfAnswer::default());
+            let ranged = range.is_some();
+            async move {
+                let sent = request.customize().interceptor(date.clone()).send().await;
+                let answer = sent.map_err(|e| understand(e, &what))?;
+                let size = size_of(&answer, ranged);
+                let age = answer.last_modified().and_then(|then| date.since(then.secs()));
+                Ok((size, age))
+            }
+        };
+        let found = match self.ask(RequestKind::Get, &what, 0, || one(Some("bytes=0-0"))) {
+            // An empty object has no first byte.
+            Err(Refusal::Range) => self.ask(RequestKind::Get, &what, 0, || one(None)),
+            other => other,
+        };
+        match found {
+            Ok((Some(size), age)) => Ok(Look { size, age }),
+            Ok((None, _)) => Err(Refusal::Range.into_error(&what)),
+            Err(Refusal::Absent) => Err(self.absent(name)),
+            Err(other) => Err(other.into_error(&what)),
+        }
+    }
+
+    pub(super) fn versions_of(&self, name: &ObjectName) -> Result<Vec<Version>, StoreError> {
+        let what = format!("looking for older versions of {name} in {}", self.settings.place());
+        let key = self.key(name.as_str());
+        let one = || {
+            let request = self.client.list_object_versions().bucket(&self.settings.bucket).prefix(&key);
+            let (what, key) = (what.clone(), key.clone());
+            async move {
+                let answer = request.send().await.map_err(|e| understand(e, &what))?;
+                let mut found: Vec<(i128, String)> = Vec::new();
+                for version in answer.versions() {
+                    if version.key() == Some(&key)
+                        && let Some(id) = version.version_id()
+                    {
+                        let when = version.last_modified().map_or(0, aws_sdk_s3::primitives::DateTime::as_nanos);
+                        found.push((when, id.to_owned()));
+                    }
+                }
+                // They come newest first, and those of one second stay in that order.
+                found.reverse();
+                found.sort_by_key(|(when, _)| *when);
+                Ok(found.into_iter().map(|(_, id)| Version::new(id)).collect())
+            }
+        };
+        self.ask(RequestKind::List, &what, 0, one).map_err(|refusal| refusal.into_error(&what))
+    }
+}
+
+impl Span {
+    /// How many bytes of an object of this size are asked for.
+    fn length_in(self, size: u64, name: &ObjectName) -> Result<u64, StoreError> {
+        match self {
+            Span::Whole(max) if size > max => Err(StoreError::TooLarge { name: name.clone(), size, max }),
+            Span::Whole(_) => Ok(size),
+            Span::Part(offset, len) if offset.checked_add(len as u64).is_none_or(|end| end > size) => {
+                Err(StoreError::Short { name: name.clone(), offset, len, size })
+            }
+            Span::Part(_, len) => Ok(len as u64),
+        }
+    }
+}
+
+/// The whole object's length: behind the `/` of Content-Range, if a range was asked for.
+fn size_of(answer: &GetObjectOutput, ranged: bool) -> Option<u64> {
+    if ranged {
+        return answer.content_range()?.rsplit_once('/')?.1.trim().parse().ok();
+    }
+    answer.content_length().and_then(|n| u64::try_from(n).ok())
+}
+
+/// Reads the body, and at most one byte more than is wanted.
+async fn take_body(answer: GetObjectOutput, size: u64, wanted: u64) -> Piece {
+    let tag = answer.e_tag().map(str::to_owned);
+    let mut body = answer.body;
+    let mut bytes = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0).min(64 << 20));
+    let mut broken = None;
+    loop {
+        match tokio::time::timeout(super::client::STALLED, body.next()).await {
+            Err(_) => broken = Some(format!("nothing came for {} s", super::client::STALLED.as_secs())),
+            Ok(Some(Err(e))) => broken = Some(chain(&e)),
+            Ok(Some(Ok(more))) => {
+                bytes.extend_from_slice(&more);
+                if bytes.len() as u64 > wanted {
+                    broken = Some("more bytes came than the object has".to_owned());
+                } else {
+                    continue;
+                }
+            }
+            Ok(None) => {}
+        }
+        return Piece { bytes, size, tag, broken };
+    }
+}
