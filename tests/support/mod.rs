@@ -24,6 +24,7 @@
 //! - `load.rs`: [`Load`]: pgbench in the background
 //! - `host.rs`: [`Host`]: a home of its own for the program, and [`Outcome`] of running it
 //! - `repository.rs`: [`Repository`]: the commands that stories are made of
+//! - `s3/`: S3 services, with a client and a proxy of ours
 //! - `folder.rs`: [`TestDir`]: a scratch folder that stays when the test fails
 
 #![allow(dead_code, unused_imports)] // each test binary uses a part
@@ -35,6 +36,7 @@ mod load;
 mod ordinary;
 mod postgres;
 mod repository;
+pub mod s3;
 mod server;
 
 pub use folder::{TestDir, copy_tree, temporary};

@@ -15,7 +15,7 @@ use super::Postgres;
 use super::folder::place_program;
 
 /// Names the file in which the second run says how it ended; set in that run only.
-const PROOF: &str = "PGCAIRN_TEST_PROOF";
+pub(super) const PROOF: &str = "PGCAIRN_TEST_PROOF";
 /// The user that root's tests become, where it can be made; else `nobody`.
 const USER: &str = "pgcairn-test";
 
@@ -27,22 +27,29 @@ const USER: &str = "pgcairn-test";
 /// closure's.
 #[track_caller]
 pub fn ordinary<F: FnOnce()>(body: F) {
-    run(test_name::<F>(), None, body);
+    run(test_name::<F>(), Vec::new(), body);
 }
 
 /// As [`ordinary`], with a PostgreSQL of major `major`. Where none can be had the test is skipped, printed and counted
 /// in `target/test-skips.txt`; in CI that is a failure for 15 and 18.
 #[track_caller]
 pub fn on<F: FnOnce(&Postgres)>(major: u32, body: F) {
-    let postgres = match Postgres::find(major) {
-        Ok(postgres) => postgres,
+    let Some(postgres) = found(Postgres::find(major), matches!(major, 15 | 18)) else { return };
+    run(test_name::<F>(), postgres.environment(), || body(&postgres));
+}
+
+/// What was found; else the test is left out, or fails where it must not be missing in CI.
+#[track_caller]
+pub(super) fn found<T>(found: Result<T, String>, needed_in_ci: bool) -> Option<T> {
+    match found {
+        Ok(found) => Some(found),
         Err(reason) => {
-            let must = std::env::var_os("CI").is_some_and(|v| !v.is_empty()) && matches!(major, 15 | 18);
-            assert!(!must, "{reason}");
-            return skip(&reason);
+            let ci = std::env::var_os("CI").is_some_and(|v| !v.is_empty());
+            assert!(!(ci && needed_in_ci), "{reason}");
+            skip(&reason);
+            None
         }
-    };
-    run(test_name::<F>(), Some(&postgres), || body(&postgres));
+    }
 }
 
 /// Says that this test, or the rest of it, is left out, and counts it; the test should return after it.
@@ -62,28 +69,29 @@ fn append(file: &Path, text: &str) {
 }
 
 /// `crate::module::test::{{closure}}` is the test `module::test`.
-fn test_name<F>() -> String {
+pub(super) fn test_name<F>() -> String {
     let full = std::any::type_name::<F>();
     let (name, _) = full.split_once("::{{closure}}").unwrap_or_else(|| panic!("{full}: the body must be a closure"));
     let (_, name) = name.split_once("::").expect("a path starts with the crate");
     name.to_owned()
 }
 
+/// Runs the body of the test `name` as [`ordinary`] does; a second run has these variables in its environment.
 #[track_caller]
-fn run(name: String, postgres: Option<&Postgres>, body: impl FnOnce()) {
+pub(super) fn run(name: String, found: Vec<(String, PathBuf)>, body: impl FnOnce()) {
     if let Some(proof) = std::env::var_os(PROOF) {
         assert!(!nix::unistd::getuid().is_root(), "still root");
         body();
         append(Path::new(&proof), "done\n");
     } else if nix::unistd::getuid().is_root() {
-        run_as_ordinary_user(name, postgres);
+        run_as_ordinary_user(name, found);
     } else {
         body();
     }
 }
 
 #[track_caller]
-fn run_as_ordinary_user(name: String, postgres: Option<&Postgres>) {
+fn run_as_ordinary_user(name: String, found: Vec<(String, PathBuf)>) {
     static RUN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
     let first = RUN.lock().is_ok_and(|mut run| run.insert(name.clone()));
     assert!(first, "{name}: a test is one call of on() or ordinary()");
@@ -95,9 +103,7 @@ fn run_as_ordinary_user(name: String, postgres: Option<&Postgres>) {
     command.current_dir(&stage.home).env_clear().envs(kept_environment());
     command.env("HOME", &stage.home).env("USER", &user.name).env("LOGNAME", &user.name);
     command.env(PROOF, &stage.proof).env("PGCAIRN_TEST_PROGRAM", &stage.program);
-    if let Some(postgres) = postgres {
-        command.envs(postgres.environment());
-    }
+    command.envs(found);
     // With a uid given by root, the standard library drops root's other groups as well.
     let ended = command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).output().expect("the test's second run");
 
