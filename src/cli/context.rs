@@ -70,8 +70,12 @@ impl Context {
 
     /// What is said while a store is asked again goes where all messages go.
     pub fn watch(&self) -> Watch {
-        let reporter = Arc::clone(&self.reporter);
-        Watch { notice: Arc::new(move |text| reporter.info(text)), cancel: self.cancel.clone() }
+        let (notice, summary) = (Arc::clone(&self.reporter), Arc::clone(&self.reporter));
+        Watch {
+            notice: Arc::new(move |text| notice.info(text)),
+            summary: Arc::new(move |text| summary.detail(text)),
+            cancel: self.cancel.clone(),
+        }
     }
 
     /// The state folder. Who only looks does without it where it can't be had.

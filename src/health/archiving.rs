@@ -1,5 +1,7 @@
-//! archive_command, as the archiver runs it: in the data directory, as the server's user, with an empty environment.
+//! archive_command, as the archiver runs it: in the data directory, as the server's user, with nothing in its environment
+//! but what the server has for services of S3.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -8,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Line;
+use crate::host::service_variables_of;
 use crate::pg::connection::{Connection, PgConnError};
 use crate::units::{Cancel, SegmentName};
 
@@ -83,7 +86,7 @@ pub fn filled(command: &str, path: &str, name: &str) -> String {
 pub fn try_command(command: &str, pgdata: &Path, patience: Duration, cancel: &Cancel) -> Tried {
     let line = filled(command, &format!("pg_wal/{PROBE}"), PROBE);
     let mut shell = Command::new("/bin/sh");
-    shell.arg("-c").arg(line).current_dir(pgdata).env_clear().env("PWD", pgdata);
+    shell.arg("-c").arg(line).current_dir(pgdata).env_clear().envs(of_server(pgdata)).env("PWD", pgdata);
     shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     match std::fs::metadata(pgdata) {
         Ok(owner) if nix::unistd::geteuid().is_root() && owner.uid() != 0 => _ = shell.uid(owner.uid()).gid(owner.gid()),
@@ -117,6 +120,13 @@ pub fn try_command(command: &str, pgdata: &Path, patience: Duration, cancel: &Ca
             Tried::Other { code: status.code(), said: said.chars().filter(|c| !c.is_control()).take(300).collect() }
         }
     }
+}
+
+/// The variables for services of S3 that the running server has, and so its archiver; none where they can't be read.
+fn of_server(pgdata: &Path) -> Vec<(OsString, OsString)> {
+    let pid = std::fs::read_to_string(pgdata.join("postmaster.pid")).ok();
+    let pid = pid.and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
+    pid.map(service_variables_of).unwrap_or_default()
 }
 
 fn reading(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {

@@ -1,8 +1,9 @@
 //! The environment of the process as a value: variables, user, home, working folder.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// What settings depend on besides flags and files. An archiver's environment may be empty, so nothing is taken for
 /// granted.
@@ -54,6 +55,24 @@ impl Env for ProcessEnv {
 }
 
 /// An environment made up by a test.
+/// The variables by which clients of S3-compatible services are told what to do: `AWS_*` and those of proxies.
+pub fn service_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+    let fits = |name: &str| name.starts_with("AWS_") || PROXIES.contains(&name.to_ascii_uppercase().as_str());
+    all.filter(|(name, _)| name.to_str().is_some_and(fits)).collect()
+}
+
+/// The same of another process, as it began; none where this user may not look (proc(5), `environ`).
+pub fn service_variables_of(pid: u32) -> Vec<(OsString, OsString)> {
+    let bytes = super::files::read_bounded(Path::new(&format!("/proc/{pid}/environ")), 4 << 20).ok().flatten().unwrap_or_default();
+    let pair = |word: &[u8]| {
+        let at = word.iter().position(|b| *b == b'=')?;
+        let (name, value) = (word.get(..at)?, word.get(at + 1..)?);
+        Some((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(value).to_owned()))
+    };
+    service_variables(bytes.split(|b| *b == 0).filter_map(pair))
+}
+
 #[cfg(test)]
 #[derive(Clone, Debug)]
 pub struct FixedEnv {

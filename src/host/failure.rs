@@ -182,6 +182,9 @@ impl Explain for HostError {
             HostError::Paths(e) => e.cure(),
             HostError::Lock(e) => e.cure(),
             HostError::Secret(e) => e.cure(),
+            HostError::NoRepository { place } if place.starts_with("s3://") => {
+                Some("check bucket, prefix and endpoint; `pgcairn init` makes a new repository".into())
+            }
             HostError::NoRepository { .. } => Some("check the path, and that its disk is mounted; `pgcairn init` makes a new repository".into()),
             HostError::NoSlot { .. } => Some(
                 "bring the objects of key/ back from a copy of the repository; a host that is enrolled needs none".into(),

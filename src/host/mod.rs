@@ -34,6 +34,6 @@ pub mod state;
 pub use config::{ConfigError, FlagOverrides, Settings};
 #[cfg(test)]
 pub use env::FixedEnv;
-pub use env::{Env, ProcessEnv};
+pub use env::{Env, ProcessEnv, service_variables, service_variables_of};
 pub use failure::HostError;
 pub use paths::{StateDir, cache_dir};

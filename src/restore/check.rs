@@ -1,6 +1,7 @@
 //! Does the restore_command work for who will run it? Tried once, before a restore is called a success: as the owner of
-//! the data directory, by `sh`, with nothing in the environment.
+//! the data directory, by `sh`, with nothing in the environment but what the caller says.
 
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -46,16 +47,23 @@ pub fn owner_of(data_directory: &Path) -> Result<(u32, u32), RestoreError> {
     Ok((m.uid(), m.gid()))
 }
 
-/// Runs `restore_command` for the file `name`: one that is surely absent, or the first segment that is needed. Whatever
+/// Runs `restore_command`, with these variables alone, for the file `name`: one that is surely absent, or the first segment that is needed. Whatever
 /// it brings is removed again. Not back after `patience`, it is stopped with all that it started.
 ///
 /// # Errors
 /// If it can't be run at all.
-pub fn try_restore_command(restore_command: &str, data_directory: &Path, name: &str, patience: Duration) -> Result<Tried, RestoreError> {
+pub fn try_restore_command(
+    restore_command: &str,
+    data_directory: &Path,
+    name: &str,
+    environment: &[(OsString, OsString)],
+    patience: Duration,
+) -> Result<Tried, RestoreError> {
     let (uid, gid) = owner_of(data_directory)?;
     let put = data_directory.join(PUT);
     let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(filled_in(restore_command, name, PUT)).env_clear().current_dir(data_directory);
+    command.arg("-c").arg(filled_in(restore_command, name, PUT)).env_clear();
+    command.envs(environment.iter().cloned()).current_dir(data_directory);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     if nix::unistd::geteuid().is_root() {
         // Without root's further groups, too: that is how the standard library does it.
@@ -162,7 +170,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         fs::create_dir(scratch.path().join("pg_wal")).unwrap();
         let run = |command: &str, seconds| {
-            try_restore_command(command, scratch.path(), "00000001000000000000000A", Duration::from_secs(seconds)).unwrap()
+            try_restore_command(command, scratch.path(), "00000001000000000000000A", &[], Duration::from_secs(seconds)).unwrap()
         };
         assert_eq!(run("printf %%s %f > %p", 60), Tried::Brought(24));
         assert_eq!(run("echo part > %p; exit 1", 60), Tried::Absent { code: 1, said: String::new() });
@@ -172,6 +180,9 @@ mod tests {
         assert!(matches!(run("kill -9 $$", 60), Tried::Failed { how, .. } if how == "signal 9"));
         assert!(matches!(run("true", 60), Tried::Failed { how, .. } if how.contains("brought nothing")));
         assert!(matches!(run("sleep 1000 & sleep 1000", 0), Tried::Failed { how, .. } if how.contains("in time")));
+        let one = [(OsString::from("AWS_X"), OsString::from("7"))];
+        let with = try_restore_command("test \"$AWS_X\" = 7 && exit 9", scratch.path(), "x", &one, Duration::from_secs(60)).unwrap();
+        assert_eq!(with, Tried::Absent { code: 9, said: String::new() });
         // Nothing of the caller's environment gets there, and nothing is left behind.
         assert_eq!(run("test -z \"$HOME$USER$CARGO_MANIFEST_DIR\"", 60), run("true", 60));
         assert_eq!(fs::read_dir(scratch.path().join("pg_wal")).unwrap().count(), 0);

@@ -1,6 +1,6 @@
 //! The program, run with a home of its own.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -10,13 +10,24 @@ use super::TestDir;
 #[derive(Debug)]
 pub struct Host {
     home: TestDir,
+    more: Vec<(&'static str, OsString)>,
 }
 
 impl Host {
     /// A host on which the program has never run.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        Host { home: TestDir::new() }
+        Self::with(Vec::new())
+    }
+
+    /// As [`Host::new`], with these variables in the environment of all that runs there: credentials, for example.
+    pub fn with(more: Vec<(&'static str, OsString)>) -> Self {
+        Host { home: TestDir::new(), more }
+    }
+
+    /// Another host with the same variables.
+    pub fn another(&self) -> Self {
+        Self::with(self.more.clone())
     }
 
     /// Its home.
@@ -41,8 +52,11 @@ impl Host {
     }
 
     /// The variables that make a process this host's (a server's archive_command, for example).
-    pub fn environment(&self) -> Vec<(&'static str, std::ffi::OsString)> {
-        vec![("HOME", self.home().into()), ("PATH", super::postgres::standard_path()), ("LC_ALL", "C.UTF-8".into())]
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let mut all: Vec<(&'static str, OsString)> =
+            vec![("HOME", self.home().into()), ("PATH", super::postgres::standard_path()), ("LC_ALL", "C.UTF-8".into())];
+        all.extend(self.more.iter().cloned());
+        all
     }
 
     /// Runs the program to its end.

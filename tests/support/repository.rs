@@ -10,6 +10,8 @@ pub struct Repository {
     /// The host that made it: its home holds state and cache.
     pub host: Host,
     folder: TestDir,
+    /// Its URL, if it lies in a bucket.
+    url: Option<String>,
 }
 
 impl Repository {
@@ -22,13 +24,33 @@ impl Repository {
     /// As [`Repository::init`], with what that says, as JSON: the lines for postgresql.conf, for example.
     #[track_caller]
     pub fn made() -> (Repository, serde_json::Value) {
-        let repository = Repository { host: Host::new(), folder: TestDir::new() };
-        let key = repository.key_file();
-        let made = repository.run(["init", "--json", "--key-file", key.to_str().expect("a path in UTF-8")]).ok().json();
-        (repository, made)
+        Self { host: Host::new(), folder: TestDir::new(), url: None }.make()
     }
 
-    /// The repository's folder.
+    /// Made in a bucket by a host with these variables.
+    #[track_caller]
+    pub fn in_bucket(url: &str, environment: Vec<(&'static str, std::ffi::OsString)>) -> Repository {
+        Self::not_yet_in_bucket(url, environment).make().0
+    }
+
+    /// A place in a bucket, and a host that may make a repository there.
+    pub fn not_yet_in_bucket(url: &str, environment: Vec<(&'static str, std::ffi::OsString)>) -> Repository {
+        Self { host: Host::with(environment), folder: TestDir::new(), url: Some(url.to_owned()) }
+    }
+
+    #[track_caller]
+    fn make(self) -> (Repository, serde_json::Value) {
+        let key = self.key_file();
+        let made = self.run(["init", "--json", "--key-file", key.to_str().expect("a path in UTF-8")]).ok().json();
+        (self, made)
+    }
+
+    /// Where it lies, as `--repo` takes it.
+    pub fn url(&self) -> String {
+        self.url.clone().unwrap_or_else(|| self.path().to_str().expect("a path in UTF-8").to_owned())
+    }
+
+    /// The repository's folder, if it lies in one.
     pub fn path(&self) -> PathBuf {
         self.folder.join("repository")
     }
@@ -50,7 +72,7 @@ impl Repository {
 
     /// The arguments with `--repo` before them.
     pub fn arguments<A: AsRef<str>>(&self, arguments: impl IntoIterator<Item = A>) -> Vec<String> {
-        let mut all = vec!["--repo".to_owned(), self.path().to_str().expect("a path in UTF-8").to_owned()];
+        let mut all = vec!["--repo".to_owned(), self.url()];
         all.extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
         all
     }
@@ -88,7 +110,7 @@ impl Repository {
 
     /// A restore by a host that has nothing but the key file, however it ends.
     pub fn try_restore(&self, to: &Path, more: &[&str]) -> (Host, Outcome) {
-        let host = Host::new();
+        let host = self.host.another();
         let key = self.key_file();
         let mut all = vec!["--key-file", key.to_str().expect("a path in UTF-8"), "restore", "--to", to.to_str().expect("a path in UTF-8")];
         all.extend(more);

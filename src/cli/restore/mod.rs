@@ -27,10 +27,10 @@ use super::failure::Failure;
 use super::fronts::CatalogFronts;
 use super::tail::OpenedTail;
 use crate::archive::{self, Archive, GetContext};
-use crate::host::HostError;
 use crate::host::access::{Need, OpenSession, Opened};
 use crate::host::lock::FileLock;
 use crate::host::machine::MachineId;
+use crate::host::{HostError, service_variables};
 use crate::pg::wal::WalFileName;
 use crate::repo::RepoError;
 use crate::repo::log::{Begin, LiveCommit, LogError, Void};
@@ -316,7 +316,23 @@ fn try_command(
     let Some(wal) = &commit.summary.wal else { return Ok(()) };
     let first = SegmentName::new(wal.timeline, wal.segment_size.segment_of(wal.start_lsn), wal.segment_size);
     context.reporter.phase("trying restore_command", None);
-    let (how, said) = match restore::check::try_restore_command(command, &plan.target, &first.to_string(), TRIAL)? {
+    let of_service = if opened.backend.folder().is_none() { service_variables(std::env::vars_os()) } else { Vec::new() };
+    let attempt = |environment: &[_]| restore::check::try_restore_command(command, &plan.target, &first.to_string(), environment, TRIAL);
+    let mut tried = attempt(&[])?;
+    if matches!(tried, Tried::Failed { .. }) && !of_service.is_empty() {
+        // Credentials that this process has from its environment: the server may be given the same.
+        let again = attempt(&of_service)?;
+        if !matches!(again, Tried::Failed { .. }) {
+            let names: Vec<String> = of_service.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+            context.reporter.warn(&format!(
+                "restore_command works with {} of this environment, and not without: start the server with them, or put credentials into .aws \
+                 in the home of the server's user",
+                names.join(", ")
+            ));
+            tried = again;
+        }
+    }
+    let (how, said) = match tried {
         Tried::Brought(_) => return Ok(()),
         // A snapshot that holds its own WAL need not have it in the archive.
         Tried::Absent { .. } if !has(opened, commit, first)? => return Ok(()),

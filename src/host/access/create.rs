@@ -68,6 +68,9 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
     for said in backend.prove(&tag)? {
         place.progress.warn(&said);
     }
+    if place.repository.url.folder().is_none() && place.repository.bucket.single_writer != Some(true) {
+        state.remember_proved(&place.repository.url)?;
+    }
     let root = Root::random()?;
     let name = |text: &str| ObjectName::new(text).map_err(StoreError::from);
     let format = Format { repository: root.repository, domain: root.domain, read_only_features: 0 };

@@ -130,6 +130,9 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     if need == Need::Write && format.read_only_features != 0 {
         return Err(format::FormatError::Features(format.read_only_features).into());
     }
+    if need == Need::Write {
+        prove_once(place, backend.as_ref(), &format)?;
+    }
     let state = place.state.map(|s| s.repository(format.repository));
     let kept = state.as_ref().map(RepositoryState::host_keys).transpose()?.flatten();
     let cache = place.cache.clone();
@@ -180,6 +183,16 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
         }
     }
     Ok(opened)
+}
+
+/// Before this host writes to a service for the first time: does that let nobody overwrite? The operating system's word
+/// is proved by `init` alone.
+fn prove_once(place: &Place<'_>, backend: &dyn Backend, format: &Format) -> Result<(), HostError> {
+    let url = &place.repository.url;
+    let alone = place.repository.bucket.single_writer == Some(true);
+    let Some(state) = place.state.filter(|state| url.folder().is_none() && !alone && !state.is_proved(url)) else { return Ok(()) };
+    backend.prove_at(&ObjectName::new(format::NAME).map_err(StoreError::from)?, &format.encode())?;
+    Ok(state.remember_proved(url)?)
 }
 
 /// Opens a repository with keys that the state doesn't have yet.

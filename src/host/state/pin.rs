@@ -67,6 +67,17 @@ impl StateDir {
         }
     }
 
+    /// Has this host proved that the store at a URL lets nobody overwrite?
+    pub fn is_proved(&self, url: &RepositoryUrl) -> bool {
+        self.pin_path(url).with_extension("proved").is_file()
+    }
+
+    /// Remembers that it has.
+    pub fn remember_proved(&self, url: &RepositoryUrl) -> Result<(), StateError> {
+        let _lock = lock_folder(&self.path().join("pins"), self.owner())?;
+        write(&self.pin_path(url).with_extension("proved"), b"create-if-absent holds here\n", self.owner())
+    }
+
     /// The file of a URL's pin: what to remove when another repository is meant.
     pub fn pin_path(&self, url: &RepositoryUrl) -> std::path::PathBuf {
         self.path().join("pins").join(format!("{}.json", blake3::hash(&url.identity()).to_hex()))

@@ -45,8 +45,8 @@ pub(super) fn build(runtime: &Runtime, settings: &S3Settings) -> Result<Client, 
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
     }
-    if let Some(home) = &settings.home {
-        loader = loader.profile_files(profile_files(home));
+    if let Some(files) = settings.home.as_deref().and_then(profile_files) {
+        loader = loader.profile_files(files);
     }
     let config = runtime.run(async move { loader.load().await }).map_err(|source| setting("reading AWS settings", source))?;
     let endpoint = config.endpoint_url().is_some();
@@ -71,13 +71,17 @@ fn setting(what: &str, source: io::Error) -> StoreError {
     StoreError::S3Setting { what: what.to_owned(), source }
 }
 
-/// `.aws` in a home that isn't the environment's.
-fn profile_files(home: &Path) -> EnvConfigFiles {
-    let aws = home.join(".aws");
-    EnvConfigFiles::builder()
-        .with_file(EnvConfigFileKind::Config, aws.join("config"))
-        .with_file(EnvConfigFileKind::Credentials, aws.join("credentials"))
-        .build()
+/// What there is of `.aws` in a home that isn't the environment's.
+fn profile_files(home: &Path) -> Option<EnvConfigFiles> {
+    // Of none a set can't be made, and one that is named and isn't there would be an error.
+    let mut files = None;
+    for (kind, name) in [(EnvConfigFileKind::Config, ".aws/config"), (EnvConfigFileKind::Credentials, ".aws/credentials")] {
+        let path = home.join(name);
+        if path.is_file() {
+            files = Some(files.unwrap_or_else(EnvConfigFiles::builder).with_file(kind, path));
+        }
+    }
+    files.map(|files| files.build())
 }
 
 /// Connections by rustls with ring, by a proxy where `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say so.

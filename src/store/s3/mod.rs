@@ -78,6 +78,12 @@ impl S3Store {
     }
 }
 
+impl Drop for S3Store {
+    fn drop(&mut self) {
+        (self.watch.summary)(&format!("{}: {}", self.settings.place(), self.counts.so_far()));
+    }
+}
+
 impl Backend for S3Store {
     fn create(&self, name: &ObjectName, parts: &[&[u8]], _: &SessionTag) -> Result<Create, StoreError> {
         self.create_object(name, parts)

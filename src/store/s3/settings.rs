@@ -121,13 +121,15 @@ fn bad(what: &'static str, text: &str, problem: &'static str) -> BadS3Setting {
 pub struct Watch {
     /// Told what the service answers, and that it is asked again.
     pub notice: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Told at the end how many requests it took.
+    pub summary: Arc<dyn Fn(&str) + Send + Sync>,
     /// Asked to stop?
     pub cancel: Cancel,
 }
 
 impl Default for Watch {
     fn default() -> Self {
-        Watch { notice: Arc::new(|_| {}), cancel: Cancel::new() }
+        Watch { notice: Arc::new(|_| {}), summary: Arc::new(|_| {}), cancel: Cancel::new() }
     }
 }
 
