@@ -54,7 +54,6 @@ impl Env for ProcessEnv {
     }
 }
 
-/// An environment made up by a test.
 /// The variables by which clients of S3-compatible services are told what to do: `AWS_*` and those of proxies.
 pub fn service_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
     const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
@@ -73,6 +72,7 @@ pub fn service_variables_of(pid: u32) -> Vec<(OsString, OsString)> {
     service_variables(bytes.split(|b| *b == 0).filter_map(pair))
 }
 
+/// An environment made up by a test.
 #[cfg(test)]
 #[derive(Clone, Debug)]
 pub struct FixedEnv {
