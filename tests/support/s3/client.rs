@@ -209,6 +209,13 @@ impl Client {
         Ok(Connection { client: self, stream: BufReader::new(stream) })
     }
 
+    /// Head and body as they are sent, for tests that send them piece by piece.
+    pub fn bytes(&self, request: &Request) -> (Vec<u8>, Vec<u8>) {
+        let mut head = Vec::new();
+        self.head(request).write(&mut head).expect("room");
+        (head, request.body.clone())
+    }
+
     fn head(&self, request: &Request) -> Head {
         let payload = request.payload.clone().unwrap_or_else(|| sha256(&request.body));
         let time = request.time.clone().unwrap_or_else(now);
@@ -225,7 +232,7 @@ impl Client {
             let signed = Signed { method: request.method, path, query, headers: &headers, payload: &payload, time: &time, region };
             headers.push(("authorization".to_owned(), signed.authorization(&self.keys)));
         }
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+        if !headers.iter().any(|(name, _)| ["content-length", "transfer-encoding"].contains(&name.as_str())) {
             headers.push(("content-length".to_owned(), request.body.len().to_string()));
         }
         Head { start: format!("{} {target} HTTP/1.1", request.method), headers }
@@ -245,9 +252,8 @@ impl Connection<'_> {
     /// One request and its whole answer.
     pub fn send(&mut self, request: &Request) -> Result<Answer> {
         let to = self.stream.get_mut();
-        let mut bytes = Vec::new();
-        self.client.head(request).write(&mut bytes)?;
-        bytes.extend(&request.body);
+        let (mut bytes, body) = self.client.bytes(request);
+        bytes.extend(body);
         to.write_all(&bytes)?;
         to.flush()?;
         let head = loop {

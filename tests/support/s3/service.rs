@@ -14,8 +14,9 @@ use super::{Client, Keys, RCLONE, S3, SEAWEED, Trust};
 /// What starts them: a second run as another user may not be able to read the checkout.
 const SCRIPT: &str = include_str!("../../../scripts/s3-server");
 
-/// Who asks. SeaweedFS holds readers and strangers to it; writers and maintainers have the same rights there (its `Write`
-/// includes deletion), so that what a writer may do beyond that is for the proxy to refuse.
+/// Who asks. SeaweedFS holds them to policies like AWS's (`scripts/s3-server`): readers read; writers add, and overwrite, but delete
+/// nothing; maintainers delete, too. That a writer creates only (the condition `s3:if-none-match`) it doesn't understand: that is
+/// for the proxy to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     Admin,
@@ -90,22 +91,33 @@ impl S3 {
     /// A SeaweedFS of the test's own, ended with the value: for tests that kill it, or fill it.
     #[track_caller]
     pub fn private(&self) -> Service {
-        self.start("seaweedfs")
+        self.start("seaweedfs", &[])
+    }
+
+    /// The same with another policy (JSON, AWS's language) for some of its identities.
+    #[track_caller]
+    pub fn with_policies(&self, policies: &[(Role, &str)]) -> Service {
+        self.start("seaweedfs", policies)
     }
 
     /// rclone's `serve s3`: it overwrites where it is told to create, and knows no versions.
     #[track_caller]
     pub fn rclone(&self) -> Service {
-        self.start("rclone")
+        self.start("rclone", &[])
     }
 
     #[track_caller]
-    fn start(&self, program: &str) -> Service {
+    fn start(&self, program: &str, policies: &[(Role, &str)]) -> Service {
         let scratch = TestDir::new();
         let folder = scratch.path().to_owned();
         write_certificates(&folder);
         let mut command = self.command(program, &folder);
         command.arg("--with-input").arg("--dir").arg(folder.join("data")).stdin(Stdio::piped());
+        for (role, policy) in policies {
+            let file = folder.join(format!("{}.policy", role.name()));
+            std::fs::write(&file, policy).expect("a policy");
+            command.arg("--policy").arg(format!("{}={}", role.name(), file.display()));
+        }
         let mut script = command.spawn().expect("python3");
         let input = script.stdin.take();
         let facts = facts_of(&mut script, &folder);
@@ -200,6 +212,13 @@ impl Service {
     /// Its process: to be killed only by who started it.
     pub fn pid(&self) -> u32 {
         self.facts["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process id")
+    }
+
+    /// Kills what started it, as a runner does to tests that take too long: the service must end all the same.
+    pub fn kill_script(mut self) {
+        if let Ends::With { script, .. } = &mut self.ends {
+            let _ = script.kill();
+        }
     }
 
     /// A new bucket, removed with the value.
