@@ -21,6 +21,7 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    beside: Vec<(String, String)>,
     payload: Option<String>,
     host: Option<String>,
     time: Option<String>,
@@ -30,7 +31,7 @@ pub struct Request {
 impl Request {
     pub fn new(method: &'static str, path: impl Into<String>) -> Request {
         let (query, headers, body) = (Vec::new(), Vec::new(), Vec::new());
-        Request { method, path: path.into(), query, headers, body, payload: None, host: None, time: None, signed: true }
+        Request { method, path: path.into(), query, headers, body, beside: Vec::new(), payload: None, host: None, time: None, signed: true }
     }
 
     pub fn get(path: impl Into<String>) -> Request {
@@ -48,6 +49,12 @@ impl Request {
 
     pub fn header(mut self, name: &str, value: &str) -> Request {
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A header that isn't signed, as those of the connection.
+    pub fn header_beside(mut self, name: &str, value: &str) -> Request {
+        self.beside.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -232,6 +239,7 @@ impl Client {
             let signed = Signed { method: request.method, path, query, headers: &headers, payload: &payload, time: &time, region };
             headers.push(("authorization".to_owned(), signed.authorization(&self.keys)));
         }
+        headers.extend(request.beside.iter().cloned());
         if !headers.iter().any(|(name, _)| ["content-length", "transfer-encoding"].contains(&name.as_str())) {
             headers.push(("content-length".to_owned(), request.body.len().to_string()));
         }

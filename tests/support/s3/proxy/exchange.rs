@@ -1,5 +1,6 @@
 //! A client's connection: requests one after the other, and what the fault makes of each.
 
+use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use super::{Fault, Operation, Record, Seen, Shared};
 /// A dead peer must not keep a thread for ever; long, as slow answers are answers.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Bodies are handed on in pieces of this length at most.
+const PIECE: usize = 128 << 10;
+
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -25,12 +29,12 @@ enum Next {
 
 /// Serves a client until its connection ends.
 pub(super) fn serve(shared: &Shared, client: TcpStream) {
-    let number = shared.next_connection.fetch_add(1, Ordering::SeqCst);
+    let number = shared.number();
     let client = Arc::new(client);
     let _ = client.set_nodelay(true);
     let _ = client.set_read_timeout(Some(PATIENCE));
     shared.state().connections.insert(number, Arc::clone(&client));
-    let mut exchange = Exchange { shared, number, client: BufReader::new(&*client), upstream: None };
+    let mut exchange = Exchange { shared, number, client: BufReader::with_capacity(PIECE, &*client), upstream: None };
     let end = loop {
         match exchange.next() {
             Ok(Next::Keep) => {}
@@ -69,10 +73,19 @@ struct Exchange<'a> {
 
 /// A request under way.
 struct Request {
+    number: u64,
     head: Head,
     framing: Framing,
     fault: Fault,
     record: Record,
+}
+
+impl Request {
+    /// Lets others know how far it is: always before the client can know it.
+    fn tell(&self, shared: &Shared) {
+        let Record { status, served, up, down, .. } = self.record;
+        shared.update(self.number, |record| (record.status, record.served, record.up, record.down) = (status, served, up, down));
+    }
 }
 
 impl Exchange<'_> {
@@ -83,11 +96,10 @@ impl Exchange<'_> {
         let (seen, fault, latency) = self.shared.look(&head);
         let framing = head.request_framing()?;
         let record = Record { seen, fault: fault.clone(), status: None, served: None, up: 0, down: 0 };
-        let mut request = Request { head, framing, fault, record };
+        let number = self.shared.begin(record.clone());
+        let mut request = Request { number, head, framing, fault, record };
         std::thread::sleep(latency);
-        let next = self.meet(&mut request);
-        self.shared.state().records.push(request.record);
-        next
+        self.meet(&mut request)
     }
 
     fn meet(&mut self, request: &mut Request) -> Result<Next> {
@@ -137,7 +149,7 @@ impl Exchange<'_> {
     fn read_whole(&mut self, request: &mut Request) -> Result<Vec<u8>> {
         let mut head = request.head.clone();
         if expects_leave(&head) {
-            head.remove("expect");
+            // The header stays, as it may be signed: the service gives its leave in vain.
             self.client.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         let mut body: Vec<u8> = Vec::new();
@@ -146,6 +158,7 @@ impl Exchange<'_> {
             Ok(())
         })?;
         request.record.up = body.len() as u64;
+        request.tell(self.shared);
         if request.framing == Framing::Chunked {
             head.remove("transfer-encoding");
             head.set("content-length", &body.len().to_string());
@@ -159,7 +172,8 @@ impl Exchange<'_> {
     /// Hands the request on, as it comes. An end where that is all.
     fn hand_on(&mut self, request: &mut Request) -> Result<Option<Next>> {
         self.upstream()?;
-        let (Some(upstream), client) = (&mut self.upstream, &mut self.client) else { return Err(ErrorKind::NotConnected.into()) };
+        let (shared, client) = (self.shared, &mut self.client);
+        let Some(upstream) = &mut self.upstream else { return Err(ErrorKind::NotConnected.into()) };
         request.head.write(upstream.get_mut())?;
         if expects_leave(&request.head) && request.framing != Framing::Length(0) {
             let leave = Head::read(upstream)?.ok_or(ErrorKind::UnexpectedEof)?;
@@ -175,17 +189,15 @@ impl Exchange<'_> {
         let flip = if let Fault::FlipRequest(place) = request.fault { Some(within(place, length)) } else { None };
         let mut refused = false;
         let framing = request.framing;
-        let up = &mut request.record.up;
         let sent = read_body(client, framing, |piece| {
-            let mut piece = piece.to_vec();
-            flip_bit(&mut piece, *up, flip);
-            let allowed = stop.map_or(piece.len() as u64, |stop| (stop - *up).min(piece.len() as u64));
-            *up += allowed;
-            if !refused && write_piece(upstream.get_mut(), &piece[..allowed as usize], framing).is_err() {
+            let piece = part(piece, request.record.up, stop, flip);
+            request.record.up += piece.len() as u64;
+            request.tell(shared);
+            if !refused && write_piece(upstream.get_mut(), &piece, framing).is_err() {
                 // It has answered before it had all, and reads no more. Its answer may lie there.
                 refused = true;
             }
-            if stop == Some(*up) { Err(ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+            if stop == Some(request.record.up) { Err(ErrorKind::ConnectionReset.into()) } else { Ok(()) }
         });
         if stop.is_some() {
             self.upstream = None;
@@ -212,6 +224,7 @@ impl Exchange<'_> {
 
     fn hand_back_as(&mut self, request: &mut Request, head: Head) -> Result<Next> {
         request.record.served = Some(head.status()?);
+        request.tell(self.shared);
         let seen = &request.record.seen;
         if seen.operation.writes() && head.status()? == 200 {
             let written = format!("{}/{}", seen.bucket, seen.key);
@@ -244,7 +257,8 @@ impl Exchange<'_> {
     }
 
     fn hand_back_body(&mut self, request: &mut Request, head: &Head, framing: Framing) -> Result<Next> {
-        let (Some(upstream), client) = (&mut self.upstream, &mut self.client) else { return Err(ErrorKind::NotConnected.into()) };
+        let (shared, client) = (self.shared, &mut self.client);
+        let Some(upstream) = &mut self.upstream else { return Err(ErrorKind::NotConnected.into()) };
         let length = if let Framing::Length(length) = framing { length } else { 0 };
         let stop = match request.fault {
             Fault::ResetInAnswer(place) | Fault::CutAnswer(place) => Some(within(place, length)),
@@ -255,19 +269,18 @@ impl Exchange<'_> {
         if stop.is_some() && framing == Framing::Length(0) {
             return Ok(cut); // there is no body to cut: no answer at all
         }
-        head.write(client.get_mut())?;
         request.record.status = Some(head.status()?);
+        request.tell(self.shared);
+        head.write(client.get_mut())?;
         if stop == Some(0) {
             return Ok(cut);
         }
-        let down = &mut request.record.down;
         let done = read_body(upstream, framing, |piece| {
-            let mut piece = piece.to_vec();
-            flip_bit(&mut piece, *down, flip);
-            let allowed = stop.map_or(piece.len() as u64, |stop| (stop - *down).min(piece.len() as u64));
-            *down += allowed;
-            write_piece(client.get_mut(), &piece[..allowed as usize], framing)?;
-            if stop == Some(*down) { Err(Error::other("enough")) } else { Ok(()) }
+            let piece = part(piece, request.record.down, stop, flip);
+            request.record.down += piece.len() as u64;
+            request.tell(shared);
+            write_piece(client.get_mut(), &piece, framing)?;
+            if stop == Some(request.record.down) { Err(Error::other("enough")) } else { Ok(()) }
         });
         if stop == Some(request.record.down) {
             return Ok(cut);
@@ -315,11 +328,11 @@ impl Exchange<'_> {
             (Fault::CutAnswer(place), _) => (within(*place, length), Next::Close),
             _ => (length, Next::Keep),
         };
+        (request.record.status, request.record.down) = (Some(head.status()?), stop);
+        request.tell(self.shared);
         let client = self.client.get_mut();
         head.write(client)?;
-        request.record.status = Some(head.status()?);
         client.write_all(&body[..stop as usize])?;
-        request.record.down = stop;
         Ok(next)
     }
 
@@ -330,11 +343,11 @@ impl Exchange<'_> {
         let mut head = Head { start: format!("HTTP/1.1 {status} {code}"), headers: Vec::new() };
         head.set("Content-Type", "application/xml");
         head.set("Content-Length", &body.len().to_string());
+        (request.record.status, request.record.down) = (Some(status), body.len() as u64);
+        request.tell(self.shared);
         let client = self.client.get_mut();
         head.write(client)?;
         client.write_all(body.as_bytes())?;
-        request.record.status = Some(status);
-        request.record.down = body.len() as u64;
         Ok(Next::Keep)
     }
 
@@ -364,7 +377,7 @@ impl Exchange<'_> {
         }
         match &mut self.upstream {
             Some(upstream) => Ok(upstream),
-            none => Ok(none.insert(BufReader::new(connect(&self.shared.upstream)?))),
+            none => Ok(none.insert(BufReader::with_capacity(PIECE, connect(&self.shared.upstream)?))),
         }
     }
 }
@@ -441,9 +454,13 @@ fn within(place: u64, length: u64) -> u64 {
     if length == 0 { place } else { place % length }
 }
 
-fn flip_bit(piece: &mut [u8], offset: u64, flip: Option<u64>) {
+/// Of a piece that begins at this offset: what is before the stop, with the wrong bit if that lies in it.
+fn part(piece: &[u8], offset: u64, stop: Option<u64>, flip: Option<u64>) -> Cow<'_, [u8]> {
+    let before = stop.map_or(u64::MAX, |stop| stop.saturating_sub(offset));
+    let piece = &piece[..piece.len().min(usize::try_from(before).unwrap_or(usize::MAX))];
     let at = flip.and_then(|place| place.checked_sub(offset)).and_then(|at| usize::try_from(at).ok());
-    if let Some(byte) = at.and_then(|at| piece.get_mut(at)) {
-        *byte ^= 0x10;
-    }
+    let Some(at) = at.filter(|at| *at < piece.len()) else { return Cow::Borrowed(piece) };
+    let mut wrong = piece.to_vec();
+    wrong[at] ^= 0x10;
+    Cow::Owned(wrong)
 }

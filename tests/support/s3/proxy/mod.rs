@@ -22,7 +22,7 @@ mod exchange;
 mod fault;
 mod seen;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -46,7 +46,7 @@ pub struct Proxy {
 struct Shared {
     upstream: String,
     stopped: AtomicBool,
-    next_connection: AtomicU64,
+    next: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -58,7 +58,8 @@ struct State {
     times: HashMap<String, u64>,
     /// How many of an operation there were, by identity.
     kinds: HashMap<(String, Operation), u64>,
-    records: Vec<Record>,
+    /// By the number of their arrival.
+    records: BTreeMap<u64, Record>,
     /// The first answer to each list, by target.
     lists: HashMap<String, (Head, Vec<u8>)>,
     /// When each object was first written, by bucket and key.
@@ -79,18 +80,14 @@ impl Proxy {
             latency: (Duration::ZERO, Duration::ZERO),
             times: HashMap::new(),
             kinds: HashMap::new(),
-            records: Vec::new(),
+            records: BTreeMap::new(),
             lists: HashMap::new(),
             written: HashMap::new(),
             connections: HashMap::new(),
             idle: HashMap::new(),
         };
-        let shared = Shared {
-            upstream: upstream.to_owned(),
-            stopped: AtomicBool::new(false),
-            next_connection: AtomicU64::new(0),
-            state: Mutex::new(state),
-        };
+        let shared =
+            Shared { upstream: upstream.to_owned(), stopped: AtomicBool::new(false), next: AtomicU64::new(0), state: Mutex::new(state) };
         let shared = Arc::new(shared);
         let all = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -150,14 +147,14 @@ impl Proxy {
         }
     }
 
-    /// What was asked since the start, or since [`Proxy::forget`], and what became of it; in the order in which it ended.
+    /// What was asked since the start, or since [`Proxy::forget`], and what became of it so far; in the order in which it came.
     pub fn records(&self) -> Vec<Record> {
-        self.shared.state().records.clone()
+        self.shared.state().records.values().cloned().collect()
     }
 
     /// The same in numbers.
     pub fn counts(&self) -> Counts {
-        Counts::of(&self.shared.state().records)
+        Counts::of(self.shared.state().records.values())
     }
 
     /// Begins to count anew (requests that were seen once stay seen: [`Seen::nth`]).
@@ -180,6 +177,24 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // A plan that panics says so in its thread; the others go on.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A number that nothing else here has.
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// A request has come; the number by which it is updated.
+    fn begin(&self, record: Record) -> u64 {
+        let number = self.number();
+        self.state().records.insert(number, record);
+        number
+    }
+
+    fn update(&self, number: u64, with: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.state().records.get_mut(&number) {
+            with(record);
+        }
     }
 
     /// What this request asks for, and what it shall meet.

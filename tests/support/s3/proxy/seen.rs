@@ -107,6 +107,11 @@ impl Seen {
         Seen { operation, who, bucket: bucket.to_owned(), key, query, nth: 0, index: 0, length, head: head.clone() }
     }
 
+    /// One of nothing in particular, for tests of plans.
+    pub fn example() -> Seen {
+        Seen::of(&Head { start: "GET /bucket/key HTTP/1.1".to_owned(), headers: Vec::new() })
+    }
+
     /// GET, PUT, ...
     pub fn method(&self) -> &str {
         self.head.start.split(' ').next().unwrap_or_default()
@@ -192,7 +197,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub(super) fn of(records: &[Record]) -> Counts {
+    pub(super) fn of<'a>(records: impl Iterator<Item = &'a Record>) -> Counts {
         let mut counts = Counts::default();
         for record in records {
             *counts.by.entry((record.seen.who.clone(), record.seen.operation)).or_default() += 1;
