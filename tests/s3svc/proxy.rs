@@ -333,6 +333,22 @@ fn distance_is_counted_once_for_what_is_asked_at_once() {
 }
 
 #[test]
+fn clocks_differ() {
+    s3::ordinary(|s3| {
+        let it = Behind::new(s3);
+        it.bucket.put("a", "x");
+        let get = Request::get(it.bucket.path("a"));
+        it.proxy.clock(jiff::SignedDuration::from_mins(8));
+        let refused = it.writer.send(&get).expect(403);
+        assert_eq!(refused.code(), "RequestTimeTooSkewed");
+        let told = jiff::fmt::rfc2822::parse(refused.header("date").unwrap()).unwrap().timestamp();
+        assert!((told - jiff::Timestamp::now()).abs() > jiff::SignedDuration::from_mins(7), "{told}");
+        // A client that sets its clock by that is served.
+        it.writer.send(&get.at(&told.strftime("%Y%m%dT%H%M%SZ").to_string())).expect(200);
+    });
+}
+
+#[test]
 fn idle_connections_die() {
     s3::ordinary(|s3| {
         let it = Behind::new(s3);

@@ -22,7 +22,7 @@
 
 mod bucket;
 mod client;
-mod http;
+pub mod http;
 pub mod proxy;
 mod service;
 pub mod sign;

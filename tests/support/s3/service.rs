@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::super::certificates::{Pair, Wish};
+use super::super::folder::remove_tree;
 use super::super::{TestDir, temporary};
 use super::bucket::{Bucket, Kind};
 use super::{Client, Keys, RCLONE, S3, SEAWEED, Trust};
@@ -78,7 +79,11 @@ impl S3 {
                 return service;
             }
         }
+        // Nothing is there, or what a killed one left.
         let _ = std::fs::remove_file(&ready);
+        for old in std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            remove_tree(&old);
+        }
         write_certificates(&folder);
         let mut command = self.command("seaweedfs", &folder);
         command.arg("--while-used").arg(folder.join("used")).arg("--ready").arg(&ready).stdin(Stdio::null());
@@ -132,7 +137,8 @@ impl S3 {
         if program == "seaweedfs" {
             command.arg("--certificate").arg(folder.join("server.crt")).arg("--key").arg(folder.join("server.key"));
         }
-        command.env(SEAWEED, &self.seaweed).env(RCLONE, &self.rclone).current_dir(folder).stdout(Stdio::piped());
+        command.env(SEAWEED, &self.seaweed).env(RCLONE, &self.rclone).env("TMPDIR", folder).current_dir(folder);
+        command.stdout(Stdio::piped());
         command.stderr(File::create(folder.join("said")).expect("a file"));
         command
     }
@@ -240,7 +246,8 @@ impl Service {
     }
 
     fn answers(&self) -> bool {
-        self.client(Role::Admin).try_get("/pgcairn-ready/ready").is_ok_and(|answer| answer.status == 200)
+        // By what it was given when it started: another one may have its port by now.
+        self.client(Role::Admin).try_get("/pgcairn-ready/ready").is_ok_and(|answer| answer.text() == self.fact("name"))
     }
 }
 

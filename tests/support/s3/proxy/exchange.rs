@@ -343,6 +343,8 @@ impl Exchange<'_> {
         let mut head = Head { start: format!("HTTP/1.1 {status} {code}"), headers: Vec::new() };
         head.set("Content-Type", "application/xml");
         head.set("Content-Length", &body.len().to_string());
+        let time = jiff::Timestamp::now() + self.shared.state().clock;
+        head.set("Date", &time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
         (request.record.status, request.record.down) = (Some(status), body.len() as u64);
         request.tell(self.shared);
         let client = self.client.get_mut();

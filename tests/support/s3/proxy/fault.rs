@@ -45,12 +45,6 @@ pub enum Fault {
     Hang,
 }
 
-impl Fault {
-    pub(super) fn refused() -> Fault {
-        Fault::Error(403, "AccessDenied")
-    }
-}
-
 /// The fault of one request among those of a seed.
 pub fn seeded(seed: u64, per_mille: u64, seen: &Seen) -> Fault {
     let mut random = Random(seed ^ mixed(&format!("{:?}", seen.operation), seen.index));

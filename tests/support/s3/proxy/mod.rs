@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 pub use fault::{Fault, seeded};
 pub use seen::{Counts, Operation, Record, Seen};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::http::Head;
 
 type Plan = dyn Fn(&Seen) -> Fault + Send + Sync;
@@ -54,6 +56,8 @@ struct State {
     plan: Arc<Plan>,
     refused: Arc<Rule>,
     latency: (Duration, Duration),
+    /// How far the service's clock is ahead of the true one.
+    clock: SignedDuration,
     /// How often each request was seen: by who, method, target and condition.
     times: HashMap<String, u64>,
     /// How many of an operation there were, by identity.
@@ -78,6 +82,7 @@ impl Proxy {
             plan: Arc::new(|_: &Seen| Fault::None),
             refused: Arc::new(|_: &Seen| false),
             latency: (Duration::ZERO, Duration::ZERO),
+            clock: SignedDuration::ZERO,
             times: HashMap::new(),
             kinds: HashMap::new(),
             records: BTreeMap::new(),
@@ -130,11 +135,20 @@ impl Proxy {
         self.shared.state().latency = (latency, jitter);
     }
 
-    /// Faithful again: no faults, no refusals, no latency. What was seen stays.
+    /// From now on the service's clock seems to be so far ahead: what was signed for more than 5 minutes before or after is
+    /// refused with 403 RequestTimeTooSkewed, and the answer's `Date` says the service's time. Up to 10 minutes, as the service
+    /// itself, of whose clock this isn't true, allows 15.
+    pub fn clock(&self, ahead: SignedDuration) {
+        assert!(ahead.abs() <= SignedDuration::from_mins(10));
+        self.shared.state().clock = ahead;
+    }
+
+    /// Faithful again: no faults, no refusals, no latency, the right time. What was seen stays.
     pub fn calm(&self) {
         self.plan(|_| Fault::None);
         self.refuse(|_| false);
         self.latency(Duration::ZERO, Duration::ZERO);
+        self.clock(SignedDuration::ZERO);
     }
 
     /// Ends all connections on which nothing is being asked, as a load balancer does without a word.
@@ -200,14 +214,20 @@ impl Shared {
     /// What this request asks for, and what it shall meet.
     fn look(&self, head: &Head) -> (Seen, Fault, Duration) {
         let mut seen = Seen::of(head);
-        let (plan, refused, latency) = {
+        let (plan, refused, latency, clock) = {
             let mut state = self.state();
             let next = |count: &mut u64| std::mem::replace(count, *count + 1);
             seen.nth = next(state.times.entry(seen.identity()).or_default());
             seen.index = next(state.kinds.entry((seen.who.clone(), seen.operation)).or_default());
-            (Arc::clone(&state.plan), Arc::clone(&state.refused), state.latency)
+            (Arc::clone(&state.plan), Arc::clone(&state.refused), state.latency, state.clock)
         };
-        let fault = if refused(&seen) { Fault::refused() } else { plan(&seen) };
+        let skewed =
+            !clock.is_zero() && seen.signed_at().is_some_and(|at| (at - (Timestamp::now() + clock)).abs() > SignedDuration::from_mins(5));
+        let fault = match (skewed, refused(&seen)) {
+            (true, _) => Fault::Error(403, "RequestTimeTooSkewed"),
+            (_, true) => Fault::Error(403, "AccessDenied"),
+            _ => plan(&seen),
+        };
         let jitter = fault::share(latency.1, fault::mixed(&seen.identity(), seen.nth));
         (seen, fault, latency.0 + jitter)
     }
