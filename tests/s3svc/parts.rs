@@ -58,6 +58,8 @@ fn requests_are_understood() {
         ("POST /b/a?uploads= HTTP/1.1", &[], Operation::Parts, "b", "a"),
         ("HEAD /b/a HTTP/1.1", &[], Operation::Head, "b", "a"),
         ("HEAD /b HTTP/1.1", &[], Operation::HeadBucket, "b", ""),
+        ("PUT /b/?x-id=CreateBucket HTTP/1.1", &[], Operation::CreateBucket, "b", ""),
+        ("PUT /b?versioning HTTP/1.1", &[], Operation::PutBucket, "b", ""),
     ] {
         let seen = seen(start, headers);
         assert_eq!((seen.operation, &*seen.bucket, &*seen.key), (operation, bucket, key), "{start}");

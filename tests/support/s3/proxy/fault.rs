@@ -66,8 +66,11 @@ pub fn seeded(seed: u64, per_mille: u64, seen: &Seen) -> Fault {
         Fault::ErrorAfter(busy.0, busy.1),
         Fault::Twice,
     ];
+    let uploads = [Fault::ResetInRequest(place), Fault::FlipRequest(place), Fault::Later(pause)];
     let here = match seen.operation {
-        operation if operation.writes() => vec![Fault::ResetInRequest(place), Fault::FlipRequest(place), Fault::Later(pause)],
+        // AWS's answer to creates that meet; the service was not asked, so that another may come first.
+        Operation::Create => [&uploads[..], &[Fault::Error(409, "ConditionalRequestConflict")]].concat(),
+        operation if operation.writes() => uploads.to_vec(),
         Operation::Get | Operation::GetVersion => vec![Fault::FlipAnswer(place)],
         Operation::List => vec![Fault::Stale, Fault::StaleBy(10 * pause)],
         _ => vec![],

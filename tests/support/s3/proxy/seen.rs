@@ -147,7 +147,8 @@ fn operation(method: &str, key: &str, query: &[(String, String)], head: &Head) -
         ("GET", true) if bucket_facts.iter().any(|fact| asks(fact)) => Operation::GetBucket,
         ("GET", true) => Operation::List,
         ("HEAD", true) => Operation::HeadBucket,
-        ("PUT", true) if query.is_empty() => Operation::CreateBucket,
+        // SDKs name the operation besides.
+        ("PUT", true) if query.iter().all(|(name, _)| name == "x-id") => Operation::CreateBucket,
         ("PUT", true) => Operation::PutBucket,
         ("DELETE", true) => Operation::DeleteBucket,
         ("POST", true) if asks("delete") => Operation::DeleteMany,
