@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 SKIPS := $(TARGET)/test-skips.txt
 
-.PHONY: all demo test test-full fuzz bench bench-peers lint
+.PHONY: all demo demo-s3 test test-full fuzz bench bench-peers lint
 
 all:
 	$(CARGO) build --release --locked
@@ -13,6 +13,11 @@ all:
 demo:
 	$(CARGO) build --release --locked
 	scripts/demo
+
+# The same with the repository in a bucket of an S3 service, on loopback.
+demo-s3:
+	$(CARGO) build --release --locked
+	scripts/demo --s3
 
 # Builds first, so that no test waits for a compiler; ends with the number of tests that were left out, and why.
 test:
