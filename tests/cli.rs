@@ -222,7 +222,8 @@ fn wrong_usage_is_exit_code_2() {
         host.pgcairn(["list", "--delta"]).code(2).says("--delta");
         host.pgcairn::<&str>([]).code(2).says("subcommand");
         host.pgcairn(["list"]).code(2).says("no repository is configured");
-        host.pgcairn(["list", "--repo", "s3://bucket/x"]).code(2);
+        host.pgcairn(["list", "--repo", "sftp://host/x"]).code(2);
+        host.pgcairn(["list", "--repo", "s3://bucket/x"]).code(2).says("no region is set");
         host.pgcairn(["list", "--repo", "repo", "--cluster", "A B"]).code(2);
         host.pgcairn(["list", "--repo", "repo", "--config", "none.toml"]).code(2);
         std::fs::write(host.home().join("c.toml"), "jsn = true").unwrap();

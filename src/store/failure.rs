@@ -228,7 +228,8 @@ impl Explain for StoreError {
             E::NoLinks { .. } | E::NotExclusive { .. } | E::NegativeLookups { .. } | E::NotTrusted { .. } | E::NotOffered { .. } => {
                 Class::Refused
             }
-            E::S3Setting { .. } | E::Interrupted { .. } => Class::Failed,
+            E::S3Setting { .. } => Class::Usage,
+            E::Interrupted { .. } => Class::Failed,
             E::BadName(_) | E::Full { .. } | E::NotDurable { .. } | E::NotDurableBefore { .. } | E::Io { .. } => Class::Failed,
         }
     }

@@ -55,7 +55,7 @@ fn what_can_not_work_is_said_clearly() {
         let text = TestDir::new();
         let ca = text.join("ca");
         std::fs::write(&ca, "no certificate").unwrap();
-        place.run(["--ca-file", ca.to_str().unwrap(), "list"]).code(1).says("there is none in it");
+        place.run(["--ca-file", ca.to_str().unwrap(), "list"]).code(2).says("there is none in it");
         place.run(["--endpoint", "ftp://x", "list"]).code(2).says("expected https://HOST");
         place.host.pgcairn(["--repo", "s3://UPPER/x", "list"]).code(2).says("3 to 63 characters");
     });

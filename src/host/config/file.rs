@@ -374,9 +374,9 @@ mod tests {
             ("jbos = 1", "jbos", "did you mean `jobs`?"),
             ("[cluster.a]\npg-data = '/d'", "pg-data", "did you mean `pgdata`?"),
             (
-                "[repository.a]\nurl = '/r'\nendpoint = 'x'",
-                "endpoint",
-                "known here: url, passphrase-file, passphrase-command, key-file, key-command",
+                "[repository.a]\nurl = '/r'\nnothing = 'x'",
+                "nothing",
+                "known here: url, passphrase-file, passphrase-command, key-file, key-command, endpoint, region",
             ),
             ("[cluster.a]\nkeep-dayly = 7", "keep-dayly", "did you mean `keep-daily`?"),
             ("pitr_window = '7d'", "pitr_window", "did you mean `pitr-window`?"),

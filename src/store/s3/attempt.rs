@@ -63,12 +63,12 @@ impl Refusal {
 
 impl S3Store {
     /// Asks until there is an answer: `attempt` makes the request anew each time.
-    pub(super) fn ask<T, F>(&self, kind: RequestKind, what: &str, bytes: u64, attempt: impl FnMut() -> F) -> Result<T, Refusal>
+    pub(super) fn ask<T, F>(&self, kind: RequestKind, what: &str, size: Size, attempt: impl FnMut() -> F) -> Result<T, Refusal>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Trouble>> + Send + 'static,
     {
-        self.ask_by(&mut Patience::new(self, what), kind, bytes, attempt)
+        self.ask_by(&mut Patience::new(self, what), kind, size, attempt)
     }
 
     /// As [`S3Store::ask`], as one of several requests that share their patience.
@@ -76,7 +76,7 @@ impl S3Store {
         &self,
         patience: &mut Patience<'_>,
         kind: RequestKind,
-        bytes: u64,
+        size: Size,
         mut attempt: impl FnMut() -> F,
     ) -> Result<T, Refusal>
     where
@@ -88,8 +88,8 @@ impl S3Store {
                 return Err(Refusal::Failed(StoreError::Interrupted { what: patience.what.to_owned() }));
             }
             let place = self.gate.enter();
-            self.counts.request(kind, bytes, patience.attempts > 0);
-            let limit = time_for(bytes, patience.attempts);
+            self.counts.request(kind, size.sent(), patience.attempts > 0);
+            let limit = time_for(size, patience.attempts);
             let future = attempt();
             let timed = async move {
                 match tokio::time::timeout(limit, future).await {
@@ -125,10 +125,33 @@ impl S3Store {
     }
 }
 
-/// How long an attempt may take: what the slowest line needs for so many bytes, more each time.
-fn time_for(bytes: u64, attempts: u32) -> Duration {
+/// How many bytes go with a request.
+#[derive(Clone, Copy)]
+pub(super) enum Size {
+    /// None that count.
+    Small,
+    /// So many are sent.
+    Sent(u64),
+    /// At most so many come.
+    Received(u64),
+}
+
+impl Size {
+    fn sent(self) -> u64 {
+        if let Size::Sent(bytes) = self { bytes } else { 0 }
+    }
+}
+
+/// How long an attempt may take: what the slowest line needs for so many bytes, more each time. What comes is watched
+/// besides, piece by piece: for that this is only the end of what can be meant.
+fn time_for(size: Size, attempts: u32) -> Duration {
     const SLOWEST: u64 = 128 << 10;
-    let base = Duration::from_secs(30).saturating_add(Duration::from_secs(bytes / SLOWEST));
+    let bytes = match size {
+        Size::Small => 0,
+        Size::Sent(bytes) => bytes,
+        Size::Received(bytes) => bytes.min(1 << 30).saturating_mul(8),
+    };
+    let base = super::client::STALLED.saturating_add(Duration::from_secs(bytes / SLOWEST));
     base.saturating_mul(1 << attempts.min(2))
 }
 
@@ -136,7 +159,8 @@ fn time_for(bytes: u64, attempts: u32) -> Duration {
 pub(super) struct Patience<'a> {
     store: &'a S3Store,
     what: &'a str,
-    since: Instant,
+    /// The first failure.
+    since: Option<Instant>,
     told: Instant,
     attempts: u32,
 }
@@ -144,12 +168,12 @@ pub(super) struct Patience<'a> {
 impl<'a> Patience<'a> {
     pub(super) fn new(store: &'a S3Store, what: &'a str) -> Self {
         let now = Instant::now();
-        Patience { store, what, since: now, told: now, attempts: 0 }
+        Patience { store, what, since: None, told: now, attempts: 0 }
     }
 
     /// It went on since the last failure.
     pub(super) fn progressed(&mut self) {
-        self.since = Instant::now();
+        self.since = None;
     }
 
     /// Waits before the next attempt.
@@ -161,7 +185,7 @@ impl<'a> Patience<'a> {
         let limit = self.store.settings.retry_time;
         let limit = if self.store.counts.was_answered() { limit } else { limit.min(FIRST_ANSWER) };
         let pause = pause(self.attempts, too_much);
-        let tried = self.since.elapsed();
+        let tried = self.since.get_or_insert_with(Instant::now).elapsed();
         if tried + pause > limit {
             let times = self.attempts;
             let what = format!("{}, tried {times} times in {} s", self.what, tried.as_secs());
@@ -221,7 +245,7 @@ where
             if failure.is_user() {
                 return Trouble::Refused(Refusal::Failed(StoreError::S3Setting { what: what.to_owned(), source: source() }));
             }
-            if text.contains("credential") {
+            if text.contains("credential") && !may_pass(&text) {
                 return Trouble::Refused(Refusal::Failed(StoreError::NoCredentials { what: what.to_owned(), source: source() }));
             }
             passing(text)
@@ -231,10 +255,18 @@ where
             let source = io::Error::other(text.clone());
             let what = what.to_owned();
             let credentials = text.contains("credential");
+            if credentials && may_pass(&text) {
+                return passing(text);
+            }
             let error = if credentials { StoreError::NoCredentials { what, source } } else { StoreError::S3Setting { what, source } };
             Trouble::Refused(Refusal::Failed(error))
         }
     }
+}
+
+/// Credentials that a service hands out may be there the next time; those that nobody has set may not.
+fn may_pass(text: &str) -> bool {
+    text.contains("timed out") || text.contains("an error occurred while loading credentials")
 }
 
 /// What a status and the code in the answer's body mean.
@@ -315,6 +347,7 @@ mod tests {
                 Class::Unreachable => "unreachable",
                 Class::Refused => "refused",
                 Class::Failed => "failed",
+                Class::Usage => "setting",
                 other => panic!("{other:?}"),
             },
         };
@@ -339,7 +372,7 @@ mod tests {
             (502, None, "again"),
             (504, None, "again"),
             (501, Some("NotImplemented"), "refused"),
-            (301, Some("PermanentRedirect"), "failed"),
+            (301, Some("PermanentRedirect"), "setting"),
             (507, None, "failed"),
         ] {
             assert_eq!(kind(status, code), expected, "{status} {code:?}");
@@ -362,9 +395,10 @@ mod tests {
 
     #[test]
     fn time_is_given_for_what_is_sent() {
-        assert_eq!(time_for(0, 0), Duration::from_secs(30));
-        assert_eq!(time_for(64 << 20, 0), Duration::from_secs(30 + 512));
-        assert_eq!(time_for(0, 9), Duration::from_secs(120));
-        let _ = time_for(u64::MAX, u32::MAX);
+        assert_eq!(time_for(Size::Small, 0), Duration::from_secs(30));
+        assert_eq!(time_for(Size::Sent(64 << 20), 0), Duration::from_secs(30 + 512));
+        assert_eq!(time_for(Size::Small, 9), Duration::from_secs(120));
+        assert!(time_for(Size::Received(64 << 20), 0) > Duration::from_secs(3600), "a slow line isn't cut off");
+        let _ = time_for(Size::Sent(u64::MAX), u32::MAX);
     }
 }

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::S3Store;
-use super::attempt::{Patience, Refusal, Trouble, understand};
+use super::attempt::{Patience, Refusal, Size, Trouble, understand};
 use crate::store::{Create, ObjectName, RequestKind, StoreError};
 
 impl S3Store {
@@ -28,7 +28,7 @@ impl S3Store {
             {
                 return Ok(there);
             }
-            let sent = self.ask_by(&mut patience, RequestKind::Put, bytes.len() as u64, || {
+            let sent = self.ask_by(&mut patience, RequestKind::Put, Size::Sent(bytes.len() as u64), || {
                 self.put(name.as_str(), bytes.clone(), !self.settings.single_writer, &what)
             });
             match sent {

@@ -1,7 +1,7 @@
 //! Listing and deleting.
 
 use super::S3Store;
-use super::attempt::understand;
+use super::attempt::{Refusal, Size, understand};
 use crate::store::{Listed, ObjectName, RequestKind, StoreError};
 
 /// One page of a listing.
@@ -59,7 +59,7 @@ impl S3Store {
                 Ok(Page { keys, next: answer.next_continuation_token().filter(|_| more).map(str::to_owned) })
             }
         };
-        self.ask(RequestKind::List, &what, 0, one).map_err(|refusal| refusal.into_error(&what))
+        self.ask(RequestKind::List, &what, Size::Small, one).map_err(|refusal| refusal.into_error(&what))
     }
 
     pub(super) fn delete_object(&self, name: &ObjectName) -> Result<(), StoreError> {
@@ -74,8 +74,8 @@ impl S3Store {
             let what = what.clone();
             async move { request.send().await.map(drop).map_err(|e| understand(e, &what)) }
         };
-        match self.ask(RequestKind::Delete, &what, 0, one) {
-            Ok(()) | Err(super::attempt::Refusal::Absent) => Ok(()),
+        match self.ask(RequestKind::Delete, &what, Size::Small, one) {
+            Ok(()) | Err(Refusal::Absent) => Ok(()),
             Err(other) => Err(other.into_error(&what)),
         }
     }

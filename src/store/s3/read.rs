@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 
-use super::attempt::{Patience, Refusal, Trouble, chain, understand};
+use super::attempt::{Patience, Refusal, Size, Trouble, chain, understand};
 use super::{S3Store, date::DateOfAnswer};
 use crate::store::{ObjectName, RequestKind, StoreError, Version};
 
@@ -57,7 +57,9 @@ impl S3Store {
         let mut tag: Option<String> = None;
         loop {
             let had = got.len() as u64;
-            let piece = self.ask_by(&mut patience, RequestKind::Get, 0, || self.get(name, span, had, tag.clone(), version, &what));
+            let piece = self.ask_by(&mut patience, RequestKind::Get, Size::Received(span.most()), || {
+                self.get(name, span, had, tag.clone(), version, &what)
+            });
             let piece = match piece {
                 Ok(piece) => piece,
                 // Another object has this name now than the one whose first part was read.
@@ -125,7 +127,9 @@ impl S3Store {
         let request = self.get_request(name, version).set_range(range).set_if_match(tag);
         let (what, name) = (what.to_owned(), name.clone());
         async move {
-            let answer = request.send().await.map_err(|e| understand(e, &what))?;
+            let sent = tokio::time::timeout(super::client::STALLED, request.send()).await;
+            let late = |_| Trouble::Passing { why: "no answer in time".to_owned(), too_much: false };
+            let answer = sent.map_err(late)?.map_err(|e| understand(e, &what))?;
             let size = size_of(&answer, ranged)
                 .ok_or_else(|| Trouble::Passing { why: "an answer that doesn't say how long the object is".to_owned(), too_much: false })?;
             // Nothing longer than was asked for is taken.
@@ -167,9 +171,9 @@ impl S3Store {
                 Ok((size, age))
             }
         };
-        let found = match self.ask(RequestKind::Get, &what, 0, || one(Some("bytes=0-0"))) {
+        let found = match self.ask(RequestKind::Get, &what, Size::Small, || one(Some("bytes=0-0"))) {
             // An empty object has no first byte.
-            Err(Refusal::Range) => self.ask(RequestKind::Get, &what, 0, || one(None)),
+            Err(Refusal::Range) => self.ask(RequestKind::Get, &what, Size::Small, || one(None)),
             other => other,
         };
         match found {
@@ -203,11 +207,19 @@ impl S3Store {
                 Ok(found.into_iter().map(|(_, id)| Version::new(id)).collect())
             }
         };
-        self.ask(RequestKind::List, &what, 0, one).map_err(|refusal| refusal.into_error(&what))
+        self.ask(RequestKind::List, &what, Size::Small, one).map_err(|refusal| refusal.into_error(&what))
     }
 }
 
 impl Span {
+    /// The most bytes that can come.
+    fn most(self) -> u64 {
+        match self {
+            Span::Whole(max) => max,
+            Span::Part(_, len) => len as u64,
+        }
+    }
+
     /// How many bytes of an object of this size are asked for.
     fn length_in(self, size: u64, name: &ObjectName) -> Result<u64, StoreError> {
         match self {
