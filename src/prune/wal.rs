@@ -220,6 +220,7 @@ fn of_timeline(
             }
             setting.progress.phase("deleting WAL", Some(batch.iter().map(|going| going.stored.size).sum()));
             let line = report.wal.entry((cluster.clone(), timeline)).or_default();
+            let mut folders = BTreeSet::new();
             for going in batch {
                 setting.cancel.check()?;
                 // By the time that it is deleted another file may have been pushed under its name.
@@ -228,11 +229,16 @@ fn of_timeline(
                         Content::Is(content, _) if content == going.content => setting.opened.backend.delete(&going.stored.object)?,
                         _ => continue,
                     }
+                    folders.extend(going.stored.object.as_str().rsplit_once('/').map(|(folder, _)| folder));
                 }
                 line.amount.add(going.stored.size);
                 line.first = Some(line.first.map_or(going.segment, |first| first.min(going.segment)));
                 line.last = Some(line.last.map_or(going.segment, |last| last.max(going.segment)));
                 setting.progress.advance(going.stored.size);
+            }
+            for folder in folders {
+                let folder = ObjectName::new(folder).map_err(crate::store::StoreError::from)?;
+                setting.opened.backend.settle_deletions(&folder)?;
             }
         }
     }

@@ -125,6 +125,10 @@ impl Backend for Meanwhile {
         self.inner.delete(name)
     }
 
+    fn settle_deletions(&self, folder: &ObjectName) -> Result<(), StoreError> {
+        self.inner.settle_deletions(folder)
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }
