@@ -9,7 +9,7 @@
 //! - `listing.rs`: what the store lists, beside what the log says must be there · `keys.rs`: key slots
 //! - `packs.rs`: tables of all packs; all bytes of those that were chosen (`share.rs`)
 //! - `tree.rs`: every node of every live snapshot · `memo.rs`: what of that was walked before
-//! - `again.rs`: what was found is looked at a second time; where it was stored anew
+//! - `again.rs`: what was found is looked at a second time; where it was stored anew · `needed.rs`: what of packs that are lost
 //! - `counting.rs`: how many bytes that took
 //! - `findings.rs`: [`Finding`], what is wrong with an object · `failure.rs`: damage, told from what ends the whole
 
@@ -22,6 +22,7 @@ mod findings;
 mod keys;
 mod listing;
 mod memo;
+mod needed;
 mod packs;
 mod share;
 #[cfg(test)]

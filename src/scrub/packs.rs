@@ -22,7 +22,7 @@ const WINDOW: u64 = 8 << 20;
 /// Packs in memory at once, in bytes.
 const MEMORY: u64 = 128 << 20;
 
-/// Blobs that were read and are not what they must be.
+/// Blobs that were read and are not what they must be; packs that are not there, or whose tables can't be read.
 #[derive(Default)]
 pub(super) struct BadBlobs(RwLock<HashSet<(SessionId, PackId, u32)>>, RwLock<HashSet<(SessionId, PackId)>>);
 
@@ -40,12 +40,13 @@ impl BadBlobs {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Packs whose tables can't be read.
+    /// Packs that are not there, or whose tables can't be read.
     pub fn tables(&self) -> HashSet<(SessionId, PackId)> {
         self.1.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn insert_table(&self, session: SessionId, pack: PackId) {
+    /// The pack is not there, or its table can't be read.
+    pub fn insert_table(&self, session: SessionId, pack: PackId) {
         self.1.write().unwrap_or_else(PoisonError::into_inner).insert((session, pack));
     }
 

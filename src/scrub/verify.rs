@@ -82,6 +82,8 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     keys::check(opened, &listing.slots, setup.unlock, &findings, &mut warnings)?;
     let (opening, sealing, bad) = (opened.reader()?, &opened.sealing, BadBlobs::default());
     let there: Vec<_> = compared.there.iter().filter(|p| fold.pack(&p.session, &p.id).is_some()).copied().collect();
+    let missing = compared.missing.iter().filter(|p| fold.pack(&p.session, &p.id).is_some());
+    missing.for_each(|pack| bad.insert_table(pack.session, pack.id));
     let packs = PackCheck { backend: &backend, sealing, opening, fold, findings: &findings, bad: &bad, progress, cancel };
     let read = packs.run(&there, setup.read)?;
     let memo = Memo::default();
@@ -92,7 +94,7 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
         trees.run(*number, commit)?;
     }
     let again = Again { backend: &backend, sealing, opening, fold, bad: &bad, findings: &findings, cancel };
-    let damaged = again.look(&compared.missing)?;
+    let damaged = again.look()?;
     again.stored_anew(&there)?;
     warnings.extend(leftovers(&listing, &compared));
     forget_swept(opened, &view, &findings)?;

@@ -5,7 +5,7 @@ use std::fs;
 
 use pgcairn::repo::log::{Damaged, DamagedBlobs, Held, Kind};
 
-use crate::story::Story;
+use crate::story::{EXTENTS, PAGES, Story};
 use crate::support::ordinary;
 
 /// Says that a pack is damaged, all of it or blobs.
@@ -111,5 +111,43 @@ fn verify_tells_the_log_and_the_next_backup_and_a_prune_heal() {
         for (id, expected) in &story.world.snapshots {
             assert!(story.restore(id).1 == *expected, "{id}");
         }
+    });
+}
+
+/// A pack that is gone altogether: verify tells the log; what the next backup has stored of it anew is named.
+#[test]
+fn a_lost_pack_is_healed_by_name() {
+    ordinary(|| {
+        let mut story = Story { world: crate::world::World::empty() };
+        story.fill();
+        story.world.backup();
+        let old = story.packs_of_session(0)[0];
+        fs::remove_file(story.path_of(&old)).unwrap();
+        let problem = |story: &Story| {
+            let verified = story.world.run(["verify", "--json"]).json();
+            let name = story.path_of(&old);
+            let of_it = |e: &&serde_json::Value| name.ends_with(e["object"].as_str().unwrap());
+            let error = verified["errors"].as_array().unwrap().iter().find(of_it).cloned();
+            error.map(|e| (e["problem"].as_str().unwrap().to_owned(), e["snapshots"].to_string()))
+        };
+        let (said, hit) = problem(&story).unwrap();
+        assert!(said.contains("not there") && !said.contains("healed"), "{said}");
+        assert!(hit.contains(&story.world.snapshots[0].0));
+        // Of some extents nothing is left in the cluster.
+        (0..EXTENTS).step_by(4).for_each(|extent| story.change(extent * PAGES + 7, 9));
+        story.world.backup();
+        let second = story.world.snapshots[1].0.clone();
+        let (said, hit) = problem(&story).unwrap();
+        assert!(said.contains(&format!("are healed by snapshot {second}")) && said.contains(" are nowhere else"), "{said}");
+        assert!(!hit.contains(&second), "{hit}");
+        // It comes back as it was.
+        story.fill();
+        story.world.backup();
+        let (said, _) = problem(&story).unwrap();
+        let third = &story.world.snapshots[2].0;
+        assert!(said.contains("; all ") && said.contains(&format!("are healed by snapshot {second} and {third}")), "{said}");
+        story.world.run(["prune", "--max-rewrite", "0"]).ok();
+        assert_eq!(problem(&story), None, "the pack is out of the log, or nobody is hit");
+        story.assert_whole();
     });
 }
