@@ -23,7 +23,7 @@ use crate::repo::log::{ClusterId, Damaged, Held, Kind, LogView, Role};
 use crate::scrub::{self, Counting, Finding, Percent, Report, Share};
 use crate::store::LocalStore;
 use crate::units::ids::hex;
-use crate::units::{ByteSize, Progress};
+use crate::units::{ByteSize, Progress, counted};
 
 /// Arguments of `verify`.
 #[derive(clap::Args, Debug)]
@@ -152,7 +152,8 @@ fn note_damage(opened: &Opened, report: &Report) -> Option<String> {
     let damaged = Kind::Damaged(Damaged { places: Held::Inline(report.damaged.clone()) });
     Some(match opened.log().append(&mut view, key, &damaged) {
         Ok(_) => format!(
-            "read twice and damaged both times, in {places} packs: the log says so now, and the next backup stores anew what the cluster still has of it"
+            "read twice and damaged both times, in {}: the log says so now, and the next backup stores anew what the cluster still has of it",
+            counted(places, "pack", "packs")
         ),
         Err(e) => format!("the log can't be told of the damage: {}", scrub::words(&e)),
     })
@@ -273,21 +274,23 @@ fn write_text(out: &mut dyn Write, verified: &Verified) -> io::Result<()> {
     }
     let report = &verified.report;
     if report.orphans.objects > 0 {
-        let text = "packs that no entry of the log lists, left by runs that were killed: no damage";
-        writeln!(out, "note     {} {text} ({})", report.orphans.objects, ByteSize(report.orphans.bytes))?;
+        let text = "that no entry of the log lists, left by runs that were killed: no damage";
+        writeln!(out, "note     {} {text} ({})", counted(report.orphans.objects, "pack", "packs"), ByteSize(report.orphans.bytes))?;
     }
     if verified.leftovers > 0 {
-        let text = "unfinished files in tmp/, of runs that were killed or still go on: no damage";
-        writeln!(out, "note     {} {text}", verified.leftovers)?;
+        let text = "in tmp/, of runs that were killed or still go on: no damage";
+        writeln!(out, "note     {} {text}", counted(verified.leftovers, "unfinished file", "unfinished files"))?;
     }
     let (packs, packs_read) = report.packs;
     let (wal, wal_read) = verified.wal;
     writeln!(
         out,
-        "{} objects ({}): {} snapshots, {packs} packs ({packs_read} read whole), {wal} WAL files ({wal_read} read whole); {} read",
-        report.stored.objects,
+        "{} ({}): {}, {} ({packs_read} read whole), {} ({wal_read} read whole); {} read",
+        counted(report.stored.objects, "object", "objects"),
         ByteSize(report.stored.bytes),
-        report.snapshots,
+        counted(report.snapshots, "snapshot", "snapshots"),
+        counted(packs, "pack", "packs"),
+        counted(wal, "WAL file", "WAL files"),
         ByteSize(verified.bytes_read)
     )?;
     if let Some(seed) = verified.seed {

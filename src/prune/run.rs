@@ -14,7 +14,7 @@ use crate::host::paths::StateDir;
 use crate::recommit;
 use crate::repo::log::Role;
 use crate::store::LocalStore;
-use crate::units::{Cancel, Progress};
+use crate::units::{Cancel, Progress, counted};
 
 /// What it takes.
 pub struct Setting<'a> {
@@ -64,9 +64,10 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Report, PruneErro
     setting.opened.refresh()?;
     may_prune(setting, options.dry_run)?;
     if listing.strangers > 0 {
-        report
-            .warnings
-            .push(format!("{} objects among the packs have names that this version does not give: they stay", listing.strangers));
+        report.warnings.push(format!(
+            "among the packs, with names that this version does not give: {}",
+            counted(listing.strangers, "object, which stays", "objects, which stay")
+        ));
     }
     if options.dry_run {
         let (fold, next) = {

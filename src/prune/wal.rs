@@ -15,7 +15,7 @@ use super::run::Setting;
 use crate::pg::wal::WalFileName;
 use crate::repo::log::{ClusterId, ExpireWal, Held, Kind, Role};
 use crate::store::ObjectName;
-use crate::units::{Hash32, SegmentName, SegmentSize, SessionId, TimelineId};
+use crate::units::{Hash32, SegmentName, SegmentSize, SessionId, TimelineId, counted};
 
 /// Objects of one entry: 2 MB of a body.
 const MOST: usize = 20_000;
@@ -118,7 +118,8 @@ pub(super) fn expire(
             let done = of_timeline(setting, archive, *timeline, &way, &leaving, dry_run, report)?;
             if unreadable > 0 && done {
                 report.warnings.push(format!(
-                    "{unreadable} objects of WAL of {} on timeline {timeline} are needed by nothing and can't be read: they stay (pgcairn verify says what is wrong with them)",
+                    "{} of WAL of {} on timeline {timeline} needed by nothing and not readable: what can't be read stays (pgcairn verify says what is wrong with it)",
+                    counted(unreadable, "object", "objects"),
                     cluster.name
                 ));
             }
