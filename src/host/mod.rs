@@ -35,5 +35,5 @@ pub use config::{ConfigError, FlagOverrides, Settings};
 #[cfg(test)]
 pub use env::FixedEnv;
 pub use env::{Env, ProcessEnv};
-pub use failure::HostError;
+pub use failure::{HostError, RepositoryError};
 pub use paths::{StateDir, cache_dir};
