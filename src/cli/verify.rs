@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::output::{answered, json, one_line};
 use crate::archive::status::Known;
 use crate::archive::{self, GetContext, LogTail, Rights, Site, TailFailure};
-use crate::crypt::secret;
+use crate::crypt::{Opening, secret};
 use crate::host::access::{self, Need, Opened};
 use crate::host::config::{RepositoryUrl, SecretSource};
 use crate::look::show_path;
@@ -54,6 +54,8 @@ struct Answer<'a> {
     orphans: OrphansJson,
     leftovers: usize,
     errors: Vec<ErrorJson<'a>>,
+    /// Of files and WAL nothing was looked at but where they lie: this host can't open content.
+    blind: bool,
     warnings: &'a [String],
 }
 
@@ -91,7 +93,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     verified.warnings.extend(note_damage(&opened, &verified.report));
     let share = args.read_data.map_or_else(|| "objects only".to_owned(), |percent| format!("read {percent}"));
     let snapshots = evidence::snapshots(&verified.report.view.fold);
-    evidence::note(context, &here, &opened, &share, &snapshots, &verified.findings);
+    // Who can't open content has not seen that it is whole.
+    if !verified.report.blind {
+        evidence::note(context, &here, &opened, &share, &snapshots, &verified.findings);
+    }
     let out = &mut io::stdout().lock();
     answered(if context.settings.json { json::write(out, &answer(&verified)) } else { write_text(out, &verified) })?;
     Ok(if verified.findings.is_empty() { Exit::DONE } else { Exit::DAMAGED })
@@ -119,6 +124,12 @@ fn verify(context: &Context, args: &Args, opened: &Opened) -> Result<Verified, F
     };
     let mut report = scrub::verify(&setup)?;
     let mut warnings = std::mem::take(&mut report.warnings);
+    if report.blind {
+        warnings.push(
+            "this host can't open content: names and attributes of files, their content, and what is in WAL were not looked at, nor is anything noted in the log; run verify on a host that reads, too"
+                .into(),
+        );
+    }
     let mut wal = (0, 0);
     for (cluster, known_as) in archives(context, &report, opened) {
         let Some(id) = known_as else {
@@ -201,7 +212,9 @@ fn check_wal(
 ) -> Result<archive::WalChecked, Failure> {
     let tail = FreshTail { opened, view: Mutex::new(view.clone()), cluster: &id.name };
     let site = Site { backend: store, repository: opened.format.repository, sealing: &opened.sealing, cluster: &id.name, tail: &tail };
-    let get = GetContext { site, opening: opened.reader()?, system_identifier: id.system_identifier };
+    // Without what opens content, no file is read.
+    let (nothing, read) = (Opening::new(opened.sealing.clone(), Vec::new()), if opened.opening.is_some() { read } else { Share::None });
+    let get = GetContext { site, opening: opened.opening.as_ref().unwrap_or(&nothing), system_identifier: id.system_identifier };
     let known = Known::of(&view.fold, &id.name, id.system_identifier);
     let choose = |files: Vec<WalFileName>| read.choose(files, |file| format!("{}/{}/{file}", id.name, id.system_identifier));
     let jobs = context.settings.jobs.get();
@@ -247,6 +260,7 @@ fn answer(verified: &Verified) -> Answer<'_> {
             .iter()
             .map(|f| ErrorJson { object: &f.object, problem: &f.problem, snapshots: &f.snapshots, files: one(f) })
             .collect(),
+        blind: verified.report.blind,
         warnings: &verified.warnings,
     }
 }
@@ -297,6 +311,7 @@ fn write_text(out: &mut dyn Write, verified: &Verified) -> io::Result<()> {
         writeln!(out, "the share was drawn by --seed {seed}")?;
     }
     match verified.findings.len() {
+        0 if report.blind => writeln!(out, "all is there; what can be looked at without a key to content is whole")?,
         0 if packs_read == packs && wal_read == wal => writeln!(out, "all is there, and all of it is whole")?,
         0 => writeln!(out, "all is there; what was read is whole")?,
         1 => writeln!(out, "1 object is damaged or missing")?,

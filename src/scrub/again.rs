@@ -23,7 +23,7 @@ const MOST: usize = 100_000;
 pub(super) struct Again<'a> {
     pub backend: &'a Arc<dyn Backend>,
     pub sealing: &'a Sealing,
-    pub opening: &'a Opening,
+    pub opening: Option<&'a Opening>,
     pub fold: &'a Fold,
     pub bad: &'a BadBlobs,
     pub findings: &'a Findings,

@@ -68,7 +68,8 @@ pub(super) fn refs_of(fold: &Fold, set: &PackSet) -> Vec<PackRef> {
 pub(super) struct PackCheck<'a> {
     pub backend: &'a Arc<dyn Backend>,
     pub sealing: &'a Sealing,
-    pub opening: &'a Opening,
+    /// What opens content, where this host may.
+    pub opening: Option<&'a Opening>,
     pub fold: &'a Fold,
     pub findings: &'a Findings,
     pub bad: &'a BadBlobs,
