@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::failure::{Damage, ScrubError, damage};
 use super::findings::Findings;
 use super::share::Share;
-use crate::crypt::{Opening, Sealing};
+use crate::crypt::{ChunkRole, Opening, Sealing};
 use crate::repo::log::{Fold, LiveCommit, PackSet};
 use crate::repo::pack::{BlobFault, LoadedTable, MAX_PACK, Packs, Place};
 use crate::repo::{PackRef, RepoError};
@@ -104,6 +104,31 @@ impl PackCheck<'_> {
             self.whole(own.as_ref().unwrap_or(&packs), pack, &memory)
         })?;
         Ok(chosen.len())
+    }
+
+    /// Of packs in which a walk has met damage that no blob is known to have: every node is looked at, so that the log can be told
+    /// of which.
+    pub fn nodes_of_suspects(&self, there: &[PackRef]) -> Result<(), ScrubError> {
+        for pack in there {
+            let packs = self.directory_of(pack);
+            let name = packs.name(pack.id)?;
+            if !self.findings.has(name.as_str()) || self.bad.any_of(pack) {
+                continue;
+            }
+            let Ok(table) = packs.table(pack.id) else { continue };
+            for (number, _) in table.rows().iter().enumerate().filter(|(_, row)| row.role == ChunkRole::Structure) {
+                self.cancel.check()?;
+                self.blob(&packs, pack, &name, &table, number as u32, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of this pack alone: nodes refer to no others.
+    fn directory_of(&self, pack: &PackRef) -> Packs {
+        let packs = Packs::new(Arc::clone(self.backend), self.sealing.clone());
+        packs.add([*pack]);
+        packs
     }
 
     /// All packs by id. Where several sessions list an id, it is the pack under which the newest snapshot names it.

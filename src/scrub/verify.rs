@@ -87,8 +87,8 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     let there: Vec<_> = compared.there.iter().filter(|p| fold.pack(&p.session, &p.id).is_some()).copied().collect();
     let missing = compared.missing.iter().filter(|p| fold.pack(&p.session, &p.id).is_some());
     missing.for_each(|pack| bad.insert_table(pack.session, pack.id));
-    let packs = PackCheck { backend: &backend, sealing, opening, fold, findings: &findings, bad: &bad, progress, cancel };
-    let read = packs.run(&there, setup.read)?;
+    let check = PackCheck { backend: &backend, sealing, opening, fold, findings: &findings, bad: &bad, progress, cancel };
+    let read = check.run(&there, setup.read)?;
     let memo = Memo::default();
     progress.phase("walking snapshots", Some(fold.commits.values().map(|c| c.summary.cluster_bytes).fold(0, u64::saturating_add)));
     let (backend, findings_, bad_, memo) = (&backend, &findings, &bad, &memo);
@@ -105,6 +105,7 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
             }
         }
     }
+    check.nodes_of_suspects(&there)?;
     let again = Again { backend, sealing, opening, fold, bad: &bad, findings: &findings, cancel };
     let damaged = again.look()?;
     again.stored_anew(&there)?;

@@ -151,3 +151,61 @@ fn a_lost_pack_is_healed_by_name() {
         story.assert_whole();
     });
 }
+
+/// All nodes of the first snapshot but its root are damaged: a plain verify tells the log, the next backup of the same cluster
+/// stores them anew, and a prune lets the first snapshot use those, by what they say of content.
+#[test]
+fn damaged_nodes_of_an_older_snapshot_are_healed() {
+    ordinary(|| {
+        let mut story = Story { world: crate::world::World::empty() };
+        story.fill();
+        story.world.backup();
+        let (pack, blobs, bytes) = story.world.opened(|opened, _| {
+            let view = opened.view();
+            let commit = view.fold.commits.values().next().unwrap();
+            let packs = opened.packs_of(&view.fold, commit);
+            let root = commit.root.place;
+            let pack = packs.known(root.pack).unwrap();
+            let path = story.path_of(&pack);
+            let mut bytes = fs::read(&path).unwrap();
+            let table = packs.table(pack.id).unwrap();
+            let mut blobs = 0;
+            for (blob, row) in table.rows().iter().enumerate() {
+                assert_eq!(row.role, pgcairn::crypt::ChunkRole::Structure);
+                if blob as u32 != root.blob {
+                    bytes[row.offset as usize + 3] ^= 1;
+                    blobs += 1;
+                }
+            }
+            (pack, blobs, bytes)
+        });
+        assert!(blobs > 5, "{blobs} nodes");
+        fs::write(story.path_of(&pack), bytes).unwrap();
+        let first = story.world.snapshots[0].0.clone();
+        let (outcome, _folder) = story.world.restore_afresh(&story.world.repository(), &[&first]);
+        outcome.code(1);
+        let verified = story.world.run(["verify", "--json"]).json();
+        assert!(verified["warnings"].to_string().contains("read twice and damaged both times, in 1 pack:"), "{verified}");
+        let told = story.world.opened(|opened, _| {
+            let view = opened.view();
+            let of_it = &view.fold.damaged[&pack.session][&pack.id];
+            match of_it {
+                DamagedBlobs::All => usize::MAX,
+                DamagedBlobs::Blobs(numbers) => numbers.len(),
+            }
+        });
+        assert_eq!(told, blobs, "each of them is listed");
+        // Until the cluster was backed up again, nothing can be done, and nothing is lost.
+        let report = story.world.run(["prune", "--json"]).ok().json();
+        assert_eq!(report["rewritten"]["snapshots"], 0, "{report}");
+        story.world.backup();
+        let report = story.world.run(["prune", "--json"]).ok().json();
+        assert!(report["rewritten"]["snapshots"] == 1 && report["rewritten"]["healed_chunks"].as_u64() > Some(0), "{report}");
+        for (id, expected) in &story.world.snapshots {
+            assert!(story.restore(id).1 == *expected, "{id}");
+        }
+        let again = story.world.run(["prune", "--json"]).ok().json();
+        assert_eq!(again["rewritten"]["snapshots"], 0, "{again}");
+        story.assert_whole();
+    });
+}
