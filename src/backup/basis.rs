@@ -18,7 +18,7 @@ use crate::repo::structure::{Contents, Snapshot};
 use crate::repo::write::{ChunkWriter, Quiet, WriterSetup, is_of_one_pack};
 use crate::store::{ObjectName, StoreError};
 use crate::units::ids::unhex;
-use crate::units::{KeyId, PackId, SessionId};
+use crate::units::{KeyId, PackId, SessionId, counted};
 
 /// The newest live snapshot of this cluster, by a key that is trusted.
 pub(super) fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers: &[KeyId]) -> Option<(u64, LiveCommit)> {
@@ -66,8 +66,8 @@ pub(super) fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Resu
     }
     if !lost.is_empty() {
         setting.progress.warn(&format!(
-            "{} of {before} packs are missing in the repository or cut off: this backup stores anew what it needs of them; older snapshots may be damaged",
-            lost.len()
+            "of {before} packs {} missing in the repository or cut off: this backup stores anew what it needs of them; older snapshots may be damaged",
+            counted(lost.len(), "is", "are")
         ));
     }
     Ok(())

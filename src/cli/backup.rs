@@ -25,7 +25,7 @@ use crate::host::machine::MachineId;
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::{self, ClusterId, Head};
 use crate::units::ids::hex;
-use crate::units::{ByteSize, Hash32, Progress, SegmentName};
+use crate::units::{ByteSize, Hash32, Progress, SegmentName, counted};
 
 /// Arguments of `backup`.
 #[derive(clap::Args, Debug)]
@@ -204,9 +204,9 @@ fn write_text(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     writeln!(out, "{}", s.id)?;
     writeln!(
         out,
-        "  {} in {} files; {} read, {} of it new, stored in {} (1 : {ratio:.0}), in {}",
+        "  {} in {}; {} read, {} of it new, stored in {} (1 : {ratio:.0}), in {}",
         ByteSize(s.cluster_bytes),
-        s.files,
+        counted(s.files, "file", "files"),
         ByteSize(s.read_bytes),
         ByteSize(s.changed_bytes),
         ByteSize(s.new_bytes),

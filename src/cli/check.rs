@@ -25,7 +25,7 @@ use crate::host::config::{ClusterKeys, ClusterSettings, SecretSource};
 use crate::pg::connection::{ConnectOptions, Connection, PgConnError};
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::Role;
-use crate::units::{Explain, Progress, SegmentName, Timestamp};
+use crate::units::{Explain, Progress, SegmentName, Timestamp, counted};
 
 /// Arguments of `check`.
 #[derive(clap::Args, Debug)]
@@ -180,7 +180,11 @@ fn log(opened: &Opened) -> Option<Line> {
     let (number, alarm) = view.fold.alarms.last_key_value()?;
     Some(Line::warning(
         "log",
-        format!("{} entries of the log are void, the last one log/{number}: {}", view.fold.alarms.len(), alarm.why),
+        format!(
+            "{} void, the last one log/{number}: {}",
+            counted(view.fold.alarms.len(), "entry of the log is", "entries of the log are"),
+            alarm.why
+        ),
         "find out who wrote it: somebody without the right, or with an old program, writes to the repository",
     ))
 }

@@ -6,8 +6,6 @@
 
 use std::ffi::OsString;
 
-use super::args::Command;
-
 /// How a command ended that didn't fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Exit(u8);
@@ -70,31 +68,6 @@ impl Contract {
             archive |= word == "archive";
         }
         Contract::Own
-    }
-
-    /// Of a command.
-    pub(super) fn of_command(command: &Command) -> Self {
-        match command {
-            Command::ArchiveGet(_) => Contract::Get,
-            Command::ArchivePush(_) => Contract::Push,
-            Command::Init(_)
-            | Command::Archive(_)
-            | Command::Backup(_)
-            | Command::Restore(_)
-            | Command::List
-            | Command::Show(_)
-            | Command::Ls(_)
-            | Command::Cat(_)
-            | Command::Diff(_)
-            | Command::Stats
-            | Command::Check(_)
-            | Command::Forget(_)
-            | Command::Hold(_)
-            | Command::Prune(_)
-            | Command::Status(_)
-            | Command::Key(_)
-            | Command::Verify(_) => Contract::Own,
-        }
     }
 
     /// The code for what would be `code` elsewhere: of something that failed, never 0.

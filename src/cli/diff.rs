@@ -89,8 +89,8 @@ fn write_text(out: &mut dyn Write, diff: &Diff, a: &str, b: &str) -> io::Result<
     let sum = |list: &[Changed]| ByteSize(list.iter().map(|c| c.bytes).fold(0, u64::saturating_add));
     writeln!(
         out,
-        "{a} to {b}: {} files changed ({}), {} added ({}), {} removed ({})",
-        diff.changed.len(),
+        "{a} to {b}: {} changed ({}), {} added ({}), {} removed ({})",
+        crate::units::counted(diff.changed.len(), "file", "files"),
         sum(&diff.changed),
         diff.added.len(),
         sum(&diff.added),

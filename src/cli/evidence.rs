@@ -51,7 +51,9 @@ fn append(
         let (ok, detail) = (finding.ok, finding.detail(before.as_ref()));
         // It may have been forgotten meanwhile; and what is known needs no second entry.
         let known = before.as_ref().is_some_and(|e| e.ok == ok && e.detail == detail && Timestamp::now().0.saturating_sub(e.at.0) < AGAIN);
-        if known || !finding.replaces(before.as_ref()) || view.fold.commits_of(snapshot).next().is_none() {
+        let cluster = view.fold.commits_of(snapshot).next().map(|(_, c)| c.summary.cluster.clone());
+        let may = view.fold.keys.get(&signer.id()).is_some_and(|key| key.may_prove(cluster.as_deref()));
+        if known || !may || !finding.replaces(before.as_ref()) || cluster.is_none() {
             continue;
         }
         let note = Note::Evidence { snapshot: snapshot.clone(), what: "verify".into(), ok, detail };

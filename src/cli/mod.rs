@@ -59,7 +59,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use args::{Command, Parsed};
+use args::{Command, Parsed, Traits};
 use context::Context;
 use contract::{Contract, Exit};
 use failure::Failure;
@@ -83,10 +83,10 @@ fn run(arguments: &[OsString], contract: Contract) -> u8 {
             if let Command::Key(command) = &mut cli.command {
                 command.take_new_secret(&mut cli.global);
             }
-            let contract = Contract::of_command(&cli.command);
+            let Traits { cluster_keys, contract } = cli.command.traits();
             let cancel = process::watch_signals();
             let json = args::json_is_asked_for(arguments);
-            match Context::load(&cli.global, cli.command.cluster_keys(), cancel) {
+            match Context::load(&cli.global, cluster_keys, cancel) {
                 Ok(context) => {
                     let json = context.settings.json;
                     let result = cli.command.run(&context);

@@ -307,10 +307,10 @@ fn write_text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         let healed = if report.healed > 0 { format!("; damaged places given up for whole ones: {}", report.healed) } else { String::new() };
         writeln!(
             out,
-            "mostly dead packs {would}emptied: {}, by storing {} anew for {} snapshots{healed}",
+            "mostly dead packs {would}emptied: {}, by storing {} anew for {}{healed}",
             amount(&report.emptied),
             ByteSize(report.copied),
-            report.recommitted
+            crate::units::counted(report.recommitted, "snapshot", "snapshots")
         )?;
     }
     if report.condemned.objects > 0 {

@@ -16,7 +16,7 @@ use crate::look::{self, Full, SnapshotName};
 use crate::pg::facts::{ClusterFacts, DamagedPage, MissingFile, TablespaceFact};
 use crate::pg::relations::DatabaseFact;
 use crate::repo::log::{Fold, WalMode};
-use crate::units::{ByteSize, SegmentName};
+use crate::units::{ByteSize, SegmentName, counted};
 
 /// The setting that names libraries without which the server doesn't start.
 const PRELOAD: &str = "shared_preload_libraries";
@@ -144,10 +144,10 @@ fn write_text(out: &mut dyn Write, full: &Full, fold: &Fold, databases: &[Databa
     }
     line("started", &s.started_at.for_people())?;
     line("finished", &format!("{} ({})", s.finished_at.for_people(), duration(s)))?;
-    line("size", &format!("{} in {} files", ByteSize(s.cluster_bytes), s.files))?;
+    line("size", &format!("{} in {}", ByteSize(s.cluster_bytes), counted(s.files, "file", "files")))?;
     line("read", &ByteSize(s.read_bytes).to_string())?;
     line("changed", &ByteSize(s.changed_bytes).to_string())?;
-    line("stored", &format!("{} new; it relies on {} packs", ByteSize(s.new_bytes), full.packs))?;
+    line("stored", &format!("{} new; it relies on {}", ByteSize(s.new_bytes), counted(full.packs, "pack", "packs")))?;
     if let (Some(wal), Some(range)) = (&s.wal, wal_of(full)) {
         line("WAL", &format!("{} to {}, timeline {}", wal.start_lsn, wal.stop_lsn, wal.timeline))?;
         let place = if wal.mode == WalMode::Copy { "in the snapshot" } else { "in the archive" };

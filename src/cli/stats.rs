@@ -179,7 +179,13 @@ fn write_text(out: &mut dyn Write, counted: &Counted) -> io::Result<()> {
     table("kind", kinds).write(out)?;
     let (count, bytes) = stats.snapshots;
     let ratio = counted.ratio().map(|ratio| format!(", {ratio} times smaller than what is in it")).unwrap_or_default();
-    writeln!(out, "{} in all{ratio}; {count} snapshots of {} together", size(counted.stored()), size(bytes))?;
+    writeln!(
+        out,
+        "{} in all{ratio}; {} of {} together",
+        size(counted.stored()),
+        crate::units::counted(count, "snapshot", "snapshots"),
+        size(bytes)
+    )?;
     writeln!(out)?;
     table("codec", stats.by_codec.iter().map(|(name, amount)| (name.clone(), *amount)).collect()).write(out)?;
     writeln!(out)?;

@@ -18,7 +18,7 @@ use crate::host::access::{Need, Opened};
 use crate::host::config::ClusterKeys;
 use crate::host::owner::exposure;
 use crate::repo::log::ClusterId;
-use crate::units::{Explain, Timestamp};
+use crate::units::{Explain, Timestamp, counted};
 
 /// Arguments of `status`.
 #[derive(clap::Args, Debug)]
@@ -116,12 +116,16 @@ fn of_repository(opened: &Opened) -> Vec<Line> {
         Some(doubt) => lines.push(Line::error("log", doubt.to_string(), doubt.cure().unwrap_or_else(|| "pgcairn verify says more".into()))),
         None if !view.fold.alarms.is_empty() => lines.push(Line::warning(
             "log",
-            format!("{} entries of the log are void", view.fold.alarms.len()),
+            counted(view.fold.alarms.len(), "entry of the log is void", "entries of the log are void"),
             "pgcairn list -v names them: somebody without the right writes to the repository",
         )),
         None => lines.push(Line::ok(
             "log",
-            format!("the log has {} entries, the newest of {}", view.newest.number + 1, view.fold.newest_time.for_people()),
+            format!(
+                "the log has {}, the newest of {}",
+                counted(view.newest.number + 1, "entry", "entries"),
+                view.fold.newest_time.for_people()
+            ),
         )),
     }
     drop(view);
@@ -138,7 +142,7 @@ fn write_nagios(out: &mut dyn Write, lines: &[Line], clusters: &[Glance]) -> io:
         State::Error => "CRITICAL",
     };
     let said: Vec<String> = match state {
-        State::Ok => clusters.iter().map(|c| format!("{}: {} snapshots", c.cluster, c.snapshots)).collect(),
+        State::Ok => clusters.iter().map(|c| format!("{}: {}", c.cluster, counted(c.snapshots, "snapshot", "snapshots"))).collect(),
         _ => lines
             .iter()
             .filter(|line| line.state == state)

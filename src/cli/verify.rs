@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::output::{answered, json, one_line};
 use crate::archive::status::Known;
 use crate::archive::{self, GetContext, LogTail, Rights, Site, TailFailure};
-use crate::crypt::secret;
+use crate::crypt::{Opening, secret};
 use crate::host::access::{self, Need, Opened};
 use crate::host::config::SecretSource;
 use crate::look::show_path;
@@ -22,7 +22,7 @@ use crate::repo::RepoError;
 use crate::repo::log::{ClusterId, Damaged, Held, Kind, LogView, Role};
 use crate::scrub::{self, Counting, Finding, Percent, Report, Share};
 use crate::units::ids::hex;
-use crate::units::{ByteSize, Progress};
+use crate::units::{ByteSize, Progress, counted};
 
 /// Arguments of `verify`.
 #[derive(clap::Args, Debug)]
@@ -53,6 +53,8 @@ struct Answer<'a> {
     orphans: OrphansJson,
     leftovers: usize,
     errors: Vec<ErrorJson<'a>>,
+    /// Of files and WAL nothing was looked at but where they lie: this host can't open content.
+    blind: bool,
     warnings: &'a [String],
 }
 
@@ -90,7 +92,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     verified.warnings.extend(note_damage(&opened, &verified.report));
     let share = args.read_data.map_or_else(|| "objects only".to_owned(), |percent| format!("read {percent}"));
     let snapshots = evidence::snapshots(&verified.report.view.fold);
-    evidence::note(context, &here, &opened, &share, &snapshots, &verified.findings);
+    // Who can't open content has not seen that it is whole.
+    if !verified.report.blind {
+        evidence::note(context, &here, &opened, &share, &snapshots, &verified.findings);
+    }
     let out = &mut io::stdout().lock();
     answered(if context.settings.json { json::write(out, &answer(&verified)) } else { write_text(out, &verified) })?;
     Ok(if verified.findings.is_empty() { Exit::DONE } else { Exit::DAMAGED })
@@ -118,6 +123,12 @@ fn verify(context: &Context, args: &Args, opened: &Opened) -> Result<Verified, F
     };
     let mut report = scrub::verify(&setup)?;
     let mut warnings = std::mem::take(&mut report.warnings);
+    if report.blind {
+        warnings.push(
+            "this host can't open content: names and attributes of files, their content, and what is in WAL were not looked at, nor is anything noted in the log; run verify on a host that reads, too"
+                .into(),
+        );
+    }
     let mut wal = (0, 0);
     for (cluster, known_as) in archives(context, &report, opened) {
         let Some(id) = known_as else {
@@ -150,7 +161,8 @@ fn note_damage(opened: &Opened, report: &Report) -> Option<String> {
     let damaged = Kind::Damaged(Damaged { places: Held::Inline(report.damaged.clone()) });
     Some(match opened.log().append(&mut view, key, &damaged) {
         Ok(_) => format!(
-            "read twice and damaged both times, in {places} packs: the log says so now, and the next backup stores anew what the cluster still has of it"
+            "read twice and damaged both times, in {}: the log says so now, and the next backup stores anew what the cluster still has of it",
+            counted(places, "pack", "packs")
         ),
         Err(e) => format!("the log can't be told of the damage: {}", scrub::words(&e)),
     })
@@ -198,7 +210,9 @@ fn check_wal(
 ) -> Result<archive::WalChecked, Failure> {
     let tail = FreshTail { opened, view: Mutex::new(view.clone()), cluster: &id.name };
     let site = Site { backend: store, repository: opened.format.repository, sealing: &opened.sealing, cluster: &id.name, tail: &tail };
-    let get = GetContext { site, opening: opened.reader()?, system_identifier: id.system_identifier };
+    // Without what opens content, no file is read.
+    let (nothing, read) = (Opening::new(opened.sealing.clone(), Vec::new()), if opened.opening.is_some() { read } else { Share::None });
+    let get = GetContext { site, opening: opened.opening.as_ref().unwrap_or(&nothing), system_identifier: id.system_identifier };
     let known = Known::of(&view.fold, &id.name, id.system_identifier);
     let choose = |files: Vec<WalFileName>| read.choose(files, |file| format!("{}/{}/{file}", id.name, id.system_identifier));
     let jobs = context.settings.jobs.get();
@@ -244,6 +258,7 @@ fn answer(verified: &Verified) -> Answer<'_> {
             .iter()
             .map(|f| ErrorJson { object: &f.object, problem: &f.problem, snapshots: &f.snapshots, files: one(f) })
             .collect(),
+        blind: verified.report.blind,
         warnings: &verified.warnings,
     }
 }
@@ -271,27 +286,30 @@ fn write_text(out: &mut dyn Write, verified: &Verified) -> io::Result<()> {
     }
     let report = &verified.report;
     if report.orphans.objects > 0 {
-        let text = "packs that no entry of the log lists, left by runs that were killed: no damage";
-        writeln!(out, "note     {} {text} ({})", report.orphans.objects, ByteSize(report.orphans.bytes))?;
+        let text = "that no entry of the log lists, left by runs that were killed: no damage";
+        writeln!(out, "note     {} {text} ({})", counted(report.orphans.objects, "pack", "packs"), ByteSize(report.orphans.bytes))?;
     }
     if verified.leftovers > 0 {
-        let text = "unfinished files in tmp/, of runs that were killed or still go on: no damage";
-        writeln!(out, "note     {} {text}", verified.leftovers)?;
+        let text = "in tmp/, of runs that were killed or still go on: no damage";
+        writeln!(out, "note     {} {text}", counted(verified.leftovers, "unfinished file", "unfinished files"))?;
     }
     let (packs, packs_read) = report.packs;
     let (wal, wal_read) = verified.wal;
     writeln!(
         out,
-        "{} objects ({}): {} snapshots, {packs} packs ({packs_read} read whole), {wal} WAL files ({wal_read} read whole); {} read",
-        report.stored.objects,
+        "{} ({}): {}, {} ({packs_read} read whole), {} ({wal_read} read whole); {} read",
+        counted(report.stored.objects, "object", "objects"),
         ByteSize(report.stored.bytes),
-        report.snapshots,
+        counted(report.snapshots, "snapshot", "snapshots"),
+        counted(packs, "pack", "packs"),
+        counted(wal, "WAL file", "WAL files"),
         ByteSize(verified.bytes_read)
     )?;
     if let Some(seed) = verified.seed {
         writeln!(out, "the share was drawn by --seed {seed}")?;
     }
     match verified.findings.len() {
+        0 if report.blind => writeln!(out, "all is there; what can be looked at without a key to content is whole")?,
         0 if packs_read == packs && wal_read == wal => writeln!(out, "all is there, and all of it is whole")?,
         0 => writeln!(out, "all is there; what was read is whole")?,
         1 => writeln!(out, "1 object is damaged or missing")?,

@@ -9,7 +9,7 @@ use crate::archive::status::Status;
 use crate::look;
 use crate::repo::log::{ClusterId, Fold, LiveCommit};
 use crate::retain::{Subject, proven_at};
-use crate::units::{ByteSize, Lsn, SegmentName, TimelineId, Timestamp};
+use crate::units::{ByteSize, Lsn, SegmentName, TimelineId, Timestamp, counted};
 
 /// What is known of a cluster. Fields are added, never changed; what isn't known is absent.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -183,7 +183,7 @@ impl Glance {
         match &self.last {
             Some(last) => Line::warning(
                 NAME,
-                format!("{text}; the newest, {}, has {} damaged pages", last.id, last.damaged_pages),
+                format!("{text}; the newest, {}, has {}", last.id, counted(last.damaged_pages, "damaged page", "damaged pages")),
                 format!("pgcairn show {} names them: repair the cluster while the good snapshot is kept", last.id),
             ),
             None => Line::ok(NAME, text),
@@ -254,8 +254,19 @@ impl ArchiveGlance {
         }
         match (self.gaps, self.faults) {
             (0, 0) => Line::ok(NAME, "the archive has no gap"),
-            (0, faults) => Line::error(NAME, format!("{faults} archived files are damaged, lost, or have a fault"), cure),
-            (gaps, _) => Line::error(NAME, format!("{gaps} gaps in the archive: nothing behind them can be reached from before"), cure),
+            (0, faults) => Line::error(
+                NAME,
+                counted(faults, "archived file is damaged, lost, or has a fault", "archived files are damaged, lost, or have a fault"),
+                cure,
+            ),
+            (gaps, _) => Line::error(
+                NAME,
+                format!(
+                    "{} can be reached from before",
+                    counted(gaps, "gap in the archive: nothing behind it", "gaps in the archive: nothing behind them")
+                ),
+                cure,
+            ),
         }
     }
 
@@ -265,7 +276,11 @@ impl ArchiveGlance {
         match (self.lag_bytes, self.lag_segments) {
             (Some(bytes), Some(segments)) => {
                 let waits = self.lag_seconds.filter(|_| segments > 0).map(|s| format!(", for {}", age(s))).unwrap_or_default();
-                let text = format!("the archive is {} behind the server: {segments} whole segments{waits}", ByteSize(bytes));
+                let text = format!(
+                    "the archive is {} behind the server: {}{waits}",
+                    ByteSize(bytes),
+                    counted(segments, "whole segment", "whole segments")
+                );
                 if segments > 0 && self.lag_seconds.is_none_or(|s| s > PUSHED_WITHIN) {
                     Line::error(NAME, text, "pgcairn check says what keeps the archiver from working")
                 } else {

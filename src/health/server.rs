@@ -2,7 +2,7 @@
 
 use super::Line;
 use crate::pg::connection::{Archiver, Connection, Facts, PgConnError};
-use crate::units::{ByteSize, Timestamp};
+use crate::units::{ByteSize, Timestamp, counted};
 
 /// What `check` asks a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -189,10 +189,10 @@ impl Server {
             ),
             Some(n) if n > WAITING_FILES => Line::warning(
                 "waiting",
-                format!("{n} files wait to be archived, {} of WAL", self.plain(n)),
+                format!("{} to be archived, {} of WAL", counted(n, "file waits", "files wait"), self.plain(n)),
                 "if they grow in number, archiving is slower than the server: see the server's log and the repository's speed",
             ),
-            Some(n) => Line::ok("waiting", format!("{n} files wait to be archived")),
+            Some(n) => Line::ok("waiting", format!("{} to be archived", counted(n, "file waits", "files wait"))),
         }
     }
 

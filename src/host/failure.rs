@@ -10,7 +10,51 @@ use crate::repo::RepoError;
 use crate::repo::format::FormatError;
 use crate::repo::log::LogError;
 use crate::store::StoreError;
-use crate::units::{Class, Explain};
+use crate::units::{Cancelled, Class, Explain};
+
+/// What was done with an opened repository could not be done: by who only reads what is there, and by who stores it anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// This host can't.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store, or what is in it.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+}
+
+impl From<StoreError> for RepositoryError {
+    fn from(e: StoreError) -> Self {
+        RepositoryError::Repo(e.into())
+    }
+}
+
+impl From<Cancelled> for RepositoryError {
+    fn from(e: Cancelled) -> Self {
+        RepositoryError::Repo(e.into())
+    }
+}
+
+impl Explain for RepositoryError {
+    fn class(&self) -> Class {
+        match self {
+            RepositoryError::Host(e) => e.class(),
+            RepositoryError::Log(e) => e.class(),
+            RepositoryError::Repo(e) => e.class(),
+        }
+    }
+
+    fn cure(&self) -> Option<String> {
+        match self {
+            RepositoryError::Host(e) => e.cure(),
+            RepositoryError::Log(e) => e.cure(),
+            RepositoryError::Repo(e) => e.cure(),
+        }
+    }
+}
 
 /// A repository can't be opened or written by this host.
 #[derive(Debug, thiserror::Error)]

@@ -35,5 +35,5 @@ pub use config::{ConfigError, FlagOverrides, Settings};
 #[cfg(test)]
 pub use env::FixedEnv;
 pub use env::{Env, ProcessEnv, service_variables, service_variables_of};
-pub use failure::HostError;
+pub use failure::{HostError, RepositoryError};
 pub use paths::{StateDir, cache_dir};

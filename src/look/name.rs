@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::str::FromStr;
 
 use super::snapshots::Listed;
-use crate::units::{Class, Explain};
+use crate::units::{Class, Explain, counted};
 
 /// How a user names a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,7 +46,7 @@ pub enum NameError {
         cluster: Option<String>,
     },
     /// `latest~N` goes too far back.
-    #[error("there are only {count} snapshots{}: the oldest is latest~{}", of(cluster), count.saturating_sub(1))]
+    #[error("there {} only {}{}: the oldest is latest~{}", if *count == 1 { "is" } else { "are" }, counted(*count, "snapshot", "snapshots"), of(cluster), count.saturating_sub(1))]
     TooFarBack {
         /// How many there are.
         count: usize,

@@ -106,13 +106,20 @@ fn objects(setting: &Setting<'_>, listing: &Listing, packs: &PackSet) -> Vec<(St
 fn delete(setting: &Setting<'_>, objects: &[(String, u64)], report: &mut Report) -> Result<(), PruneError> {
     setting.progress.phase("deleting packs", Some(objects.iter().map(|(_, size)| size).sum()));
     setting.opened.view().may_delete()?;
+    let named = |name: &str| ObjectName::new(name).map_err(crate::store::StoreError::from);
+    let mut folders = BTreeSet::new();
     for (name, size) in objects {
         setting.cancel.check()?;
-        setting.opened.backend.delete(&ObjectName::new(name.clone()).map_err(crate::store::StoreError::from)?)?;
+        setting.opened.backend.delete(&named(name)?)?;
+        folders.extend(name.rsplit_once('/').map(|(folder, _)| folder));
         if *size > 0 {
             report.deleted.add(*size);
         }
         setting.progress.advance(*size);
+    }
+    // Each folder once: what is reported as deleted doesn't come back.
+    for folder in folders {
+        setting.opened.backend.settle_deletions(&named(folder)?)?;
     }
     Ok(())
 }

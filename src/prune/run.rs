@@ -13,7 +13,7 @@ use crate::host::access::{Opened, leftovers, remove_leftovers};
 use crate::host::paths::StateDir;
 use crate::recommit;
 use crate::repo::log::Role;
-use crate::units::{Cancel, Progress};
+use crate::units::{Cancel, Progress, counted};
 
 /// What it takes.
 pub struct Setting<'a> {
@@ -61,9 +61,10 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Report, PruneErro
     setting.opened.refresh()?;
     may_prune(setting, options.dry_run)?;
     if listing.strangers > 0 {
-        report
-            .warnings
-            .push(format!("{} objects among the packs have names that this version does not give: they stay", listing.strangers));
+        report.warnings.push(format!(
+            "among the packs, with names that this version does not give: {}",
+            counted(listing.strangers, "object, which stays", "objects, which stay")
+        ));
     }
     if options.dry_run {
         let (fold, next) = {
@@ -79,6 +80,14 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Report, PruneErro
         wal::expire(setting, *archive, &ended, options.dry_run, &mut report)?;
     }
     report.unfinished = unfinished(setting, options.dry_run)?;
+    if let Some(store) = setting.store.filter(|_| !options.dry_run) {
+        // Of sessions that have ended, or are in no log: what they had stored is gone.
+        let open: BTreeSet<String> = {
+            let view = setting.opened.view();
+            view.fold.sessions.iter().filter(|(_, s)| s.open).map(|(id, _)| id.to_string()).collect()
+        };
+        store.remove_empty_pack_folders(&|session| !open.contains(session))?;
+    }
     report.head = Some(setting.opened.view().newest);
     Ok(report)
 }

@@ -462,6 +462,7 @@ impl World {
             (would.condemned, would.orphans, would.swept, would.deleted, would.waiting, &would.wal, &would.ended),
             (did.condemned, did.orphans, did.swept, did.deleted, did.waiting, &did.wal, &did.ended)
         );
+        assert!(self.store.unsettled().is_empty(), "reported as deleted, and not durably: {:?}", self.store.unsettled());
         let head = self.head();
         let again = self.prune(archive, false);
         assert_eq!((again.freed(), self.head()), (0, head), "a second prune found something: {again:?}");

@@ -15,7 +15,7 @@ use super::run::Setting;
 use crate::pg::wal::WalFileName;
 use crate::repo::log::{ClusterId, ExpireWal, Held, Kind, Role};
 use crate::store::ObjectName;
-use crate::units::{Hash32, SegmentName, SegmentSize, SessionId, TimelineId};
+use crate::units::{Hash32, SegmentName, SegmentSize, SessionId, TimelineId, counted};
 
 /// Objects of one entry: 2 MB of a body.
 const MOST: usize = 20_000;
@@ -118,7 +118,8 @@ pub(super) fn expire(
             let done = of_timeline(setting, archive, *timeline, &way, &leaving, dry_run, report)?;
             if unreadable > 0 && done {
                 report.warnings.push(format!(
-                    "{unreadable} objects of WAL of {} on timeline {timeline} are needed by nothing and can't be read: they stay (pgcairn verify says what is wrong with them)",
+                    "{} of WAL of {} on timeline {timeline} needed by nothing and not readable: what can't be read stays (pgcairn verify says what is wrong with it)",
+                    counted(unreadable, "object", "objects"),
                     cluster.name
                 ));
             }
@@ -220,6 +221,7 @@ fn of_timeline(
             }
             setting.progress.phase("deleting WAL", Some(batch.iter().map(|going| going.stored.size).sum()));
             let line = report.wal.entry((cluster.clone(), timeline)).or_default();
+            let mut folders = BTreeSet::new();
             for going in batch {
                 setting.cancel.check()?;
                 // By the time that it is deleted another file may have been pushed under its name.
@@ -228,11 +230,16 @@ fn of_timeline(
                         Content::Is(content, _) if content == going.content => setting.opened.backend.delete(&going.stored.object)?,
                         _ => continue,
                     }
+                    folders.extend(going.stored.object.as_str().rsplit_once('/').map(|(folder, _)| folder));
                 }
                 line.amount.add(going.stored.size);
                 line.first = Some(line.first.map_or(going.segment, |first| first.min(going.segment)));
                 line.last = Some(line.last.map_or(going.segment, |last| last.max(going.segment)));
                 setting.progress.advance(going.stored.size);
+            }
+            for folder in folders {
+                let folder = ObjectName::new(folder).map_err(crate::store::StoreError::from)?;
+                setting.opened.backend.settle_deletions(&folder)?;
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::repo::structure::{Child, ChildKind, ChunkRef, Extent, FileData, Needs
 use crate::repo::write::is_of_one_pack;
 use crate::repo::{PackRef, RepoError};
 use crate::store::Backend;
-use crate::units::{Cancel, PackId, Progress, SessionId, ShortId};
+use crate::units::{Cancel, Digest16, PackId, Progress, SessionId, ShortId};
 
 /// Bytes of the smallest row of a table: a pack hasn't more blobs than its tail has room for.
 const ROW: u32 = 92;
@@ -66,6 +66,22 @@ pub(super) struct Elsewhere {
     pub place: Place,
 }
 
+/// A node that is whole, by its content digest: as good as any other of that digest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NodeAt {
+    pub id: ShortId,
+    pub at: Elsewhere,
+}
+
+/// A node that can't be read, in a snapshot that names damaged packs.
+struct Unread {
+    commit: u64,
+    digest: Digest16,
+    /// The session whose pack it lies in.
+    session: SessionId,
+    error: RepoError,
+}
+
 /// What all live snapshots need.
 #[derive(Default)]
 pub(super) struct Live {
@@ -82,6 +98,11 @@ pub(super) struct Live {
     pub damaged: BTreeSet<usize>,
     /// Where they were stored anew.
     pub elsewhere: HashMap<ShortId, Vec<Elsewhere>>,
+    /// Whole nodes, where anything is damaged at all.
+    nodes: HashMap<Digest16, Vec<NodeAt>>,
+    unread: Vec<Unread>,
+    /// Nodes that can't be read and have whole ones of the same content elsewhere.
+    pub healed_nodes: usize,
 }
 
 /// What it takes to look.
@@ -130,7 +151,9 @@ impl Live {
             ids.insert(*id, self.number(pack));
         }
         let walked = nodes::place_of(&commit.root).and_then(|place| {
-            let mut walk = Walk { live: &mut *self, look, packs: &packs, ids: &ids, current };
+            let damaged = |(session, id): (&SessionId, &PackId)| look.fold.damaged.get(session).is_some_and(|packs| packs.contains_key(id));
+            let in_doubt = commit.set.iter().any(damaged);
+            let mut walk = Walk { live: &mut *self, look, packs: &packs, ids: &ids, current, number, in_doubt };
             walk.root(commit, place)
         });
         let unreadable = match walked {
@@ -142,13 +165,40 @@ impl Live {
             Err(e) => return Err(e),
         };
         if unreadable || !replaceable {
-            for number in ids.values() {
-                if let Some(named) = self.packs.get_mut(*number) {
-                    named.movable = false;
-                }
-            }
+            ids.values().for_each(|number| self.stays(*number));
         }
         Ok(())
+    }
+
+    fn stays(&mut self, number: usize) {
+        if let Some(named) = self.packs.get_mut(number) {
+            named.movable = false;
+        }
+    }
+
+    /// Settles what becomes of nodes that can't be read: a whole one of the same content stands in for each, if `trusts` says so of
+    /// its session and the lost one's; else the snapshot is unreadable.
+    pub fn heal_nodes(&mut self, fold: &Fold, trusts: &dyn Fn(&SessionId, &SessionId) -> bool) {
+        for unread in std::mem::take(&mut self.unread) {
+            let Some(commit) = fold.commits.get(&unread.commit) else { continue };
+            let all: Vec<usize> = commit.set.iter().filter_map(|(session, id)| self.index.get(&(*session, *id)).copied()).collect();
+            let is_damaged = |n: &usize| {
+                let pack = self.packs.get(*n).map(|named| named.pack);
+                pack.is_some_and(|p| fold.damaged.get(&p.session).is_some_and(|packs| packs.contains_key(&p.id)))
+            };
+            if self.nodes.get(&unread.digest).into_iter().flatten().any(|node| trusts(&node.at.session, &unread.session)) {
+                self.healed_nodes += 1;
+                self.damaged.extend(all.into_iter().filter(is_damaged));
+            } else {
+                self.unreadable.entry(unread.commit).or_insert(unread.error);
+                all.into_iter().for_each(|number| self.stays(number));
+            }
+        }
+    }
+
+    /// Whole nodes of this content.
+    pub fn nodes_of(&self, digest: &Digest16) -> &[NodeAt] {
+        self.nodes.get(digest).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn number(&mut self, pack: PackRef) -> usize {
@@ -335,6 +385,10 @@ struct Walk<'a> {
     packs: &'a Packs,
     ids: &'a HashMap<PackId, usize>,
     current: bool,
+    /// The COMMIT's.
+    number: u64,
+    /// It names packs in which something is damaged.
+    in_doubt: bool,
 }
 
 impl Walk<'_> {
@@ -354,15 +408,27 @@ impl Walk<'_> {
     }
 
     /// Reads a node, unless it was walked before; with its length, and that of needs that have nodes of their own.
-    fn node(&mut self, id: ShortId, place: Place, digest: crate::units::Digest16) -> Result<Option<(Node, u64)>, RepoError> {
+    fn node(&mut self, id: ShortId, place: Place, digest: Digest16) -> Result<Option<(Node, u64)>, RepoError> {
         if !self.mark(place)? {
             return Ok(None);
         }
         let mut outside = Vec::new();
-        let node = nodes::read(self.packs, id, place, digest, &mut |place| {
+        let read = nodes::read(self.packs, id, place, digest, &mut |place| {
             outside.push(place);
             Ok(())
-        })?;
+        });
+        let session = self.packs.known(place.pack)?.session;
+        let node = match read {
+            Err(error) if self.in_doubt && is_of_one_pack(&error) => {
+                self.live.unread.push(Unread { commit: self.number, digest, session, error });
+                return Ok(None);
+            }
+            read => read?,
+        };
+        if !self.look.fold.damaged.is_empty() && self.live.nodes.len() < MOST_WANTED {
+            let node = NodeAt { id, at: Elsewhere { session, place } };
+            self.live.nodes.entry(digest).or_default().push(node);
+        }
         let mut len = self.len(place)?;
         for place in outside {
             self.mark(place)?;

@@ -21,6 +21,8 @@ mod choose;
 mod failure;
 mod live;
 mod nodes;
+#[cfg(test)]
+mod outside;
 mod plan;
 mod rewrite;
 mod run;

@@ -23,7 +23,7 @@ pub struct Skipped {
     pub why: String,
 }
 
-/// Chunks of a snapshot's at damaged places that were stored anew.
+/// Chunks and nodes of snapshots' at damaged places that were stored anew.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Healed {
     /// How many chunks get another place.
@@ -102,10 +102,11 @@ pub(super) fn plan_by(setting: &Setting<'_>, fold: &Fold, limits: &Limits) -> Re
     let own = setting.opened.signer.as_ref().map(|s| s.id());
     let may = |commit: &LiveCommit| may_replace(fold, own, commit);
     let mut live = Live::walk(&look, &may)?;
+    live.heal_nodes(fold, &|there, lost| trusts(fold, own, setting.trust_writers, there, lost));
     let packs = live.weigh(&look)?;
     live.look_elsewhere(&look)?;
     let chosen = choose(&packs, limits);
-    let healing = if live.elsewhere.is_empty() { BTreeSet::new() } else { live.damaged.clone() };
+    let healing = if live.elsewhere.is_empty() && live.healed_nodes == 0 { BTreeSet::new() } else { live.damaged.clone() };
     let concerned: BTreeSet<(SessionId, PackId)> =
         chosen.iter().chain(&healing).filter_map(|n| live.packs.get(*n)).map(|named| (named.pack.session, named.pack.id)).collect();
     let superseded = fold.superseded();
@@ -123,9 +124,16 @@ pub(super) fn plan_by(setting: &Setting<'_>, fold: &Fold, limits: &Limits) -> Re
             None => {}
         }
     }
-    let healed = Healed { chunks: live.elsewhere.len(), lost: live.lost() };
+    let healed = Healed { chunks: live.elsewhere.len() + live.healed_nodes, lost: live.lost() };
     let emptied = chosen.iter().filter_map(|n| packs.get(*n).copied()).collect();
     Ok(Plan { emptied, healed, snapshots, skipped, packs, work: Work { live, chosen, healing } })
+}
+
+/// May what lies in a pack of the one session stand in for what was lost in one of the other? By our own key, one that is named, or the
+/// same that the snapshot relies on anyway.
+pub(super) fn trusts(fold: &Fold, own: Option<KeyId>, trust_writers: &[KeyId], there: &SessionId, lost: &SessionId) -> bool {
+    let key = |session: &SessionId| fold.sessions.get(session).map(|s| s.key);
+    key(there).is_some_and(|k| Some(k) == own || trust_writers.contains(&k) || Some(k) == key(lost))
 }
 
 /// May this key replace the COMMIT?

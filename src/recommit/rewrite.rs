@@ -57,15 +57,16 @@ impl Rewrite<'_, '_> {
     /// Rewrites the tree of a COMMIT; `used` has then every pack that it needs.
     pub fn root(&mut self, commit: &LiveCommit) -> Result<Root, RepoError> {
         let (root, place) = (commit.root, nodes::place_of(&commit.root)?);
-        let Node::Snapshot(old) = self.read(root.chunk.short(), place, root.digest)? else {
+        let (Node::Snapshot(old), at) = self.read(root.chunk.short(), place, root.digest)? else {
             return Err(wrong("its root is another kind of node"));
         };
         let mut used = BTreeSet::new();
         let meta = self.content(&old.meta, &mut used)?;
         let folders = old.folders.iter().map(|child| self.child(child, 0, &mut used)).collect::<Result<Vec<_>, _>>()?;
         let new = Node::Snapshot(SnapshotNode { meta, folders });
-        let changed = new != Node::Snapshot(old);
-        let put = self.put(&new, (root.chunk.short(), place), changed, root.digest)?;
+        // Of another snapshot's root nothing but its short id is known.
+        let changed = new != Node::Snapshot(old) || at.1 != place;
+        let put = self.put(&new, at, changed, root.digest)?;
         used.insert(put.place.pack);
         used.extend(self.writing.writer.outside());
         self.used = used;
@@ -74,8 +75,27 @@ impl Rewrite<'_, '_> {
         Ok(Root { chunk: put.chunk.unwrap_or(root.chunk), place, digest: root.digest })
     }
 
-    fn read(&self, id: ShortId, place: Place, digest: Digest16) -> Result<Node, RepoError> {
-        nodes::read(&self.writing.packs, id, place, digest, &mut |_| Ok(()))
+    /// A node, and where it lies: if it can't be read, a whole one of the same content stands in for it.
+    fn read(&self, id: ShortId, place: Place, digest: Digest16) -> Result<(Node, (ShortId, Place)), RepoError> {
+        let at = |id, place| nodes::read(&self.writing.packs, id, place, digest, &mut |_| Ok(()));
+        let error = match at(id, place) {
+            Err(e) if is_of_one_pack(&e) => e,
+            read => return read.map(|node| (node, (id, place))),
+        };
+        let lost = self.writing.session_of(place.pack)?;
+        for node in self.work.live.nodes_of(&digest) {
+            let (session, there) = (node.at.session, node.at.place);
+            let is_that = self.writing.session_of(there.pack).is_ok_and(|known| known == session);
+            if !is_that || !self.writing.may_name(there.pack) || !(self.trusts)(&session, &lost) {
+                continue;
+            }
+            match at(node.id, there) {
+                Err(e) if !is_of_one_pack(&e) => return Err(e),
+                Err(_) => {}
+                Ok(whole) => return Ok((whole, (node.id, there))),
+            }
+        }
+        Err(error)
     }
 
     /// Stores a node, if it changed or has to go from where it is.
@@ -100,12 +120,12 @@ impl Rewrite<'_, '_> {
         match child.kind {
             ChildKind::Part => self.part(child, used),
             ChildKind::Branch if depth < MAX_DEPTH => {
-                let Node::Branch(old) = self.read(child.id, child.place, child.digest)? else {
+                let (Node::Branch(old), at) = self.read(child.id, child.place, child.digest)? else {
                     return Err(wrong("a branch is another kind of node"));
                 };
                 let new = old.iter().map(|below| self.child(below, depth + 1, used)).collect::<Result<Vec<_>, _>>()?;
                 let changed = new != old;
-                let put = self.put(&Node::Branch(new), (child.id, child.place), changed, child.digest)?;
+                let put = self.put(&Node::Branch(new), at, changed, child.digest)?;
                 used.insert(put.place.pack);
                 Ok(Child { id: put.id, place: put.place, ..*child })
             }
@@ -119,7 +139,7 @@ impl Rewrite<'_, '_> {
             used.extend(packs);
             return Ok(Child { id: *id, place: *place, ..*child });
         }
-        let Node::Part(old) = self.read(child.id, child.place, child.digest)? else {
+        let (Node::Part(old), at) = self.read(child.id, child.place, child.digest)? else {
             return Err(wrong("a part is another kind of node"));
         };
         let mut packs = BTreeSet::new();
@@ -128,7 +148,7 @@ impl Rewrite<'_, '_> {
         let files = old.files.iter().map(|file| self.file(file, &mut packs)).collect::<Result<Vec<_>, _>>()?;
         let new = Part { attributes, joint, files };
         let changed = new != old;
-        let put = self.put(&Node::Part(new), (child.id, child.place), changed, child.digest)?;
+        let put = self.put(&Node::Part(new), at, changed, child.digest)?;
         packs.insert(put.place.pack);
         if put.chunk.is_some() {
             // Needs that were too many for their entry lie in one of these.
@@ -183,7 +203,7 @@ impl Rewrite<'_, '_> {
         if usize::from(tree.level) > MAX_DEPTH {
             return Err(wrong("the tree of a file is too deep"));
         }
-        let old = self.read(tree.id, tree.place, tree.digest)?;
+        let (old, at) = self.read(tree.id, tree.place, tree.digest)?;
         let new = match &old {
             Node::Leaf(extents) if tree.level == 0 => {
                 let one = |extent: &Extent| match extent {
@@ -202,7 +222,7 @@ impl Rewrite<'_, '_> {
             _ => return Err(wrong("a node of a file is another kind of node")),
         };
         let changed = new != old;
-        let put = self.put(&new, (tree.id, tree.place), changed, tree.digest)?;
+        let put = self.put(&new, at, changed, tree.digest)?;
         needs.add(put.place.pack, put.bytes.into());
         Ok(TreeRef { id: put.id, place: put.place, ..*tree })
     }

@@ -229,10 +229,7 @@ impl Again<'_> {
     ) -> Result<(), RecommitError> {
         let touched: HashSet<PackId> = self.work.touched().map(|p| p.id).collect();
         let own = self.setting.opened.signer.as_ref().map(|s| s.id());
-        let key = |session: &SessionId| self.fold.sessions.get(session).map(|s| s.key);
-        let trusts = |there: &SessionId, lost: &SessionId| {
-            key(there).is_some_and(|k| Some(k) == own || self.setting.trust_writers.contains(&k) || Some(k) == key(lost))
-        };
+        let trusts = |there: &SessionId, lost: &SessionId| super::plan::trusts(self.fold, own, self.setting.trust_writers, there, lost);
         let mut rewrite = Rewrite {
             writing: &writing,
             carried,

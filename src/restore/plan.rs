@@ -21,7 +21,7 @@ use crate::pg::layout::DataDirectory;
 use crate::pg::recovery::RecoverySettings;
 use crate::repo::structure::Snapshot;
 use crate::units::ids::unhex;
-use crate::units::{ByteSize, SegmentName, show};
+use crate::units::{ByteSize, SegmentName, counted, show};
 
 /// What the server is told of recovery.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -431,7 +431,7 @@ impl fmt::Display for RestorePlan {
         writeln!(f, "data directory  {}", self.target.display())?;
         writeln!(f, "cluster         PostgreSQL {}, system identifier {}", facts.pg_version, facts.system_identifier)?;
         writeln!(f, "backup          {} to {} ({})", facts.start_lsn, facts.stop_lsn, facts.stopped_at.for_people())?;
-        writeln!(f, "to write        {} files, {}", self.files, ByteSize(self.bytes))?;
+        writeln!(f, "to write        {}, {}", counted(self.files, "file", "files"), ByteSize(self.bytes))?;
         if let Some(in_place) = &self.in_place {
             writeln!(f, "in place        only what differs is written; not in the snapshot, and removed: {}", named(&in_place.strangers))?;
         }
@@ -454,7 +454,7 @@ impl fmt::Display for RestorePlan {
         )?;
         if let Some(configuration) = &self.configuration {
             let (copies, folder) = (configuration.copies, configuration.folder.display());
-            writeln!(f, "configuration   {copies} files from outside the data directory -> {folder}")?;
+            writeln!(f, "configuration   {} from outside the data directory -> {folder}", counted(copies, "file", "files"))?;
         }
         writeln!(f, "signal file     {}", self.signal.unwrap_or("none"))?;
         let (off, set): (Vec<_>, Vec<_>) = self.settings.iter().partition(|(_, value)| value.is_empty());

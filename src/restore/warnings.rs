@@ -6,7 +6,7 @@ use super::RestoreError;
 use super::plan::{Recovery, RestoreOptions, RestorePlan};
 use crate::pg::facts::{ConfigRole, ConfigurationFacts};
 use crate::repo::structure::Snapshot;
-use crate::units::show;
+use crate::units::{counted, show};
 
 /// Damaged pages and left-out files that are named one by one.
 const MOST_NAMED: usize = 5;
@@ -65,7 +65,11 @@ fn damage(plan: &RestorePlan, warnings: &mut Vec<String>) {
     }
     let named: Vec<String> = damaged.iter().take(MOST_NAMED).map(|d| format!("{} block {}", d.path, d.block)).collect();
     let more = if damaged.len() > MOST_NAMED { ", …" } else { "" };
-    warnings.push(format!("{} pages were damaged when the backup was taken: {}{more}", damaged.len(), named.join(", ")));
+    warnings.push(format!(
+        "{} damaged when the backup was taken: {}{more}",
+        counted(damaged.len(), "page was", "pages were"),
+        named.join(", ")
+    ));
 }
 
 /// What of the configuration is not in the snapshot, and what never is.

@@ -4,7 +4,7 @@ use super::plan::{Decision, Plan};
 use crate::crypt::sign::SigningKey;
 use crate::host::access::Opened;
 use crate::repo::log::{Fold, Forget, Kind, LogError, LogView};
-use crate::units::{Cancel, Explain};
+use crate::units::{Cancel, Explain, counted};
 
 /// What it takes.
 pub struct Carry<'a> {
@@ -87,7 +87,7 @@ fn is_part(plan: &Plan, id: &str, commit: u64, window: bool) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum CarryError {
     /// The log.
-    #[error("{} snapshots are forgotten, and then it failed", .done.forgotten.len())]
+    #[error("{} forgotten, and then it failed", counted(.done.forgotten.len(), "snapshot is", "snapshots are"))]
     Log {
         /// What holds.
         done: Carried,
@@ -95,7 +95,7 @@ pub enum CarryError {
         source: Box<LogError>,
     },
     /// A signal.
-    #[error("interrupted after {} snapshots were forgotten", .done.forgotten.len())]
+    #[error("interrupted after {} forgotten", counted(.done.forgotten.len(), "snapshot was", "snapshots were"))]
     Interrupted {
         /// What holds.
         done: Carried,

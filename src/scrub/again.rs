@@ -1,11 +1,12 @@
 //! What was found damaged is read a second time, from the store: what fails twice may be told to the log, so that nobody relies
 //! on it. And where the same chunks were stored anew meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::failure::ScrubError;
 use super::findings::Findings;
+use super::needed::needed_of;
 use super::packs::BadBlobs;
 use crate::crypt::{Opening, Sealing};
 use crate::repo::log::{DamagedBlobs, DamagedPlaces, Fold};
@@ -13,7 +14,7 @@ use crate::repo::pack::{BlobFault, Packs, pack_name};
 use crate::repo::write::is_of_one_pack;
 use crate::repo::{PackRef, RepoError};
 use crate::store::Backend;
-use crate::units::{Cancel, ChunkId, PackId, SessionId};
+use crate::units::{Cancel, ChunkId, PackId, SessionId, ShortId};
 
 /// Blobs that are looked at again.
 const MOST: usize = 100_000;
@@ -22,7 +23,7 @@ const MOST: usize = 100_000;
 pub(super) struct Again<'a> {
     pub backend: &'a Arc<dyn Backend>,
     pub sealing: &'a Sealing,
-    pub opening: &'a Opening,
+    pub opening: Option<&'a Opening>,
     pub fold: &'a Fold,
     pub bad: &'a BadBlobs,
     pub findings: &'a Findings,
@@ -31,11 +32,9 @@ pub(super) struct Again<'a> {
 
 impl Again<'_> {
     /// The places that are damaged the second time, too, but for those that the log lists already.
-    pub fn look(&self, missing: &[PackRef]) -> Result<DamagedPlaces, ScrubError> {
+    pub fn look(&self) -> Result<DamagedPlaces, ScrubError> {
         let mut places = DamagedPlaces::new();
-        let tables = self.bad.tables();
-        let unread = tables.iter().filter_map(|(session, id)| self.pack(*session, *id));
-        for pack in unread.chain(missing.iter().copied()).filter(|p| self.fold.pack(&p.session, &p.id).is_some()) {
+        for pack in self.bad.tables().iter().filter_map(|(session, id)| self.pack(*session, *id)) {
             self.cancel.check()?;
             if !self.fold.is_damaged(&pack.session, &pack.id, u32::MAX) && fails(self.alone(&pack).table(pack.id).map(|_| ()))? {
                 places.entry(pack.session).or_default().insert(pack.id, DamagedBlobs::All);
@@ -69,9 +68,10 @@ impl Again<'_> {
         }
     }
 
-    /// Says of damaged blobs which snapshot has stored the same chunks anew.
+    /// Says of damaged blobs, and of packs that are lost, which snapshot has stored the same chunks anew.
     pub fn stored_anew(&self, there: &[PackRef]) -> Result<(), ScrubError> {
-        let bad = self.bad.blobs();
+        let (bad, unread) = (self.bad.blobs(), self.bad.tables());
+        let lost = needed_of(self.backend, self.sealing, self.fold, &unread, self.cancel)?;
         let mut wanted: HashMap<ChunkId, (PackRef, u32)> = HashMap::new();
         for (session, id, blob) in bad.iter().take(MOST) {
             let Some(pack) = self.pack(*session, *id) else { continue };
@@ -79,11 +79,12 @@ impl Again<'_> {
             let chunks = table.rows().get(*blob as usize).map(|row| row.chunks.as_slice()).unwrap_or_default();
             wanted.extend(chunks.iter().map(|(chunk, _)| (*chunk, (pack, *blob))));
         }
-        if wanted.is_empty() {
+        if wanted.is_empty() && lost.is_empty() {
             return Ok(());
         }
         let mut healed: BTreeMap<(String, u32), String> = BTreeMap::new();
-        for pack in there {
+        let mut found: BTreeMap<(SessionId, PackId), Anew> = BTreeMap::new();
+        for pack in there.iter().filter(|pack| !unread.contains(&(pack.session, pack.id))) {
             self.cancel.check()?;
             let Some(snapshot) = self.snapshot_of(pack) else { continue };
             let Some(table) = whole(self.alone(pack).table(pack.id))? else { continue };
@@ -94,11 +95,27 @@ impl Again<'_> {
                 for (lost, number) in row.chunks.iter().filter_map(|(chunk, _)| wanted.get(chunk)) {
                     healed.insert((pack_name(lost.session, lost)?.to_string(), *number), snapshot.to_owned());
                 }
+                for (lost, chunks) in &lost {
+                    // A patch of what is lost as well heals nothing.
+                    if row.references.iter().any(|reference| reference.place.pack == lost.1) {
+                        continue;
+                    }
+                    for (chunk, _) in row.chunks.iter().filter(|(chunk, _)| chunks.contains(&chunk.short())) {
+                        let anew = found.entry(*lost).or_default();
+                        anew.chunks.insert(chunk.short());
+                        anew.snapshots.insert(snapshot.to_owned());
+                    }
+                }
             }
         }
         for ((object, blob), snapshot) in healed {
             let why = format!("blob {blob} is healed by snapshot {snapshot}, which stored the same anew: prune lets older ones use that");
             self.findings.note(&object, &why);
+        }
+        for ((session, id), anew) in found {
+            let Some(pack) = self.pack(session, id) else { continue };
+            let needed = lost.get(&(session, id)).map_or(0, HashSet::len);
+            self.findings.note(pack_name(session, &pack)?.as_str(), &anew.words(needed));
         }
         Ok(())
     }
@@ -127,6 +144,30 @@ impl Again<'_> {
         let packs = Packs::new(Arc::clone(self.backend), self.sealing.clone());
         packs.add([*pack]);
         packs
+    }
+}
+
+/// What of a pack that is lost was stored anew, and by which snapshots.
+#[derive(Default)]
+struct Anew {
+    chunks: HashSet<ShortId>,
+    snapshots: BTreeSet<String>,
+}
+
+impl Anew {
+    /// In words; so many chunks are needed.
+    fn words(&self, needed: usize) -> String {
+        let by = self.snapshots.iter().map(String::as_str).collect::<Vec<_>>().join(" and ");
+        let stored = if self.snapshots.len() == 1 { "which stored the same anew" } else { "which stored the same anew together" };
+        match needed.saturating_sub(self.chunks.len()) {
+            0 => format!(
+                "all {needed} chunks that snapshots need of it are healed by snapshot {by}, {stored}: prune lets older ones use that"
+            ),
+            lost => format!(
+                "{} of {needed} chunks that snapshots need of it are healed by snapshot {by}, {stored}: prune lets older ones use that; the other {lost} are nowhere else",
+                self.chunks.len()
+            ),
+        }
     }
 }
 

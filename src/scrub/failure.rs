@@ -1,54 +1,10 @@
 //! What is damage, and goes on; and what ends a verify, because it says nothing about what is stored.
 
-use crate::host::HostError;
 use crate::repo::RepoError;
-use crate::repo::log::LogError;
 use crate::store::StoreError;
-use crate::units::{Cancelled, Class, Explain};
 
-/// Why nothing can be said.
-#[derive(Debug, thiserror::Error)]
-pub enum ScrubError {
-    /// This host can't.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The log can't be read at all.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The store failed.
-    #[error(transparent)]
-    Repo(#[from] RepoError),
-}
-
-impl From<StoreError> for ScrubError {
-    fn from(e: StoreError) -> Self {
-        ScrubError::Repo(e.into())
-    }
-}
-
-impl From<Cancelled> for ScrubError {
-    fn from(e: Cancelled) -> Self {
-        ScrubError::Repo(e.into())
-    }
-}
-
-impl Explain for ScrubError {
-    fn class(&self) -> Class {
-        match self {
-            ScrubError::Host(e) => e.class(),
-            ScrubError::Log(e) => e.class(),
-            ScrubError::Repo(e) => e.class(),
-        }
-    }
-
-    fn cure(&self) -> Option<String> {
-        match self {
-            ScrubError::Host(e) => e.cure(),
-            ScrubError::Log(e) => e.cure(),
-            ScrubError::Repo(e) => e.cure(),
-        }
-    }
-}
+/// Why nothing can be said: this host can't, the log can't be read at all, the store failed.
+pub use crate::host::RepositoryError as ScrubError;
 
 /// An object, and what is wrong with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,6 +68,7 @@ pub fn words(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
     use crate::store::ObjectName;
+    use crate::units::{Cancelled, Class, Explain};
     use std::io;
 
     #[test]

@@ -71,6 +71,11 @@ impl Findings {
         });
     }
 
+    /// Is anything said of this object?
+    pub(super) fn has(&self, object: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(object)
+    }
+
     /// Forgets what was said of these objects: they were there no longer to be looked at.
     pub(super) fn forget(&self, gone: impl Fn(&str) -> bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|object, _| !gone(object));

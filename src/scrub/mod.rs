@@ -8,21 +8,25 @@
 //! - `verify.rs`: [`verify`], the whole of it, in order
 //! - `listing.rs`: what the store lists, beside what the log says must be there · `keys.rs`: key slots
 //! - `packs.rs`: tables of all packs; all bytes of those that were chosen (`share.rs`)
-//! - `tree.rs`: every node of every live snapshot · `memo.rs`: what of that was walked before
-//! - `again.rs`: what was found is looked at a second time; where it was stored anew
+//! - `tree.rs`: every node of every live snapshot · `places.rs`: where chunks are said to be · `memo.rs`: what of that was walked before
+//! - `blind.rs`: the same on a host that can't open content
+//! - `again.rs`: what was found is looked at a second time; where it was stored anew · `needed.rs`: what of packs that are lost
 //! - `counting.rs`: how many bytes that took
 //! - `findings.rs`: [`Finding`], what is wrong with an object · `failure.rs`: damage, told from what ends the whole
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod again;
+mod blind;
 mod counting;
 mod failure;
 mod findings;
 mod keys;
 mod listing;
 mod memo;
+mod needed;
 mod packs;
+mod places;
 mod share;
 #[cfg(test)]
 mod tests;

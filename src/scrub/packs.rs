@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::failure::{Damage, ScrubError, damage};
 use super::findings::Findings;
 use super::share::Share;
-use crate::crypt::{Opening, Sealing};
+use crate::crypt::{ChunkRole, Opening, Sealing};
 use crate::repo::log::{Fold, LiveCommit, PackSet};
 use crate::repo::pack::{BlobFault, LoadedTable, MAX_PACK, Packs, Place};
 use crate::repo::{PackRef, RepoError};
@@ -22,7 +22,7 @@ const WINDOW: u64 = 8 << 20;
 /// Packs in memory at once, in bytes.
 const MEMORY: u64 = 128 << 20;
 
-/// Blobs that were read and are not what they must be.
+/// Blobs that were read and are not what they must be; packs that are not there, or whose tables can't be read.
 #[derive(Default)]
 pub(super) struct BadBlobs(RwLock<HashSet<(SessionId, PackId, u32)>>, RwLock<HashSet<(SessionId, PackId)>>);
 
@@ -40,12 +40,13 @@ impl BadBlobs {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Packs whose tables can't be read.
+    /// Packs that are not there, or whose tables can't be read.
     pub fn tables(&self) -> HashSet<(SessionId, PackId)> {
         self.1.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn insert_table(&self, session: SessionId, pack: PackId) {
+    /// The pack is not there, or its table can't be read.
+    pub fn insert_table(&self, session: SessionId, pack: PackId) {
         self.1.write().unwrap_or_else(PoisonError::into_inner).insert((session, pack));
     }
 
@@ -67,7 +68,8 @@ pub(super) fn refs_of(fold: &Fold, set: &PackSet) -> Vec<PackRef> {
 pub(super) struct PackCheck<'a> {
     pub backend: &'a Arc<dyn Backend>,
     pub sealing: &'a Sealing,
-    pub opening: &'a Opening,
+    /// What opens content, where this host may.
+    pub opening: Option<&'a Opening>,
     pub fold: &'a Fold,
     pub findings: &'a Findings,
     pub bad: &'a BadBlobs,
@@ -102,6 +104,31 @@ impl PackCheck<'_> {
             self.whole(own.as_ref().unwrap_or(&packs), pack, &memory)
         })?;
         Ok(chosen.len())
+    }
+
+    /// Of packs in which a walk has met damage that no blob is known to have: every node is looked at, so that the log can be told
+    /// of which.
+    pub fn nodes_of_suspects(&self, there: &[PackRef]) -> Result<(), ScrubError> {
+        for pack in there {
+            let packs = self.directory_of(pack);
+            let name = packs.name(pack.id)?;
+            if !self.findings.has(name.as_str()) || self.bad.any_of(pack) {
+                continue;
+            }
+            let Ok(table) = packs.table(pack.id) else { continue };
+            for (number, _) in table.rows().iter().enumerate().filter(|(_, row)| row.role == ChunkRole::Structure) {
+                self.cancel.check()?;
+                self.blob(&packs, pack, &name, &table, number as u32, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of this pack alone: nodes refer to no others.
+    fn directory_of(&self, pack: &PackRef) -> Packs {
+        let packs = Packs::new(Arc::clone(self.backend), self.sealing.clone());
+        packs.add([*pack]);
+        packs
     }
 
     /// All packs by id. Where several sessions list an id, it is the pack under which the newest snapshot names it.

@@ -10,7 +10,8 @@ use super::failure::{Damage, ScrubError, damage, words};
 use super::findings::Findings;
 use super::memo::{Memo, NodeKey, PackNumber};
 use super::packs::{BadBlobs, refs_of};
-use crate::crypt::{ChunkRole, Opening, Sealing};
+use super::places::Places;
+use crate::crypt::{Opening, Sealing};
 use crate::pg::facts::ClusterFacts;
 use crate::repo::RepoError;
 use crate::repo::log::{Fold, LiveCommit, entry_name};
@@ -82,7 +83,7 @@ fn object_of(packs: &Packs, place: Place, log: &str) -> String {
 }
 
 /// The damage that an error tells of, met at `place`.
-fn damage_at(e: RepoError, packs: &Packs, place: Place, log: &str) -> Result<Damage, RepoError> {
+pub(super) fn damage_at(e: RepoError, packs: &Packs, place: Place, log: &str) -> Result<Damage, RepoError> {
     match &e {
         RepoError::UnknownPack { pack } => Ok(Damage::new(log, format!("its tree needs pack {pack}, which it does not name"))),
         _ => damage(e, &object_of(packs, place, log)),
@@ -353,44 +354,11 @@ impl Walk<'_> {
 
     /// A chunk of content is where it is said to be, and so is what it is a patch of.
     fn chunk(&self, chunk: &ChunkRef, state: &mut State) -> Result<(), RepoError> {
-        if let Err(e) = self.chunk_at(chunk, &mut state.relies) {
+        let places = Places { packs: self.packs, bad: self.check.bad, memo: self.check.memo };
+        if let Err(e) = places.chunk(chunk, &mut state.relies) {
             state.add(self.damage(e, chunk.place)?);
         }
         Ok(())
-    }
-
-    fn chunk_at(&self, chunk: &ChunkRef, relies: &mut BTreeSet<PackNumber>) -> Result<(), RepoError> {
-        let place = chunk.place;
-        relies.insert(self.number(place)?);
-        let table = self.packs.table(place.pack)?;
-        let wrong = |place: Place, why: &str| match self.packs.name(place.pack) {
-            Ok(name) => RepoError::corrupt(&name, why),
-            Err(e) => e,
-        };
-        let (row, id, len) = table.find(place).ok_or_else(|| wrong(place, "a node names a blob that it hasn't"))?;
-        if id.short() != chunk.id || row.role != ChunkRole::Content || len != chunk.len {
-            return Err(wrong(place, "another chunk lies where this one is expected"));
-        }
-        self.not_bad(place, &wrong)?;
-        if row.references.len() > 1 {
-            return Err(wrong(place, "a blob has several references"));
-        }
-        for reference in &row.references {
-            let at = reference.place;
-            relies.insert(self.number(at)?);
-            let table = self.packs.table(at.pack)?;
-            let (row, id, _) = table.find(at).ok_or_else(|| wrong(at, "a patch refers to a blob that it hasn't"))?;
-            if id != reference.id || row.role != ChunkRole::Content || !row.references.is_empty() {
-                return Err(wrong(at, "what a patch refers to is another chunk, or itself a patch"));
-            }
-            self.not_bad(at, &wrong)?;
-        }
-        Ok(())
-    }
-
-    fn not_bad(&self, place: Place, wrong: &dyn Fn(Place, &str) -> RepoError) -> Result<(), RepoError> {
-        let session = self.packs.known(place.pack)?.session;
-        if self.check.bad.contains(session, place) { Err(wrong(place, &format!("blob {} is damaged", place.blob))) } else { Ok(()) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::again::Again;
+use super::blind::BlindCheck;
 use super::counting::Counting;
 use super::failure::ScrubError;
 use super::findings::Findings;
@@ -55,6 +56,8 @@ pub struct Report {
     pub damaged: DamagedPlaces,
     /// What needs a look and is no damage.
     pub warnings: Vec<String>,
+    /// This host can't open content: names, attributes and content were not looked at.
+    pub blind: bool,
     /// The log as it was read.
     pub view: LogView,
 }
@@ -62,7 +65,7 @@ pub struct Report {
 /// Verifies all but WAL objects.
 ///
 /// # Errors
-/// If nothing can be said: the store or the log can't be read, or this host may not read.
+/// If nothing can be said: the store or the log can't be read.
 pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     let Setup { opened, progress, cancel, .. } = *setup;
     let (findings, mut warnings) = (Findings::default(), Vec::new());
@@ -80,19 +83,31 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     note_packs(&view.fold, &compared, &findings)?;
     let fold = &view.fold;
     keys::check(opened, &listing.slots, setup.unlock, &findings, &mut warnings)?;
-    let (opening, sealing, bad) = (opened.reader()?, &opened.sealing, BadBlobs::default());
+    let (opening, sealing, bad) = (opened.opening.as_ref(), &opened.sealing, BadBlobs::default());
     let there: Vec<_> = compared.there.iter().filter(|p| fold.pack(&p.session, &p.id).is_some()).copied().collect();
-    let packs = PackCheck { backend: &backend, sealing, opening, fold, findings: &findings, bad: &bad, progress, cancel };
-    let read = packs.run(&there, setup.read)?;
+    let missing = compared.missing.iter().filter(|p| fold.pack(&p.session, &p.id).is_some());
+    missing.for_each(|pack| bad.insert_table(pack.session, pack.id));
+    let check = PackCheck { backend: &backend, sealing, opening, fold, findings: &findings, bad: &bad, progress, cancel };
+    let read = check.run(&there, setup.read)?;
     let memo = Memo::default();
-    let trees = TreeCheck { backend: &backend, sealing, opening, fold, findings: &findings, bad: &bad, memo: &memo, progress, cancel };
     progress.phase("walking snapshots", Some(fold.commits.values().map(|c| c.summary.cluster_bytes).fold(0, u64::saturating_add)));
+    let (backend, findings_, bad_, memo) = (&backend, &findings, &bad, &memo);
     for (number, commit) in &fold.commits {
         cancel.check()?;
-        trees.run(*number, commit)?;
+        match opening {
+            Some(opening) => {
+                let trees = TreeCheck { backend, sealing, opening, fold, findings: findings_, bad: bad_, memo, progress, cancel };
+                trees.run(*number, commit)?;
+            }
+            None => {
+                let trees = BlindCheck { backend, sealing, fold, findings: findings_, bad: bad_, memo, progress, cancel };
+                trees.run(*number, commit)?;
+            }
+        }
     }
-    let again = Again { backend: &backend, sealing, opening, fold, bad: &bad, findings: &findings, cancel };
-    let damaged = again.look(&compared.missing)?;
+    check.nodes_of_suspects(&there)?;
+    let again = Again { backend, sealing, opening, fold, bad: &bad, findings: &findings, cancel };
+    let damaged = again.look()?;
     again.stored_anew(&there)?;
     warnings.extend(leftovers(&listing, &compared));
     forget_swept(opened, &view, &findings)?;
@@ -105,6 +120,7 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
         damaged,
         findings,
         warnings,
+        blind: opening.is_none(),
         view,
     })
 }

@@ -7,7 +7,7 @@ use super::local::fs::{FileSystem, Kind, Stat};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 const ROOT: u64 = 1;
@@ -31,6 +31,8 @@ struct State {
     full: bool,
     overwriting: bool,
     without_links: bool,
+    /// Between these steps the folder is removed whenever it is empty.
+    vanishes: Option<(std::ops::Range<usize>, PathBuf)>,
 }
 
 /// See the module.
@@ -57,11 +59,18 @@ impl ForgetfulFs {
 
     fn with(inodes: BTreeMap<u64, Inode>, user: u32) -> Self {
         let (fsync_fails, full, overwriting, without_links) = (false, false, false, false);
-        ForgetfulFs(Arc::new(Mutex::new(State { inodes, user, steps: 0, crash_at: None, fsync_fails, full, overwriting, without_links })))
+        let (steps, crash_at, vanishes) = (0, None, None);
+        let state = State { inodes, user, steps, crash_at, fsync_fails, full, overwriting, without_links, vanishes };
+        ForgetfulFs(Arc::new(Mutex::new(state)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
+    }
+
+    /// Before each of these steps somebody else removes the folder, if it is empty.
+    pub fn remove_folder(&self, steps: std::ops::Range<usize>, folder: &str) {
+        self.state().vanishes = Some((steps, folder.into()));
     }
 
     pub fn become_user(&self, user: u32) {
@@ -139,6 +148,9 @@ impl ForgetfulFs {
         if state.crash_at.is_some_and(|at| state.steps >= at) {
             return Err(io::Error::other("the machine is off"));
         }
+        if let Some((_, folder)) = state.vanishes.clone().filter(|(steps, _)| steps.contains(&state.steps)) {
+            let _ = state.rmdir(&folder);
+        }
         state.steps += 1;
         Ok(state)
     }
@@ -180,6 +192,19 @@ impl State {
             Inode { kind, uid, data: Vec::new(), synced_data: Vec::new(), entries: BTreeMap::new(), synced_entries: BTreeMap::new() };
         self.inodes.insert(ino, inode);
         Ok(ino)
+    }
+
+    fn rmdir(&mut self, path: &Path) -> io::Result<()> {
+        let inode = &self.inodes[&self.find(path)?];
+        match inode.kind {
+            Kind::Folder if inode.entries.is_empty() => {
+                let (folder, name) = self.parent(path)?;
+                folder.entries.remove(name);
+                Ok(())
+            }
+            Kind::Folder => Err(error(ErrorKind::DirectoryNotEmpty)),
+            Kind::File | Kind::Other => Err(error(ErrorKind::NotADirectory)),
+        }
     }
 
     fn stat(&self, ino: u64) -> Stat {
@@ -274,6 +299,10 @@ impl FileSystem for ForgetfulFs {
         self.step()?.make(path, Kind::Folder).map(|_| ())
     }
 
+    fn rmdir(&self, path: &Path) -> io::Result<()> {
+        self.step()?.rmdir(path)
+    }
+
     fn chown(&self, path: &Path, uid: u32, _gid: u32) -> io::Result<()> {
         let mut state = self.step()?;
         let ino = state.find(path)?;
@@ -362,6 +391,50 @@ mod tests {
             assert!(matches!(create(&fs, BYTES).unwrap(), Create::Created | Create::Same));
             assert_eq!(read(&fs.reboot(|| false)).as_deref(), Some(BYTES), "step {step}");
         }
+    }
+
+    /// A prune removes the writer's folder, once or again and again, at any step: the object is there in the end, durably.
+    #[test]
+    fn a_folder_that_vanishes_is_made_again() {
+        for from in 0..=2 * steps() {
+            for times in [1, 2, 20] {
+                let fs = ForgetfulFs::new(1000);
+                let store = LocalStore::on(fs.clone(), "/r".into()).unwrap();
+                let tag = SessionTag::new("one").unwrap();
+                let name = |text| ObjectName::new(text).unwrap();
+                // So that the folder is known to be durable.
+                let _ = store.create(&name("pack/s/before"), &[b"0"], &tag).unwrap();
+                store.delete(&name("pack/s/before")).unwrap();
+                fs.remove_folder(fs.steps() + from..fs.steps() + from + times, "/r/pack/s");
+                let created = store.create(&name("pack/s/x"), &[BYTES], &tag);
+                assert_eq!(created.unwrap_or_else(|e| panic!("{from} {times}: {e}")), Create::Created);
+                assert_eq!(read(&fs.reboot(|| false)).as_deref(), Some(BYTES), "{from} {times}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_deleted_stays_away_once_that_is_settled() {
+        let fs = ForgetfulFs::new(1000);
+        let _ = create(&fs, BYTES).unwrap();
+        let store = LocalStore::on(fs.clone(), "/r".into()).unwrap();
+        store.delete(&ObjectName::new("pack/s/x").unwrap()).unwrap();
+        assert_eq!(read(&fs.reboot(|| false)).as_deref(), Some(BYTES), "the double doesn't forget a deletion");
+        store.settle_deletions(&ObjectName::new("pack/s").unwrap()).unwrap();
+        assert_eq!(read(&fs.reboot(|| false)), None);
+        // Its folder goes, durably, but for those that may not, or are not empty.
+        let tag = SessionTag::new("one").unwrap();
+        for object in ["pack/full/x", "pack/open/x"] {
+            let _ = store.create(&ObjectName::new(object).unwrap(), &[BYTES], &tag).unwrap();
+        }
+        store.delete(&ObjectName::new("pack/open/x").unwrap()).unwrap();
+        assert_eq!(store.remove_empty_pack_folders(&|session| session != "open").unwrap(), 1);
+        let after = fs.reboot(|| false);
+        let left: Vec<_> = after.list(Path::new("/r/pack")).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(left, ["full", "open"]);
+        store.settle_deletions(&ObjectName::new("pack/s").unwrap()).unwrap();
+        fs.fail_next_fsync();
+        assert!(store.settle_deletions(&ObjectName::new("pack/open").unwrap()).is_err());
     }
 
     #[test]

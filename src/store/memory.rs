@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{Backend, Create, Listed, ObjectName, SessionTag, StoreError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -15,6 +15,7 @@ pub(crate) struct MemoryStore {
     objects: Mutex<BTreeMap<ObjectName, Vec<u8>>>,
     unreachable: AtomicBool,
     ages: Mutex<BTreeMap<ObjectName, Duration>>,
+    unsettled: Mutex<BTreeSet<ObjectName>>,
 }
 
 impl MemoryStore {
@@ -36,6 +37,12 @@ impl MemoryStore {
     #[allow(dead_code, reason = "for the layers above")]
     pub fn set_unreachable(&self, unreachable: bool) {
         self.unreachable.store(unreachable, Ordering::SeqCst);
+    }
+
+    /// What was deleted, and may be there again after a crash.
+    #[allow(dead_code, reason = "for the layers above")]
+    pub fn unsettled(&self) -> Vec<ObjectName> {
+        self.unsettled.lock().unwrap().iter().cloned().collect()
     }
 
     /// Lets an object be so old; of others nothing is said.
@@ -98,7 +105,14 @@ impl Backend for MemoryStore {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.objects()?.remove(name);
+        if self.objects()?.remove(name).is_some() {
+            self.unsettled.lock().unwrap().insert(name.clone());
+        }
+        Ok(())
+    }
+
+    fn settle_deletions(&self, folder: &ObjectName) -> Result<(), StoreError> {
+        self.unsettled.lock().unwrap().retain(|name| name.as_str().rsplit_once('/').is_none_or(|(of, _)| of != folder.as_str()));
         Ok(())
     }
 

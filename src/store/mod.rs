@@ -97,8 +97,16 @@ pub trait Backend: Send + Sync {
     /// An error of `each` ends the listing and is returned.
     fn list(&self, folder: Option<&ObjectName>, each: &mut dyn FnMut(Listed) -> Result<(), StoreError>) -> Result<(), StoreError>;
 
-    /// Removes the object. One that is not there is no error. After a crash it may be there again.
+    /// Removes the object. One that is not there is no error. After a crash it may be there again, unless
+    /// [`Backend::settle_deletions`] has returned before.
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// Makes durable that objects were deleted whose names are `folder`, a `/` and one more part. A store whose deletions are
+    /// durable at once has nothing to do.
+    fn settle_deletions(&self, folder: &ObjectName) -> Result<(), StoreError> {
+        let _ = folder;
+        Ok(())
+    }
 
     /// How long the object has been there, by the store's own clock at both ends: no other clock has a part in it. `None`
     /// where the store doesn't say. Whoever can write to the store can make it say anything. `session` marks what is

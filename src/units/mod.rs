@@ -6,11 +6,12 @@
 //! - `wal.rs`: [`Lsn`], [`TimelineId`], [`SegmentSize`], [`SegmentNo`], [`SegmentName`]
 //! - `ids.rs`: fixed-size ids and hashes in hex
 //! - `time.rs`: [`Timestamp`] (an instant), and how users write one
-//! - `size.rs`: [`ByteSize`] for people, `parse_duration`
+//! - `size.rs`: [`ByteSize`] for people, `parse_duration` · `counted.rs`: [`counted`], one gap or two gaps
 //! - `failure.rs`: [`Class`] of a failure and [`Explain`], which every layer's error type implements
 //! - `paths.rs`: [`show`]: paths of any bytes
 //! - `progress.rs`: [`Progress`] (how the library reports) and [`Cancel`] (how it is asked to stop)
 
+mod counted;
 mod failure;
 pub mod ids;
 mod paths;
@@ -19,6 +20,7 @@ mod size;
 mod time;
 mod wal;
 
+pub use counted::counted;
 pub use failure::{Class, Explain, class_of_io, cure_of_io};
 pub use ids::{ChunkId, Digest16, DomainId, Hash32, KeyId, PackId, ParseIdError, RepositoryId, SessionId, ShortId};
 pub use paths::show;

@@ -44,7 +44,7 @@ fn a_cluster_over_time(pg: &Postgres) {
     std::fs::remove_file(object).unwrap();
     let outcome = status(&["--json"]).code(3);
     assert_eq!((state(&outcome, "archive"), states(&outcome)[0].0.as_str()), ("error".into(), "archive"));
-    status(&["--nagios"]).code(2).prints("main: 1 gaps in the archive").prints("'main_gaps'=1");
+    status(&["--nagios"]).code(2).prints("main: 1 gap in the archive").prints("'main_gaps'=1");
     status(&[]).code(3).prints("ERROR    main: archive");
 }
 

@@ -195,7 +195,6 @@ fn what_reads_is_refused_with_reason_and_cure() {
             &["cat", &id, "PG_VERSION"],
             &["ls", &id],
             &["diff", &id, &id],
-            &["verify", "--read-data"],
         ] {
             let said = run(&world, &host, arguments).code(1).says("this host's key can't read here").says("opens content");
             said.says("on a host that reads").says("PGCAIRN_STATE_DIR");
@@ -214,5 +213,67 @@ fn what_reads_is_refused_with_reason_and_cure() {
         command.env("PGCAIRN_STATE_DIR", apart.join("state")).env("PGCAIRN_KEY_FILE", world.key());
         Outcome::of(command).ok();
         assert!(tree(Path::new(&to)) == world.snapshots[0].1);
+    });
+}
+
+/// It looks at what it can, says what it could not look at, and notes nothing.
+#[test]
+fn what_it_can_verify_it_does() {
+    ordinary(|| {
+        let mut world = World::empty();
+        let host = write_only(&world, "db1");
+        for generation in 0..2 {
+            fs::write(world.data().join("base/5/16384"), crate::world::pages(80, generation)).unwrap();
+            backup(&mut world, &host);
+        }
+        for name in crate::world::SEGMENTS {
+            run(&world, &host, &["archive-push", world.wal(name).to_str().unwrap()]).ok();
+        }
+        let entries = || world.objects().iter().filter(|object| object.starts_with("log/")).count();
+        let before = entries();
+        for more in [&[][..], &["--read-data"]] {
+            let arguments: Vec<&str> = ["verify", "--json"].iter().chain(more).copied().collect();
+            let verified = run(&world, &host, &arguments).ok().json();
+            assert!(verified["ok"] == true && verified["blind"] == true && verified["snapshots"] == 2, "{verified}");
+            assert_eq!((verified["wal_files"].as_u64(), verified["wal_files_read"].as_u64()), (Some(2), Some(0)), "{verified}");
+            let packs = verified["packs"].as_u64().unwrap();
+            assert_eq!(verified["packs_read"].as_u64().unwrap(), if more.is_empty() { 0 } else { packs }, "{verified}");
+            assert!(verified["warnings"].to_string().contains("were not looked at"), "{verified}");
+        }
+        run(&world, &host, &["verify"]).ok().prints("without a key to content");
+        assert_eq!(entries(), before, "nothing is proven by that");
+        let listed = run(&world, &host, &["list", "--json"]).ok().json();
+        assert!(!listed.to_string().contains("read 100 %"), "{listed}");
+
+        // Damage in each kind of object that it can judge: named, with the snapshots that it hits.
+        let pristine = world.copy("pristine");
+        let packs: Vec<String> = world.objects().into_iter().filter(|object| object.starts_with("pack/")).collect();
+        let wal: Vec<String> = world.objects().into_iter().filter(|object| object.starts_with("wal/")).collect();
+        for object in packs.iter().chain(&wal) {
+            let path = world.repository().join(object);
+            let whole = fs::read(&path).unwrap();
+            for gone in [false, true] {
+                if gone {
+                    fs::remove_file(&path).unwrap();
+                } else {
+                    let mut bytes = whole.clone();
+                    let at = if object.starts_with("wal/") { 10 } else { bytes.len() / 2 };
+                    bytes[at] ^= 1;
+                    fs::write(&path, bytes).unwrap();
+                }
+                let outcome = run(&world, &host, &["verify", "--read-data", "--json"]);
+                // Of WAL that no snapshot needs, absence at the end of the archive is none.
+                if object.starts_with("pack/") || !gone {
+                    let verified = outcome.code(1).json();
+                    let errors = verified["errors"].to_string();
+                    assert!(errors.contains(object), "{object}: {verified}");
+                    let hit = |n: usize| errors.contains(&world.snapshots[n].0);
+                    assert!(object.starts_with("wal/") || hit(0) || hit(1), "{object}: {verified}");
+                }
+                fs::write(&path, &whole).unwrap();
+            }
+        }
+        assert_eq!(entries(), before);
+        assert!(tree(&pristine) == tree(&world.repository()));
     });
 }

@@ -42,6 +42,24 @@ fn mostly_dead_packs_go_and_all_snapshots_stay() {
 }
 
 #[test]
+fn of_a_session_that_left_nothing_no_folder_stays() {
+    ordinary(|| {
+        let story = Story::new();
+        let folder = |n: usize| story.path_of(&story.packs_of_session(n)[0]).parent().unwrap().to_owned();
+        let (gone, stays) = (folder(1), folder(3));
+        assert!(gone.exists() && stays.exists());
+        story.world.run(["prune", "--max-rewrite", "1000000000"]).ok();
+        assert!(!gone.exists() && stays.exists(), "{gone:?}");
+        let empty = std::fs::read_dir(story.world.repository().join("pack")).unwrap().filter(|folder| {
+            let folder = folder.as_ref().unwrap().path();
+            std::fs::read_dir(folder).unwrap().next().is_none()
+        });
+        assert_eq!(empty.count(), 0);
+        story.assert_whole();
+    });
+}
+
+#[test]
 fn the_next_backup_builds_on_the_newest_snapshot_as_before() {
     ordinary(|| {
         let mut story = Story::new();

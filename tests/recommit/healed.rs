@@ -5,7 +5,7 @@ use std::fs;
 
 use pgcairn::repo::log::{Damaged, DamagedBlobs, Held, Kind};
 
-use crate::story::Story;
+use crate::story::{EXTENTS, PAGES, Story};
 use crate::support::ordinary;
 
 /// Says that a pack is damaged, all of it or blobs.
@@ -111,5 +111,101 @@ fn verify_tells_the_log_and_the_next_backup_and_a_prune_heal() {
         for (id, expected) in &story.world.snapshots {
             assert!(story.restore(id).1 == *expected, "{id}");
         }
+    });
+}
+
+/// A pack that is gone altogether: verify tells the log; what the next backup has stored of it anew is named.
+#[test]
+fn a_lost_pack_is_healed_by_name() {
+    ordinary(|| {
+        let mut story = Story { world: crate::world::World::empty() };
+        story.fill();
+        story.world.backup();
+        let old = story.packs_of_session(0)[0];
+        fs::remove_file(story.path_of(&old)).unwrap();
+        let problem = |story: &Story| {
+            let verified = story.world.run(["verify", "--json"]).json();
+            let name = story.path_of(&old);
+            let of_it = |e: &&serde_json::Value| name.ends_with(e["object"].as_str().unwrap());
+            let error = verified["errors"].as_array().unwrap().iter().find(of_it).cloned();
+            error.map(|e| (e["problem"].as_str().unwrap().to_owned(), e["snapshots"].to_string()))
+        };
+        let (said, hit) = problem(&story).unwrap();
+        assert!(said.contains("not there") && !said.contains("healed"), "{said}");
+        assert!(hit.contains(&story.world.snapshots[0].0));
+        // Of some extents nothing is left in the cluster.
+        (0..EXTENTS).step_by(4).for_each(|extent| story.change(extent * PAGES + 7, 9));
+        story.world.backup();
+        let second = story.world.snapshots[1].0.clone();
+        let (said, hit) = problem(&story).unwrap();
+        assert!(said.contains(&format!("are healed by snapshot {second}")) && said.contains(" are nowhere else"), "{said}");
+        assert!(!hit.contains(&second), "{hit}");
+        // It comes back as it was.
+        story.fill();
+        story.world.backup();
+        let (said, _) = problem(&story).unwrap();
+        let third = &story.world.snapshots[2].0;
+        assert!(said.contains("; all ") && said.contains(&format!("are healed by snapshot {second} and {third}")), "{said}");
+        story.world.run(["prune", "--max-rewrite", "0"]).ok();
+        assert_eq!(problem(&story), None, "the pack is out of the log, or nobody is hit");
+        story.assert_whole();
+    });
+}
+
+/// All nodes of the first snapshot but its root are damaged: a plain verify tells the log, the next backup of the same cluster
+/// stores them anew, and a prune lets the first snapshot use those, by what they say of content.
+#[test]
+fn damaged_nodes_of_an_older_snapshot_are_healed() {
+    ordinary(|| {
+        let mut story = Story { world: crate::world::World::empty() };
+        story.fill();
+        story.world.backup();
+        let (pack, blobs, bytes) = story.world.opened(|opened, _| {
+            let view = opened.view();
+            let commit = view.fold.commits.values().next().unwrap();
+            let packs = opened.packs_of(&view.fold, commit);
+            let root = commit.root.place;
+            let pack = packs.known(root.pack).unwrap();
+            let path = story.path_of(&pack);
+            let mut bytes = fs::read(&path).unwrap();
+            let table = packs.table(pack.id).unwrap();
+            let mut blobs = 0;
+            for (blob, row) in table.rows().iter().enumerate() {
+                assert_eq!(row.role, pgcairn::crypt::ChunkRole::Structure);
+                if blob as u32 != root.blob {
+                    bytes[row.offset as usize + 3] ^= 1;
+                    blobs += 1;
+                }
+            }
+            (pack, blobs, bytes)
+        });
+        assert!(blobs > 5, "{blobs} nodes");
+        fs::write(story.path_of(&pack), bytes).unwrap();
+        let first = story.world.snapshots[0].0.clone();
+        let (outcome, _folder) = story.world.restore_afresh(&story.world.repository(), &[&first]);
+        outcome.code(1);
+        let verified = story.world.run(["verify", "--json"]).json();
+        assert!(verified["warnings"].to_string().contains("read twice and damaged both times, in 1 pack:"), "{verified}");
+        let told = story.world.opened(|opened, _| {
+            let view = opened.view();
+            let of_it = &view.fold.damaged[&pack.session][&pack.id];
+            match of_it {
+                DamagedBlobs::All => usize::MAX,
+                DamagedBlobs::Blobs(numbers) => numbers.len(),
+            }
+        });
+        assert_eq!(told, blobs, "each of them is listed");
+        // Until the cluster was backed up again, nothing can be done, and nothing is lost.
+        let report = story.world.run(["prune", "--json"]).ok().json();
+        assert_eq!(report["rewritten"]["snapshots"], 0, "{report}");
+        story.world.backup();
+        let report = story.world.run(["prune", "--json"]).ok().json();
+        assert!(report["rewritten"]["snapshots"] == 1 && report["rewritten"]["healed_chunks"].as_u64() > Some(0), "{report}");
+        for (id, expected) in &story.world.snapshots {
+            assert!(story.restore(id).1 == *expected, "{id}");
+        }
+        let again = story.world.run(["prune", "--json"]).ok().json();
+        assert_eq!(again["rewritten"]["snapshots"], 0, "{again}");
+        story.assert_whole();
     });
 }

@@ -5,6 +5,7 @@
 
 mod blind;
 mod files;
+mod forgotten;
 mod huge;
 mod layout;
 mod lengths;

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 pub(super) use global::GlobalFlags;
 
+use super::contract::Contract;
 use super::output::error::Described;
 use super::{
     archive, archive_get, archive_push, backup, cat, check, diff, forget, hold, init, key, ls, prune, restore, show, status, verify,
@@ -76,18 +77,28 @@ pub(super) enum Command {
     Key(key::Command),
 }
 
-impl Command {
+/// What must be known of each command before it runs.
+pub(super) struct Traits {
     /// The policy flags that it was given.
-    pub(super) fn cluster_keys(&self) -> ClusterKeys {
+    pub cluster_keys: ClusterKeys,
+    /// Whose exit codes hold.
+    pub contract: Contract,
+}
+
+impl Command {
+    /// All commands, one by one: a new one must say here what holds for it.
+    pub(super) fn traits(&self) -> Traits {
+        let of = |cluster_keys: ClusterKeys, contract: Contract| Traits { cluster_keys, contract };
+        let own = |cluster_keys: ClusterKeys| of(cluster_keys, Contract::Own);
         match self {
-            Command::Backup(args) => args.cluster_keys(),
-            Command::ArchivePush(args) => args.cluster_keys(),
-            Command::Archive(command) => command.cluster_keys(),
-            Command::Check(args) => args.cluster_keys(),
-            Command::Status(args) => args.cluster_keys(),
-            Command::Forget(args) => args.cluster_keys(),
+            Command::ArchiveGet(_) => of(ClusterKeys::default(), Contract::Get),
+            Command::ArchivePush(args) => of(args.cluster_keys(), Contract::Push),
+            Command::Backup(args) => own(args.cluster_keys()),
+            Command::Archive(command) => own(command.cluster_keys()),
+            Command::Check(args) => own(args.cluster_keys()),
+            Command::Status(args) => own(args.cluster_keys()),
+            Command::Forget(args) => own(args.cluster_keys()),
             Command::Init(_)
-            | Command::ArchiveGet(_)
             | Command::Restore(_)
             | Command::List
             | Command::Show(_)
@@ -98,7 +109,7 @@ impl Command {
             | Command::Hold(_)
             | Command::Key(_)
             | Command::Prune(_)
-            | Command::Verify(_) => ClusterKeys::default(),
+            | Command::Verify(_) => own(ClusterKeys::default()),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::host::access::Opened;
 use crate::host::owner;
 use crate::repo::log::Role;
 use crate::units::ids::hex;
-use crate::units::{ByteSize, Progress};
+use crate::units::{ByteSize, Progress, counted};
 
 #[derive(Serialize)]
 struct Answer {
@@ -101,7 +101,7 @@ pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     let opened = context.open_to_look()?;
     let (slots, others) = owner::list_slots(&opened)?;
     if others > 0 {
-        context.reporter.warn(&format!("{others} objects in key/ are no slots that this version knows"));
+        context.reporter.warn(&format!("in key/ {} that this version knows", counted(others, "object is no slot", "objects are no slots")));
     }
     if slots.is_empty() {
         context.reporter.warn("there is no key slot: no fresh machine can open this repository; make one by `pgcairn key add`");

@@ -15,7 +15,7 @@ use crate::pg::recovery::{TargetAction, TargetTimeline};
 use crate::repo::log::LiveCommit;
 use crate::restore::target::{OtherLine, Target, Wanted};
 use crate::restore::{ArchiveMode, Recovery, RestoreOptions, RestorePlan, Restored};
-use crate::units::{ByteSize, Lsn, TimelineId, show};
+use crate::units::{ByteSize, Lsn, TimelineId, counted, show};
 
 /// A restore that is done.
 pub(super) struct Done<'a> {
@@ -167,12 +167,20 @@ fn write_json(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
 fn write_text(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
     let to = done.plan.target.display();
     let r = &done.restored;
-    writeln!(out, "restored {} to {to}: {} in {} files, in {:.1} s", done.commit.summary.id, ByteSize(r.bytes), r.files, r.seconds)?;
+    writeln!(
+        out,
+        "restored {} to {to}: {} in {}, in {:.1} s",
+        done.commit.summary.id,
+        ByteSize(r.bytes),
+        counted(r.files, "file", "files"),
+        r.seconds
+    )?;
     if let Some(in_place) = &done.plan.in_place {
         let (written, removed) = (ByteSize(r.written_bytes), in_place.strangers.len());
         writeln!(
             out,
-            "in place: {written} differed and were written, {removed} files and folders that are not in the snapshot were removed"
+            "in place: {written} differed and were written, {} not in the snapshot and removed",
+            counted(removed, "file or folder was", "files and folders were")
         )?;
     }
     if let Some(saved) = &done.kept.saved {
@@ -184,7 +192,11 @@ fn write_text(out: &mut dyn Write, done: &Done<'_>) -> io::Result<()> {
     }
     if let Some(c) = &done.plan.configuration {
         let (copies, folder) = (c.copies, c.folder.display());
-        writeln!(out, "configuration: {copies} files that lay outside the data directory, to {folder}; the originals are untouched")?;
+        writeln!(
+            out,
+            "configuration: {} outside the data directory, to {folder}; the originals are untouched",
+            counted(copies, "file that lay", "files that lay")
+        )?;
     }
     writeln!(out, "start it:  {}", start_command(done.plan))?;
     match &done.options.recovery {

@@ -83,7 +83,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         let view = opened.view();
         opened.packs_of(&view.fold, &commit)
     };
-    let snapshot = Snapshot::open(&packs, opening, commit.root.chunk.short(), place, commit.root.digest)?;
+    let snapshot = Snapshot::open(&packs, opening, commit.root.chunk.short(), place, commit.root.digest)
+        .map_err(|e| vanished(&opened, &reached, e.into()))?;
     let own = cluster.as_ref().and_then(|c| c.pgdata.as_deref());
     let mut get = GetCommand::find(context, &here, &opened, args, &commit)?;
     let existing = target.as_ref().map(|target| target.existing.clone());
@@ -92,7 +93,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         get.is_not_needed();
     }
     get.check(context, &opened)?;
-    let mut plan = restore::prepare(&snapshot, &options)?;
+    let mut plan = restore::prepare(&snapshot, &options).map_err(|e| vanished(&opened, &reached, e))?;
     let mut lines = reached.lines();
     if args.dry_run {
         lines.extend(target.iter().flat_map(delta::Target::lines));
@@ -114,20 +115,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let session = begin(context, &opened, &here, &reached)?;
     let fork = announce::announce(context, &opened, &reached, &options, &plan, is_own_place(own, &args.to));
     let jobs = context.settings.jobs.get();
-    let written =
-        alive(context, session.as_deref(), || restore::write(&plan, &snapshot, &packs, opening, jobs, &context.reporter, &context.cancel));
-    let ready = match written {
-        Err(RestoreError::Repo(RepoError::Store(e))) if e.is_absent() && is_gone(&opened, &reached) => {
-            return Err(Failure::refused(
-                format!(
-                    "snapshot {} was forgotten while it was being restored, and a prune has removed what was still to be read",
-                    commit.summary.id
-                ),
-                "restore another snapshot (`pgcairn list`); a host that can write to the repository announces its restores, and prunes wait for them",
-            ));
-        }
-        written => written?,
-    };
+    let ready =
+        alive(context, session.as_deref(), || restore::write(&plan, &snapshot, &packs, opening, jobs, &context.reporter, &context.cancel))
+            .map_err(|e| vanished(&opened, &reached, e))?;
     // Before pg_control: a server that can start finds what it needs to recover.
     get.place_key(context, &opened, &plan.target)?;
     let restored = ready.complete()?;
@@ -174,9 +164,35 @@ fn say_age(context: &Context, opened: &Opened, args: &Args) -> Result<(), Failur
     Ok(())
 }
 
-/// Is the COMMIT that is restored no longer live? Only without a session of its own could its packs go.
-fn is_gone(opened: &Opened, reached: &Reached) -> bool {
-    opened.refresh().is_ok() && !opened.view().fold.commits.contains_key(&reached.number)
+/// What isn't there may have gone since the log was read, with the COMMIT that is restored: where this restore could not be
+/// announced, no prune waits for it. That is another answer than damage.
+fn vanished(opened: &Opened, reached: &Reached, error: RestoreError) -> Failure {
+    let may_be = match &error {
+        RestoreError::Repo(RepoError::Store(e)) => e.is_absent(),
+        RestoreError::Repo(RepoError::UnknownPack { .. }) => true,
+        _ => false,
+    };
+    if !may_be || opened.refresh().is_err() {
+        return error.into();
+    }
+    let view = opened.view();
+    if view.fold.commits.contains_key(&reached.number) {
+        return error.into();
+    }
+    let id = &reached.commit.summary.id;
+    let announced = "a host that can write to the repository announces its restores, and prunes wait for them";
+    if view.fold.commits_of(id).next().is_some() {
+        return Failure::refused(
+            format!("a prune ran meanwhile: snapshot {id} lies in other packs now, and what was still to be read has been removed"),
+            format!("run the same again, with --delta if the folder is no longer empty; {announced}"),
+        );
+    }
+    Failure::refused(
+        format!(
+            "snapshot {id} was forgotten while it was being restored, and a prune that ran meanwhile has removed what was still to be read"
+        ),
+        format!("restore a newer snapshot (`pgcairn list`), with --delta if the folder is no longer empty; {announced}"),
+    )
 }
 
 /// A session that reads, if this host can write one. Whatever keeps it from being announced, a restore goes on: only that

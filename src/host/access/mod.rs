@@ -13,6 +13,8 @@ mod enrol;
 mod index;
 mod log_store;
 mod open;
+#[cfg(test)]
+mod races;
 mod session;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -216,7 +216,7 @@ pub(in crate::host) fn remember_pin(opened: &Opened, place: &Place<'_>) -> Resul
     opened.pin(place)
 }
 
-fn with_host_keys(
+pub(super) fn with_host_keys(
     backend: Arc<dyn Backend>,
     shown: String,
     format: Format,

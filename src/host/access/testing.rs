@@ -1,12 +1,13 @@
-//! A repository in memory with one enrolled host, and a store whose answers get lost.
+//! A repository in memory with one enrolled host, a store whose answers get lost, and one behind whose back things happen.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::enrol::{host_keys, host_op};
-use super::open::{LogParts, Opened, Role};
+use super::open::{LogParts, Opened, Role, with_host_keys};
 use crate::crypt::sign::SigningKey;
 use crate::crypt::{Root, secret};
+use crate::host::HostError;
 use crate::host::paths::StateDir;
 use crate::repo::format::Format;
 use crate::repo::log::{self, KeyOp, entry_name};
@@ -40,6 +41,96 @@ impl Host {
         let (shown, signer, state_of) = ("memory".into(), Some(key), Some(repository));
         let role = Role { backend, shown, format, owner, sealing, opening, signer, keys, state: state_of, cache_folder: None };
         Host { opened: Arc::new(Opened::of(parts, view, role)), state, _folder: folder }
+    }
+
+    /// The repository as another process of this host opens it, through that store.
+    pub fn again(&self, backend: Arc<dyn Backend>) -> Result<Arc<Opened>, HostError> {
+        let (opened, state) = (&self.opened, self.state.repository(self.opened.format.repository));
+        let format = Format { ..opened.format };
+        with_host_keys(backend, opened.shown.clone(), format, &opened.keys, Some(state), None).map(Arc::new)
+    }
+}
+
+/// When something happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    /// Before an object of this name is created.
+    BeforeCreate,
+    /// After it was created.
+    AfterCreate,
+    /// After it was read and not there.
+    AfterAbsent,
+}
+
+type Deed = Box<dyn FnOnce() + Send>;
+
+/// A store behind whose back something happens at a moment, once.
+pub(crate) struct Meanwhile {
+    inner: Arc<dyn Backend>,
+    deed: Mutex<Option<(Moment, ObjectName, Deed)>>,
+}
+
+impl Meanwhile {
+    pub fn over(inner: Arc<dyn Backend>) -> Arc<Self> {
+        Arc::new(Meanwhile { inner, deed: Mutex::new(None) })
+    }
+
+    /// Lets it happen when the log's entry of this number is asked for or created.
+    pub fn at_entry(&self, moment: Moment, number: u64, deed: impl FnOnce() + Send + 'static) {
+        *self.deed.lock().unwrap() = Some((moment, ObjectName::new(entry_name(number)).unwrap(), Box::new(deed)));
+    }
+
+    /// Has it happened?
+    pub fn is_over(&self) -> bool {
+        self.deed.lock().unwrap().is_none()
+    }
+
+    fn now(&self, moment: Moment, name: &ObjectName) {
+        let due = self.deed.lock().unwrap().take_if(|(when, what, _)| *when == moment && what == name);
+        if let Some((_, _, deed)) = due {
+            deed();
+        }
+    }
+}
+
+impl Backend for Meanwhile {
+    fn create(&self, name: &ObjectName, parts: &[&[u8]], session: &SessionTag) -> Result<Create, StoreError> {
+        self.now(Moment::BeforeCreate, name);
+        let created = self.inner.create(name, parts, session);
+        self.now(Moment::AfterCreate, name);
+        created
+    }
+
+    fn read(&self, name: &ObjectName, max: u64) -> Result<Vec<u8>, StoreError> {
+        let read = self.inner.read(name, max);
+        if read.as_ref().is_err_and(StoreError::is_absent) {
+            self.now(Moment::AfterAbsent, name);
+        }
+        read
+    }
+
+    fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        self.inner.read_range(name, offset, len)
+    }
+
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.inner.size(name)
+    }
+
+    fn list(&self, folder: Option<&ObjectName>, each: &mut dyn FnMut(Listed) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.inner.list(folder, each)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+
+    fn settle_deletions(&self, folder: &ObjectName) -> Result<(), StoreError> {
+        self.inner.settle_deletions(folder)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::crypt::sign::{PublicKey, SigningKey};
 use crate::host::HostError;
 use crate::host::access::{Opened, content_secrets};
 use crate::host::state::{Grant, Head, IdKeys, Secret32};
-use crate::repo::log::{self, Key, KeyOp, Keys, Kind, Role, WalEnd};
+use crate::repo::log::{self, Held, Key, KeyOp, Keys, Kind, Role, WalEnd};
 use crate::units::KeyId;
 
 /// Who is to be enrolled, and for what.
@@ -142,6 +142,6 @@ pub fn end_wal(opened: &Opened, owner: &Owner, key: KeyId, ends: Vec<WalEnd>) ->
     if view.fold.keys.get(&key).is_some_and(|key| key.wal_ends.is_some()) {
         return Ok(None);
     }
-    let op = KeyOp::WalEnd { key, ends };
+    let op = KeyOp::WalEnd { key, ends: Held::Inline(ends) };
     Ok(Some(opened.log().append(&mut view, &owner.root.owner, &Kind::Key(Keys { keys: vec![op] }))?))
 }

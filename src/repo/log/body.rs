@@ -76,6 +76,14 @@ fn read<T: Serialize + DeserializeOwned>(held: &mut Held<T>, list: &[u8]) -> Res
     Ok(())
 }
 
+/// The only list of a KEY entry.
+fn ends_of(op: &mut KeyOp) -> Option<&mut Held<Vec<WalEnd>>> {
+    match op {
+        KeyOp::WalEnd { ends, .. } => Some(ends),
+        _ => None,
+    }
+}
+
 /// Evaluates `$do` with the list, whatever it lists, of the kinds that have one.
 macro_rules! with_list {
     ($kind:expr, $held:ident => $do:expr, else $none:expr) => {
@@ -88,7 +96,11 @@ macro_rules! with_list {
             Kind::Condemn(Packs { packs: $held }) | Kind::Sweep(Packs { packs: $held }) | Kind::Audit(Audit { packs: $held }) => $do,
             Kind::ExpireWal(ExpireWal { objects: $held, .. }) => $do,
             Kind::Damaged(Damaged { places: $held }) => $do,
-            Kind::Key(_) | Kind::Begin(_) | Kind::Abort(_) | Kind::Forget(_) | Kind::Note(_) => $none,
+            Kind::Key(keys) => match keys.keys.iter_mut().find_map(ends_of) {
+                Some($held) => $do,
+                None => $none,
+            },
+            Kind::Begin(_) | Kind::Abort(_) | Kind::Forget(_) | Kind::Note(_) => $none,
         }
     };
 }
@@ -133,6 +145,25 @@ mod tests {
         move_in(&mut kind, &list).unwrap();
         assert_eq!(kind, inline);
         assert_eq!(super::list(&mut Kind::Abort(Abort { session: SessionId([1; 16]) })), None);
+        let revoke = || KeyOp::Revoke { key: crate::units::KeyId([1; 16]) };
+        let end = |timeline: u32| WalEnd {
+            cluster: "shop".into(),
+            system_identifier: 1,
+            last: crate::units::SegmentName { timeline: crate::units::TimelineId(timeline), log: 0, seg: 1 },
+        };
+        let ends = KeyOp::WalEnd { key: crate::units::KeyId([2; 16]), ends: Held::Inline(vec![end(1), end(2)]) };
+        let inline = Kind::Key(Keys { keys: vec![revoke(), ends] });
+        let mut kind = inline.clone();
+        let list = super::list(&mut kind).unwrap().unwrap();
+        move_out(&mut kind, Hash32([6; 32]));
+        assert_eq!(named_by(&mut kind), Some(Hash32([6; 32])));
+        assert!(kind.check().is_ok());
+        move_in(&mut kind, &list).unwrap();
+        assert_eq!(kind, inline);
+        let twice = json::to_canonical(&vec![end(1), end(1)]).unwrap();
+        move_out(&mut kind, Hash32([6; 32]));
+        assert!(move_in(&mut kind, &twice).is_err());
+        assert_eq!(super::list(&mut Kind::Key(Keys { keys: vec![revoke()] })), None);
     }
 
     proptest! {

@@ -48,6 +48,9 @@ fn check_word(text: &str) -> Result<(), &'static str> {
 
 fn check_keys(keys: &Keys) -> Result<(), &'static str> {
     ensure(!keys.keys.is_empty(), "no keys are listed")?;
+    // An entry has one body at most.
+    let lists = keys.keys.iter().filter(|op| matches!(op, KeyOp::WalEnd { .. })).count();
+    ensure(lists < 2, "the last segments of two keys")?;
     for op in &keys.keys {
         match op {
             KeyOp::Owner { .. } | KeyOp::Revoke { .. } => {}
@@ -62,7 +65,7 @@ fn check_keys(keys: &Keys) -> Result<(), &'static str> {
             }
             KeyOp::WalEnd { ends, .. } => {
                 let mut seen = BTreeSet::new();
-                for end in ends {
+                for end in ends.get().into_iter().flatten() {
                     check_cluster(&end.cluster)?;
                     let new = seen.insert((&end.cluster, end.system_identifier, end.last.timeline));
                     ensure(new, "two ends for one timeline")?;

@@ -78,7 +78,10 @@ pub(super) fn rights(fold: &Fold, at: &At, kind: &Kind) -> Result<(), Void> {
             let writes = key.may(Role::Writer, Some(cluster)) || maintains(Some(cluster));
             right(writes, "its key is neither a writer nor a maintainer of this cluster")
         }
-        Kind::Note(Note::Evidence { .. }) => Ok(()),
+        Kind::Note(Note::Evidence { snapshot, .. }) => {
+            let cluster = fold.commits_of(snapshot).next().map(|(_, c)| c.summary.cluster.as_str());
+            right(key.may_prove(cluster), "its key is neither a reader nor a maintainer of this cluster")
+        }
         Kind::Audit(_) => right(key.may(Role::Reader, None), "its key is no reader"),
         Kind::Damaged(_) => right(key.may(Role::Reader, None) || maintains(None), "its key is neither a reader nor a maintainer"),
     }

@@ -160,7 +160,7 @@ pub enum KeyOp {
         /// The host's key, revoked by an earlier entry.
         key: KeyId,
         /// At most one for each cluster and timeline.
-        ends: Vec<WalEnd>,
+        ends: Held<Vec<WalEnd>>,
     },
 }
 

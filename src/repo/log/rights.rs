@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::fold::At;
-use super::kind::{KeyOp, Keys, Role, WalEnd};
+use super::kind::{Held, KeyOp, Keys, Role, WalEnd};
 use super::wal::ClusterId;
 use crate::crypt::sign::{PublicKey, key_id};
 use crate::units::ids::unhex;
@@ -51,6 +51,12 @@ impl Key {
             (Some(clusters), Some(cluster)) => clusters.contains(cluster),
         };
         self.owner || (self.is_active() && self.roles.contains(&role) && here)
+    }
+
+    /// Is what this key says of a snapshot of this cluster, found by a verify or a rehearsal, evidence? Of one who can neither
+    /// read nor lose anything by it, it is not.
+    pub fn may_prove(&self, cluster: Option<&str>) -> bool {
+        self.may(Role::Reader, cluster) || self.may(Role::Maintainer, cluster)
     }
 
     /// Does a WAL object signed by this key count? A revoked writer's does until the entry that lists the last accepted
@@ -158,6 +164,7 @@ impl KeyTable {
                 Some(key) if !key.owner && key.revoked.is_none() => Ok(()),
                 _ => Err("there is no such host's key to revoke"),
             },
+            KeyOp::WalEnd { ends: Held::Body(_), .. } => Err("its list is in a body that was not read"),
             KeyOp::WalEnd { key, .. } => match self.signing.get(key) {
                 Some(Key { revoked: Some(at), wal_ends: None, .. }) if *at < number => Ok(()),
                 _ => Err("the key was not revoked by an earlier entry, or its last segments are listed already"),
@@ -197,7 +204,7 @@ impl KeyTable {
             }
             KeyOp::WalEnd { key, ends } => {
                 if let Some(key) = self.signing.get_mut(key) {
-                    key.wal_ends = Some(ends.clone());
+                    key.wal_ends = ends.get().cloned();
                 }
             }
         }

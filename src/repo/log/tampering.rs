@@ -245,12 +245,47 @@ fn a_revoked_keys_entries_are_void_and_its_wal_ends_where_it_is_said() {
     let counts = |view: &LogView, name| view.fold.keys.get(&id).unwrap().wal_counts(&cluster, &segment(name));
     assert!(counts(&view, later) && counts(&view, other));
     let end = WalEnd { cluster: "shop".into(), system_identifier: 9, last: segment(last) };
-    log.append(&mut view, &owner(), &keys(KeyOp::WalEnd { key: id, ends: vec![end] })).unwrap();
+    log.append(&mut view, &owner(), &keys(KeyOp::WalEnd { key: id, ends: Held::Inline(vec![end]) })).unwrap();
     assert!(counts(&view, last) && !counts(&view, later) && !counts(&view, other));
-    let again = keys(KeyOp::WalEnd { key: id, ends: vec![] });
+    let again = keys(KeyOp::WalEnd { key: id, ends: Held::Inline(vec![]) });
     assert!(log.append(&mut view, &owner(), &again).is_err());
     assert!(log.append(&mut view, &owner(), &keys(enrol(&host(), &ALL, None))).is_err(), "it never comes back");
     assert_eq!(scene.read().fold, view.fold);
+}
+
+/// A host of many clusters, or of one with many timelines: what stays of its WAL is too long for an entry.
+#[test]
+fn any_number_of_last_segments_can_be_listed() {
+    let (scene, mut view) = Scene::new();
+    let (log, id) = (scene.log(), host().id());
+    let keys = |op| Kind::Key(Keys { keys: vec![op] });
+    log.append(&mut view, &owner(), &keys(KeyOp::Revoke { key: id })).unwrap();
+    let end = |n: u32| WalEnd {
+        cluster: format!("cluster-{}", n % 100),
+        system_identifier: u64::from(n % 100),
+        last: crate::units::SegmentName { timeline: crate::units::TimelineId(1 + n / 100), log: n, seg: 5 },
+    };
+    let ends: Vec<WalEnd> = (0..20_000).map(end).collect();
+    let without = view.clone();
+    let head = log.append(&mut view, &owner(), &keys(KeyOp::WalEnd { key: id, ends: Held::Inline(ends) })).unwrap();
+    let names = scene.store.list("body/").unwrap();
+    assert_eq!(names.len(), 1);
+    let cluster = |n: u32| ClusterId { name: format!("cluster-{}", n % 100), system_identifier: u64::from(n % 100) };
+    let fresh = scene.read();
+    assert_eq!(fresh.fold, view.fold);
+    for n in [0, 99, 100, 19_999] {
+        let (last, key) = (end(n).last, fresh.fold.keys.get(&id).unwrap());
+        assert!(key.wal_counts(&cluster(n), &last));
+        assert!(!key.wal_counts(&cluster(n), &crate::units::SegmentName { seg: 6, ..last }));
+        assert!(!key.wal_counts(&cluster(n), &crate::units::SegmentName { timeline: crate::units::TimelineId(999), ..last }));
+    }
+    // While the list can't be had, all counts, as before the entry; and nothing that relies on it is written.
+    scene.store.remove(&names[0]);
+    let mut lacking = without;
+    log.advance(&mut lacking).unwrap();
+    assert_eq!(lacking.missing.iter().map(|m| m.number).collect::<Vec<_>>(), [head.number]);
+    assert!(lacking.may_delete().is_err());
+    assert!(lacking.fold.keys.get(&id).unwrap().wal_counts(&cluster(0), &crate::units::SegmentName { seg: 6, ..end(0).last }));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{LocalWal, read};
 use crate::pg::wal::{SegmentFacts, WalFileName, check_segment};
 use crate::restore::RestoreError;
 use crate::restore::target::SearchError;
-use crate::units::{Hash32, Lsn, SegmentName, SegmentSize, TimelineId};
+use crate::units::{Hash32, Lsn, SegmentName, SegmentSize, TimelineId, counted};
 
 /// What the archive has of the cluster: files by name, each with the keyed hash of its content.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -105,7 +105,10 @@ pub fn sort(
     let mut foreign = BTreeSet::new();
     for (timeline, segments) in &timelines {
         if let Some(why) = sorting.foreign(*timeline, local)? {
-            sorting.rescue.notes.push(format!("{} segments of timeline {timeline} are not the archive's: {why}", segments.len()));
+            sorting
+                .rescue
+                .notes
+                .push(format!("of timeline {timeline} {} not the archive's: {why}", counted(segments.len(), "segment is", "segments are")));
             sorting.rescue.save.extend(segments.iter().map(|name| folder.join(name.to_string())));
             foreign.insert(*timeline);
         } else {

@@ -19,6 +19,8 @@ use std::sync::atomic::Ordering;
 const FILE_MODE: u32 = 0o600;
 /// Mode of folders.
 pub(super) const FOLDER_MODE: u32 = 0o700;
+/// How often a folder may vanish.
+const PATIENCE: usize = 100;
 /// How much is compared at once.
 const COMPARE: usize = 256 << 10;
 
@@ -47,14 +49,16 @@ impl<F: FileSystem> LocalStore<F> {
             Err(e) => return Err(StoreError::from_io(format!("looking at {}", target.display()), e)),
         }
         let unfinished = self.write_unfinished(parts, session)?;
-        self.ensure_folder(&folder)?;
-        let mut linked = self.link_exclusively(&unfinished.path, &target);
-        if matches!(&linked, Err(e) if e.kind() == ErrorKind::NotFound) {
-            // Somebody removed an empty folder behind our back.
-            self.check_root()?;
-            self.durable().clear();
+        let mut linked = Err(io::Error::from(ErrorKind::NotFound));
+        // A prune may remove an empty folder behind our back; each time it is made again.
+        for _ in 0..PATIENCE {
             self.ensure_folder(&folder)?;
             linked = self.link_exclusively(&unfinished.path, &target);
+            if !matches!(&linked, Err(e) if e.kind() == ErrorKind::NotFound) {
+                break;
+            }
+            self.check_root()?;
+            self.durable().clear();
         }
         match linked {
             Ok(true) => {
@@ -111,12 +115,18 @@ impl<F: FileSystem> LocalStore<F> {
         let failed = |e| StoreError::from_io(format!("making the folder {}", folder.display()), e);
         match self.fs.mkdir(folder, FOLDER_MODE) {
             Ok(()) => match self.owner {
-                Some((uid, gid)) => self.fs.chown(folder, uid, gid).map_err(failed),
+                Some((uid, gid)) => match self.fs.chown(folder, uid, gid) {
+                    Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                    other => other.map_err(failed),
+                },
                 None => Ok(()),
             },
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => match self.fs.stat(folder).map_err(failed)?.kind {
-                Kind::Folder => Ok(()),
-                Kind::File | Kind::Other => Err(StoreError::NotAFile { path: folder.to_owned() }),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => match self.fs.stat(folder) {
+                Ok(stat) if stat.kind == Kind::Folder => Ok(()),
+                Ok(_) => Err(StoreError::NotAFile { path: folder.to_owned() }),
+                // It has just gone: who links into it finds out, and makes it again.
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                Err(e) => Err(failed(e)),
             },
             Err(e) if e.kind() == ErrorKind::NotFound => Err(self.check_root().err().unwrap_or_else(|| failed(e))),
             Err(e) => Err(failed(e)),

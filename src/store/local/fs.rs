@@ -72,6 +72,8 @@ pub trait FileSystem: Send + Sync + 'static {
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Makes a folder.
     fn mkdir(&self, path: &Path, mode: u32) -> io::Result<()>;
+    /// Removes a folder, if it is empty.
+    fn rmdir(&self, path: &Path) -> io::Result<()>;
     /// Gives a folder to a user and group.
     fn chown(&self, path: &Path, uid: u32, gid: u32) -> io::Result<()>;
     /// What is known about what lies under a name.
@@ -152,6 +154,10 @@ impl FileSystem for RealFs {
 
     fn mkdir(&self, path: &Path, mode: u32) -> io::Result<()> {
         fs::DirBuilder::new().mode(mode).create(path)
+    }
+
+    fn rmdir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
     }
 
     fn chown(&self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {

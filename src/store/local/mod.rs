@@ -109,6 +109,10 @@ impl<F: FileSystem> Backend for LocalStore<F> {
         self.delete_object(name)
     }
 
+    fn settle_deletions(&self, folder: &ObjectName) -> Result<(), StoreError> {
+        self.settle_folder(folder)
+    }
+
     fn age(&self, name: &ObjectName, session: &SessionTag) -> Result<Option<Duration>, StoreError> {
         self.age_of(name, session)
     }

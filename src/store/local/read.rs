@@ -116,6 +116,34 @@ impl<F: FileSystem> LocalStore<F> {
         self.unlink_if_there(self.path_of(name))
     }
 
+    /// What was deleted from a folder stays deleted. A folder that is gone has nothing that could come back.
+    pub(super) fn settle_folder(&self, folder: &ObjectName) -> Result<(), StoreError> {
+        let path = self.path_of(folder);
+        match self.fs.fsync_dir(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => self.check_root(),
+            Err(e) => Err(self.not_durable(&path, e)),
+        }
+    }
+
+    /// Removes empty folders below `pack`, one for each session, where `may_go` says so of their names; how many went. A
+    /// writer that finds its folder gone makes it again.
+    pub fn remove_empty_pack_folders(&self, may_go: &dyn Fn(&str) -> bool) -> Result<usize, StoreError> {
+        const PACKS: &str = "pack";
+        self.check_writable()?;
+        let folders = self.entries(PACKS)?.into_iter().filter(|(_, kind)| *kind == Kind::Folder);
+        let below = self.root.join(PACKS);
+        let mut gone = 0;
+        for (name, _) in folders.filter(|(name, _)| name.to_str().is_some_and(may_go)) {
+            // Not empty, or not ours to remove: it stays, and does no harm.
+            gone += usize::from(self.fs.rmdir(&below.join(name)).is_ok());
+        }
+        if gone > 0 {
+            self.fs.fsync_dir(&below).map_err(|e| self.not_durable(&below, e))?;
+        }
+        Ok(gone)
+    }
+
     fn unlink_if_there(&self, path: PathBuf) -> Result<(), StoreError> {
         match self.fs.unlink(&path) {
             Ok(()) => Ok(()),
