@@ -249,7 +249,7 @@ pub enum LogError {
     #[error("an entry of the log can't be sealed or opened")]
     Seal(#[from] SealFailure),
     /// Others were always faster.
-    #[error("the log was appended to {0} times meanwhile")]
+    #[error("others appended to the log {0} times, and were faster each time")]
     Busy(u32),
     /// It is not known whether the entry is there.
     #[error("it is not known whether log/{number} was written")]
@@ -301,6 +301,7 @@ impl Explain for LogError {
                  under a name of its own (--cluster NAME)"
                     .into(),
             ),
+            LogError::Busy(_) => Some("run it again; if that lasts, `pgcairn list` and the times of the objects in log/ show who appends so much".into()),
             LogError::Void { void: Void::Right(_), .. } => Some("use a key with that right: key list shows who has which".into()),
             _ => None,
         }
