@@ -131,6 +131,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     opened.reads_what_it_writes()?;
     let state = here.state_to_write()?;
     let machine = MachineId::of_this_machine(state)?;
+    // Before sessions of this machine are ended: a copy's may be the original's, which runs.
+    opened.is_used_here_alone()?;
+    if let Some(before) = opened.is_on(&hex(machine.as_bytes()))? {
+        context.reporter.warn(&format!(
+            "this host's state folder was last used on another machine ({}): if that one is still in use with it, enrol this one by itself (docs/many-hosts.md)",
+            before.get(..8).unwrap_or(&before)
+        ));
+    }
     tidy(context, &opened, state, &here.repository.url, &machine)?;
     let options = Options {
         cluster: cluster.name.clone(),

@@ -20,6 +20,7 @@ use crate::backup::source::Disk;
 use crate::health::archiving::{self, Answer, Tried};
 use crate::health::server::{self, Server};
 use crate::health::{Line, State, place, worst};
+use crate::host::HostError;
 use crate::host::access::{Need, Opened, process_tag};
 use crate::host::config::{ClusterKeys, ClusterSettings, RepositoryUrl, SecretSource};
 use crate::pg::connection::{ConnectOptions, Connection, PgConnError};
@@ -116,6 +117,7 @@ fn repository(here: &Here, opened: &Opened, cluster: &ClusterSettings) -> Vec<Li
     });
     lines.push(place::room("repository_room", "the repository", path));
     lines.push(keys(opened, cluster));
+    lines.extend(used_elsewhere(opened));
     if let Some(line) = log(opened) {
         lines.push(line);
     }
@@ -136,6 +138,15 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = e.source();
     }
     text
+}
+
+/// Has another host the key of this one?
+fn used_elsewhere(opened: &Opened) -> Option<Line> {
+    let error = match opened.used_elsewhere() {
+        Ok(elsewhere) => HostError::from(elsewhere?),
+        Err(error) => error,
+    };
+    Some(Line::error("host_key", chain(&error), error.cure().unwrap_or_default()))
 }
 
 /// What this host's key may do, and what a backup needs.

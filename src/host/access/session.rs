@@ -59,6 +59,7 @@ impl OpenSession {
         let name: [u8; 16] = secret::random()?;
         let lock = locks.hold(&name, opened.format.repository)?;
         begin.lock = Some(hex(&name));
+        opened.begins(&hex(&name))?;
         let head = match append(opened, &Kind::Begin(begin)) {
             Ok(head) => head,
             Err(e) => {
