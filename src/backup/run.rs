@@ -116,6 +116,7 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let id = format!("{}-{}", began.compact(), hex(&secret::random::<2>().map_err(RepoError::from)?));
     let cluster = ClusterId { name: options.cluster.clone(), system_identifier: found.control.system_identifier };
     check_history(setting.opened, &cluster, options.new_history)?;
+    setting.opened.know_packs(&options.trust_writers, cluster.system_identifier)?;
     let parent = newest_parent(setting.opened, &cluster, &options.trust_writers);
     let begin = Begin {
         purpose: "backup".into(),

@@ -50,7 +50,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         let error = HostError::from(elsewhere);
         context.reporter.warn(&format!("{error}; {}", error.cure().unwrap_or_default()));
     }
-    let tail = OpenedTail::new(&opened, &cluster.name);
+    let tail = OpenedTail::new(&opened, &cluster.name)?;
     let pgdata = cluster.pgdata.as_deref().unwrap_or(Path::new("."));
     let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata, level: codec::DENSE, now: Timestamp::now() };
     let pushed = archive::push(&push, &args.path)?;

@@ -175,9 +175,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
 
 /// The content of a segment that counts in the archive.
 fn archived(opened: &Opened, cluster: &ClusterId, segment: SegmentName) -> Result<Option<Hash32>, ArchiveFailure> {
-    let tail = OpenedTail::new(opened, &cluster.name);
+    let failed = |e| ArchiveFailure(Box::new(e));
+    let tail = OpenedTail::new(opened, &cluster.name).map_err(failed)?;
     let found = archive::segment(&tail.site(), cluster.system_identifier, segment);
-    found.map(|entry| entry.map(|entry| entry.content)).map_err(|e| ArchiveFailure(Box::new(e)))
+    found.map(|entry| entry.map(|entry| entry.content)).map_err(failed)
 }
 
 fn conninfo(dsn: Option<&str>, context: &Context) -> Result<Conninfo, Failure> {

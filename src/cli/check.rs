@@ -323,7 +323,10 @@ impl Cluster<'_> {
         failed: i64,
     ) -> Result<Line, PgConnError> {
         const NAME: &str = "switch";
-        let tail = OpenedTail::new(opened, &self.cluster.name);
+        let tail = match OpenedTail::new(opened, &self.cluster.name) {
+            Ok(tail) => tail,
+            Err(e) => return Ok(Line::error(NAME, chain(&e), e.cure().unwrap_or_default())),
+        };
         let cure = "the server's log has archive_command's own words";
         loop {
             match archive::segment(&tail.site(), server.facts.system_identifier, segment) {

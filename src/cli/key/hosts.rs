@@ -313,7 +313,7 @@ fn last_segments(context: &Context, opened: &Opened, id: KeyId, key: &log::Key, 
                 "run it again with --clusters and the name of that cluster",
             ));
         };
-        let tail = OpenedTail::new(opened, name);
+        let tail = OpenedTail::new(opened, name)?;
         let archive = Archive::read(&tail.site(), system_identifier, &fronts, &context.cancel)?;
         for damaged in &archive.damaged {
             context.reporter.warn(&format!("{}: {}; it is not counted among what the host had pushed", damaged.object, damaged.why));

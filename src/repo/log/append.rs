@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::body;
 use super::entry::{self, ENTRY_LIMIT, Header, PLAIN_LIMIT};
 use super::fold::At;
-use super::kind::{KeyOp, Keys, Kind};
+use super::kind::{Begin, KeyOp, Keys, Kind};
+use super::lists::Reads;
 use super::read::{Log, LogView, hash};
 use super::{Created, Head, LogError, StoreFailure, body_name, entry_name};
 use crate::crypt::sign::SigningKey;
@@ -35,7 +36,7 @@ impl Log<'_> {
         let kind = Kind::Key(Keys { keys });
         kind.check().map_err(|why| form(&kind, why))?;
         let bytes = self.encode(owner, &kind, 0, Hash32([0; 32]))?;
-        let view = self.start(&bytes)?;
+        let view = self.start(&bytes, Reads::everything())?;
         match self.offer(&entry_name(0), &bytes, 0)? {
             Settled::Ours => Ok(view),
             Settled::Others => Err(LogError::Exists),
@@ -65,6 +66,7 @@ impl Log<'_> {
         for lost in 1..=RACES {
             let began = Instant::now();
             self.advance(view)?;
+            self.know_what_it_takes(view, kind)?;
             view.may_append(kind)?;
             if !still(view) {
                 return Ok(None);
@@ -79,6 +81,20 @@ impl Log<'_> {
             std::thread::sleep(wait_after(lost, began.elapsed(), fraction()));
         }
         Err(LogError::Busy(RACES))
+    }
+
+    /// What an entry is judged by that others' lists decide is read, and judged, before it is written.
+    fn know_what_it_takes(&self, view: &mut LogView, kind: &Kind) -> Result<(), LogError> {
+        match kind {
+            Kind::Condemn(_) | Kind::Sweep(_) | Kind::ExpireWal(_) if !view.is_whole() => {
+                *view = self.read()?;
+            }
+            Kind::Commit(commit) if commit.replaces.is_some() && !view.is_whole() => *view = self.read()?,
+            // R16: what was expired of its cluster.
+            Kind::Begin(Begin { cluster: Some(cluster), .. }) => self.know_wal(view, cluster)?,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Reads our own entry, as all others will, and takes it into the view. Others' bytes under its number, although the
