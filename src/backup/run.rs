@@ -130,7 +130,7 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     };
     let session = Arc::new(OpenSession::begin(setting.opened, &setting.state.locks(), begin)?);
     // Two holders of one key would take each other's snapshots for their own.
-    setting.opened.is_used_here_alone()?;
+    setting.opened.backs_up_here_alone()?;
     // Forgotten before this session began, its packs may be condemned, and no COMMIT of ours might name them.
     let parent = parent.filter(|(number, _)| setting.opened.view().fold.commits.contains_key(number));
     let mut adopted = session.adopted(&options.trust_writers, parent.as_ref().map(|(_, c)| &c.set));

@@ -12,7 +12,7 @@ use crate::archive::{self, PushContext};
 use crate::codec;
 use crate::health::archiving::{Answer, PROBE};
 use crate::host::HostError;
-use crate::host::access::{Need, Opened};
+use crate::host::access::{Elsewhere, Need, Opened};
 use crate::host::config::ClusterKeys;
 use crate::repo::log::Role;
 use crate::units::{ByteSize, Explain, Progress, Timestamp};
@@ -46,7 +46,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     }
     opened.names_what_it_writes()?;
     // No reason to let WAL pile up: another cluster's would be refused for itself.
-    if let Some(elsewhere) = opened.used_elsewhere()? {
+    if let Some(elsewhere) = opened.used_elsewhere()?.filter(Elsewhere::is_backup) {
         let error = HostError::from(elsewhere);
         context.reporter.warn(&format!("{error}; {}", error.cure().unwrap_or_default()));
     }

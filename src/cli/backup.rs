@@ -19,6 +19,7 @@ use crate::archive;
 use crate::backup::run::{Options, Outcome, Setting, run as back_up};
 use crate::backup::source::Disk;
 use crate::backup::wal::ArchiveFailure;
+use crate::host::HostError;
 use crate::host::access::{Need, Opened, end_dead_sessions, remove_leftovers};
 use crate::host::config::{Chunker, ClusterKeys, RepositoryUrl, WalMode};
 use crate::host::machine::MachineId;
@@ -26,7 +27,7 @@ use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::{self, ClusterId, Head};
 use crate::store::LocalStore;
 use crate::units::ids::hex;
-use crate::units::{ByteSize, Hash32, Progress, SegmentName};
+use crate::units::{ByteSize, Explain, Hash32, Progress, SegmentName};
 
 /// Arguments of `backup`.
 #[derive(clap::Args, Debug)]
@@ -132,7 +133,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let state = here.state_to_write()?;
     let machine = MachineId::of_this_machine(state)?;
     // Before sessions of this machine are ended: a copy's may be the original's, which runs.
-    opened.is_used_here_alone()?;
+    if let Some(elsewhere) = opened.backs_up_here_alone()? {
+        let error = HostError::from(elsewhere);
+        context.reporter.warn(&format!("{error}; {}", error.cure().unwrap_or_default()));
+    }
     if let Some(before) = opened.is_on(&hex(machine.as_bytes()))? {
         context.reporter.warn(&format!(
             "this host's state folder was last used on another machine ({}): if that one is still in use with it, enrol this one by itself (docs/many-hosts.md)",

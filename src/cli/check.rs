@@ -142,11 +142,15 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Has another host the key of this one?
 fn used_elsewhere(opened: &Opened) -> Option<Line> {
-    let error = match opened.used_elsewhere() {
-        Ok(elsewhere) => HostError::from(elsewhere?),
-        Err(error) => error,
+    let (mixes, error) = match opened.used_elsewhere() {
+        Ok(elsewhere) => {
+            let elsewhere = elsewhere?;
+            (elsewhere.is_backup(), HostError::from(elsewhere))
+        }
+        Err(error) => (true, error),
     };
-    Some(Line::error("host_key", chain(&error), error.cure().unwrap_or_default()))
+    let (text, cure) = (chain(&error), error.cure().unwrap_or_default());
+    Some(if mixes { Line::error("host_key", text, cure) } else { Line::warning("host_key", text, cure) })
 }
 
 /// What this host's key may do, and what a backup needs.

@@ -136,12 +136,14 @@ pub enum HostError {
     CannotRead,
     /// Another holder of this host's key has begun a session, or this host has forgotten that it did.
     #[error(
-        "session {session} of {at} (log/{number}, on machine {}) was begun with this host's key, and not out of this host's state folder: the folder was copied to another host, or set back to an older state",
+        "a session of {at} ({purpose} {session}, log/{number}, on machine {}) was begun with this host's key, and not out of this host's state folder: the folder was copied to another host, or set back to an older state",
         machine.get(..8).unwrap_or(machine)
     )]
     UsedElsewhere {
         /// The session.
         session: crate::units::SessionId,
+        /// What for.
+        purpose: String,
         /// The number of its BEGIN.
         number: u64,
         /// When that was written.

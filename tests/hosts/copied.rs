@@ -112,6 +112,22 @@ fn a_machine_that_was_set_back_is_told_and_goes_on_when_it_says_so() {
     });
 }
 
+#[test]
+fn a_copy_that_only_restores_stops_nobody_and_is_spoken_of() {
+    ordinary(|| {
+        let mut world = World::empty();
+        world.backup();
+        let copy = copy_of(&world.host);
+        let target = crate::support::TestDir::new();
+        run(&world, &copy, &["restore", "--no-recovery", "--to", target.join("data").to_str().unwrap()]).ok();
+        backup(&world, &world.host).ok().says(TOLD).says("restore");
+        assert!(!push(&world, &world.host, SEGMENTS[0]).ok().stderr.contains(TOLD));
+        run(&world, &world.host, &["check"]).prints("warning  host_key");
+        run(&world, &world.host, &["key", "claim-host", "--yes"]).ok();
+        assert!(!backup(&world, &world.host).ok().stderr.contains(TOLD));
+    });
+}
+
 /// Runs as in a container: the host's name and machine id are as they are each time.
 #[track_caller]
 fn in_container(world: &World, host: &Host, machine: &str, arguments: &[String]) -> Outcome {

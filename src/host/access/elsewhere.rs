@@ -10,6 +10,8 @@ use crate::units::{SessionId, Timestamp};
 pub struct Elsewhere {
     /// Its id.
     pub session: SessionId,
+    /// What for: `backup`, `restore` and so on.
+    pub purpose: String,
     /// The number of its BEGIN.
     pub number: u64,
     /// When that was written, by its writer's clock.
@@ -18,9 +20,16 @@ pub struct Elsewhere {
     pub machine: String,
 }
 
+impl Elsewhere {
+    /// Did it write a snapshot, or try to?
+    pub fn is_backup(&self) -> bool {
+        self.purpose == "backup"
+    }
+}
+
 impl From<Elsewhere> for HostError {
     fn from(e: Elsewhere) -> Self {
-        HostError::UsedElsewhere { session: e.session, number: e.number, at: e.at, machine: e.machine }
+        HostError::UsedElsewhere { session: e.session, purpose: e.purpose, number: e.number, at: e.at, machine: e.machine }
     }
 }
 
@@ -32,8 +41,8 @@ struct Own {
 }
 
 impl Opened {
-    /// The newest session by this host's key that this state folder didn't begin, as far as the log was read. The folder
-    /// was copied to another host then, or set back.
+    /// The newest backup by this host's key that this state folder didn't begin, as far as the log was read, else the newest
+    /// such session of another purpose. The folder was copied to another host then, or set back.
     ///
     /// # Errors
     /// If the state can't be read.
@@ -45,7 +54,7 @@ impl Opened {
             return Ok(None);
         }
         let seen = state.seen()?;
-        let foreign = sessions.iter().filter(|s| !seen.own().knows(s.begin, Some(&s.lock))).max_by_key(|s| s.begin);
+        let foreign = sessions.iter().filter(|s| !seen.own().knows(s.begin, Some(&s.lock))).max_by_key(|s| (s.found.is_backup(), s.begin));
         if let Some(foreign) = foreign {
             return Ok(Some(foreign.found.clone()));
         }
@@ -55,12 +64,16 @@ impl Opened {
         Ok(None)
     }
 
-    /// Refuses where [`Opened::used_elsewhere`] finds something.
+    /// Refuses where [`Opened::used_elsewhere`] finds a backup. Who only restores with a copy of this host's key is a reason to
+    /// warn: nothing is mixed up by it. What that is.
     ///
     /// # Errors
     /// [`HostError::UsedElsewhere`].
-    pub fn is_used_here_alone(&self) -> Result<(), HostError> {
-        self.used_elsewhere()?.map_or(Ok(()), |elsewhere| Err(elsewhere.into()))
+    pub fn backs_up_here_alone(&self) -> Result<Option<Elsewhere>, HostError> {
+        match self.used_elsewhere()? {
+            Some(elsewhere) if elsewhere.is_backup() => Err(elsewhere.into()),
+            other => Ok(other),
+        }
     }
 
     /// A person says that this host is the only one with its key: what others may have begun with it is accounted for.
@@ -101,7 +114,7 @@ impl Opened {
         let sessions = view.fold.sessions.iter().filter(|(_, s)| s.key == own);
         // All of this program's have a lock.
         let sessions = sessions.filter_map(|(id, s)| {
-            let found = Elsewhere { session: *id, number: s.begin, at: s.begun_at, machine: s.machine.clone() };
+            let found = Elsewhere { session: *id, purpose: s.purpose.clone(), number: s.begin, at: s.begun_at, machine: s.machine.clone() };
             Some(Own { begin: s.begin, lock: s.lock.clone()?, found })
         });
         (view.newest.number, sessions.collect())

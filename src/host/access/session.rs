@@ -107,14 +107,16 @@ impl OpenSession {
         let fold = &view.fold;
         let own = self.opened.signer.as_ref().map(|s| s.id());
         let trusts = |key: &KeyId| Some(*key) == own || trust_writers.contains(key);
-        let system = fold.sessions.get(&self.id).and_then(system_of);
+        // Who commits others' snapshots again names what they name.
+        let backup = fold.sessions.get(&self.id).filter(|s| s.purpose == "backup");
+        let system = backup.and_then(system_of);
         // What was condemned up to there is not known: but nothing that a live COMMIT names.
         let unread = fold.unread.packs.last().map(|list| list.entry);
         let vouched = unread.map(|_| fold.commits.values().filter(|c| trusts(&c.key)).flat_map(|c| c.set.iter()).collect::<HashSet<_>>());
         let mut all: HashMap<PackId, Vec<(PackRef, bool)>> = HashMap::new();
         for (id, session) in fold.sessions.iter().filter(|(_, s)| !s.open && s.unread.is_empty()) {
             let trusted = trusts(&session.key);
-            if !trusted && !(view.is_whole() && system.is_some() && system_of(session) == system) {
+            if !trusted && !(view.is_whole() && (backup.is_none() || (system.is_some() && system_of(session) == system))) {
                 continue;
             }
             let known = unread.is_none_or(|unread| session.ended.is_some_and(|ended| ended > unread));
