@@ -1,6 +1,6 @@
 //! What a backup builds on: the snapshot before, the packs that may be relied on, the places that may not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::BackupError;
@@ -19,6 +19,9 @@ use crate::repo::write::{ChunkWriter, Quiet, WriterSetup, is_of_one_pack};
 use crate::store::{ObjectName, StoreError};
 use crate::units::ids::unhex;
 use crate::units::{KeyId, PackId, SessionId, counted};
+
+/// Of so many sessions one is ours: then ours are listed one by one.
+const OTHERS: usize = 8;
 
 /// The newest live snapshot of this cluster, by a key that is trusted.
 pub(super) fn newest_parent(opened: &Opened, cluster: &ClusterId, trust_writers: &[KeyId]) -> Option<(u64, LiveCommit)> {
@@ -44,15 +47,17 @@ pub(super) fn passed_over(opened: &Opened, cluster: &ClusterId, trust_writers: &
 /// Packs that aren't there any more, or have another length, are relied on by nobody: what was in them is stored anew.
 pub(super) fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Result<(), BackupError> {
     let mut there: HashMap<String, u64> = HashMap::new();
-    let folder = ObjectName::new("pack").map_err(|e| RepoError::from(StoreError::from(e)))?;
-    setting
-        .opened
-        .backend
-        .list(Some(&folder), &mut |object| {
-            there.insert(object.name.to_string(), object.size);
-            Ok(())
-        })
-        .map_err(RepoError::from)?;
+    for folder in folders_of(setting, adopted) {
+        let folder = ObjectName::new(folder).map_err(|e| RepoError::from(StoreError::from(e)))?;
+        setting
+            .opened
+            .backend
+            .list(Some(&folder), &mut |object| {
+                there.insert(object.name.to_string(), object.size);
+                Ok(())
+            })
+            .map_err(RepoError::from)?;
+    }
     let before = adopted.packs.len();
     let mut lost = Vec::new();
     for pack in adopted.packs.values() {
@@ -71,6 +76,17 @@ pub(super) fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Resu
         ));
     }
     Ok(())
+}
+
+/// The folders in which these packs lie: all packs at once, unless most are others'.
+fn folders_of(setting: &Setting<'_>, adopted: &Adopted) -> Vec<String> {
+    let ours: BTreeSet<SessionId> = adopted.packs.values().map(|pack| pack.session).collect();
+    let all = setting.opened.view().fold.sessions.len();
+    if ours.len().saturating_mul(OTHERS) < all {
+        ours.iter().map(|session| format!("pack/{session}")).collect()
+    } else {
+        vec!["pack".into()]
+    }
 }
 
 pub(super) fn start_writer(

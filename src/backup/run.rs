@@ -116,6 +116,7 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let id = format!("{}-{}", began.compact(), hex(&secret::random::<2>().map_err(RepoError::from)?));
     let cluster = ClusterId { name: options.cluster.clone(), system_identifier: found.control.system_identifier };
     check_history(setting.opened, &cluster, options.new_history)?;
+    setting.opened.know_packs(&options.trust_writers, cluster.system_identifier)?;
     let parent = newest_parent(setting.opened, &cluster, &options.trust_writers);
     let begin = Begin {
         purpose: "backup".into(),
@@ -128,6 +129,8 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
         reads: None,
     };
     let session = Arc::new(OpenSession::begin(setting.opened, &setting.state.locks(), begin)?);
+    // Two holders of one key would take each other's snapshots for their own.
+    setting.opened.backs_up_here_alone()?;
     // Forgotten before this session began, its packs may be condemned, and no COMMIT of ours might name them.
     let parent = parent.filter(|(number, _)| setting.opened.view().fold.commits.contains_key(number));
     let mut adopted = session.adopted(&options.trust_writers, parent.as_ref().map(|(_, c)| &c.set));

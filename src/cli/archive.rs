@@ -101,7 +101,7 @@ pub(super) fn look(
     cluster: &ClusterId,
     configured: Option<&ClusterSettings>,
 ) -> Result<Status, Failure> {
-    let tail = OpenedTail::new(opened, &cluster.name);
+    let tail = OpenedTail::new(opened, &cluster.name)?;
     let archive = Archive::read(&tail.site(), cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let known = Known::of(&opened.view().fold, &cluster.name, cluster.system_identifier);
     Ok(Status::of(&archive, &known, Timestamp::now(), ask_server(context, cluster, configured)))

@@ -11,10 +11,11 @@ use super::tail::OpenedTail;
 use crate::archive::{self, PushContext};
 use crate::codec;
 use crate::health::archiving::{Answer, PROBE};
-use crate::host::access::{Need, Opened};
+use crate::host::HostError;
+use crate::host::access::{Elsewhere, Need, Opened};
 use crate::host::config::ClusterKeys;
 use crate::repo::log::Role;
-use crate::units::{ByteSize, Progress, Timestamp};
+use crate::units::{ByteSize, Explain, Progress, Timestamp};
 
 /// Arguments of `archive-push`.
 #[derive(clap::Args, Debug)]
@@ -44,7 +45,12 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         return say_where(&opened, &cluster.name);
     }
     opened.names_what_it_writes()?;
-    let tail = OpenedTail::new(&opened, &cluster.name);
+    // No reason to let WAL pile up: another cluster's would be refused for itself.
+    if let Some(elsewhere) = opened.used_elsewhere()?.filter(Elsewhere::is_backup) {
+        let error = HostError::from(elsewhere);
+        context.reporter.warn(&format!("{error}; {}", error.cure().unwrap_or_default()));
+    }
+    let tail = OpenedTail::new(&opened, &cluster.name)?;
     let pgdata = cluster.pgdata.as_deref().unwrap_or(Path::new("."));
     let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata, level: codec::DENSE, now: Timestamp::now() };
     let pushed = archive::push(&push, &args.path)?;

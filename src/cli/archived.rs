@@ -40,14 +40,14 @@ impl<'a> Archived<'a> {
     /// Is the segment there, valid to its end?
     fn holds(&mut self, cluster: &ClusterId, segment: SegmentName) -> Result<bool, SiteError> {
         self.cancel.check()?;
-        let tail = OpenedTail::new(self.opened, &cluster.name);
+        let tail = OpenedTail::new(self.opened, &cluster.name)?;
         let glance = self.glances.entry(cluster.clone()).or_default();
         let found = glance.segment(&tail.site(), cluster.system_identifier, segment, &self.fronts)?;
         Ok(found.is_some_and(|record| record.fault.is_none()))
     }
 
     fn whole(&mut self, cluster: ClusterId) -> Result<&Archive, SiteError> {
-        let tail = OpenedTail::new(self.opened, &cluster.name);
+        let tail = OpenedTail::new(self.opened, &cluster.name)?;
         let read = || Archive::read(&tail.site(), cluster.system_identifier, &self.fronts, self.cancel);
         Ok(match self.whole.entry(cluster.clone()) {
             btree_map::Entry::Occupied(known) => known.into_mut(),

@@ -19,13 +19,14 @@ use crate::archive;
 use crate::backup::run::{Options, Outcome, Setting, run as back_up};
 use crate::backup::source::Disk;
 use crate::backup::wal::ArchiveFailure;
+use crate::host::HostError;
 use crate::host::access::{Need, Opened, end_dead_sessions, remove_leftovers};
 use crate::host::config::{Chunker, ClusterKeys, WalMode};
 use crate::host::machine::MachineId;
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::{self, ClusterId, Head};
 use crate::units::ids::hex;
-use crate::units::{ByteSize, Hash32, Progress, SegmentName, counted};
+use crate::units::{ByteSize, Explain, Hash32, Progress, SegmentName, counted};
 
 /// Arguments of `backup`.
 #[derive(clap::Args, Debug)]
@@ -130,6 +131,17 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     opened.reads_what_it_writes()?;
     let state = here.state_to_write()?;
     let machine = MachineId::of_this_machine(state)?;
+    // Before sessions of this machine are ended: a copy's may be the original's, which runs.
+    if let Some(elsewhere) = opened.backs_up_here_alone()? {
+        let error = HostError::from(elsewhere);
+        context.reporter.warn(&format!("{error}; {}", error.cure().unwrap_or_default()));
+    }
+    if let Some(before) = opened.is_on(&hex(machine.as_bytes()))? {
+        context.reporter.warn(&format!(
+            "this host's state folder was last used on another machine ({}): if that one is still in use with it, enrol this one by itself (docs/many-hosts.md)",
+            before.get(..8).unwrap_or(&before)
+        ));
+    }
     tidy(context, &opened, state, &machine)?;
     let options = Options {
         cluster: cluster.name.clone(),
@@ -166,9 +178,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
 
 /// The content of a segment that counts in the archive.
 fn archived(opened: &Opened, cluster: &ClusterId, segment: SegmentName) -> Result<Option<Hash32>, ArchiveFailure> {
-    let tail = OpenedTail::new(opened, &cluster.name);
+    let failed = |e| ArchiveFailure(Box::new(e));
+    let tail = OpenedTail::new(opened, &cluster.name).map_err(failed)?;
     let found = archive::segment(&tail.site(), cluster.system_identifier, segment);
-    found.map(|entry| entry.map(|entry| entry.content)).map_err(|e| ArchiveFailure(Box::new(e)))
+    found.map(|entry| entry.map(|entry| entry.content)).map_err(failed)
 }
 
 fn conninfo(dsn: Option<&str>, context: &Context) -> Result<Conninfo, Failure> {

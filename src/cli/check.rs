@@ -20,6 +20,7 @@ use crate::backup::source::Disk;
 use crate::health::archiving::{self, Answer, Tried};
 use crate::health::server::{self, Server};
 use crate::health::{Line, State, place, worst};
+use crate::host::HostError;
 use crate::host::access::{Need, Opened, process_tag};
 use crate::host::config::{ClusterKeys, ClusterSettings, SecretSource};
 use crate::pg::connection::{ConnectOptions, Connection, PgConnError};
@@ -119,6 +120,7 @@ fn repository(here: &Here, opened: &Opened, cluster: &ClusterSettings) -> Vec<Li
         lines.push(place::room("repository_room", "the repository", path));
     }
     lines.push(keys(opened, cluster));
+    lines.extend(used_elsewhere(opened));
     if let Some(line) = log(opened) {
         lines.push(line);
     }
@@ -139,6 +141,19 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = e.source();
     }
     text
+}
+
+/// Has another host the key of this one?
+fn used_elsewhere(opened: &Opened) -> Option<Line> {
+    let (mixes, error) = match opened.used_elsewhere() {
+        Ok(elsewhere) => {
+            let elsewhere = elsewhere?;
+            (elsewhere.is_backup(), HostError::from(elsewhere))
+        }
+        Err(error) => (true, error),
+    };
+    let (text, cure) = (chain(&error), error.cure().unwrap_or_default());
+    Some(if mixes { Line::error("host_key", text, cure) } else { Line::warning("host_key", text, cure) })
 }
 
 /// What this host's key may do, and what a backup needs.
@@ -319,7 +334,10 @@ impl Cluster<'_> {
         failed: i64,
     ) -> Result<Line, PgConnError> {
         const NAME: &str = "switch";
-        let tail = OpenedTail::new(opened, &self.cluster.name);
+        let tail = match OpenedTail::new(opened, &self.cluster.name) {
+            Ok(tail) => tail,
+            Err(e) => return Ok(Line::error(NAME, chain(&e), e.cure().unwrap_or_default())),
+        };
         let cure = "the server's log has archive_command's own words";
         loop {
             match archive::segment(&tail.site(), server.facts.system_identifier, segment) {

@@ -11,7 +11,7 @@ use crate::host::access::{self, Need, Opened, Place};
 use crate::host::config::{ClusterKeys, ClusterSettings, ConfigError, RepositorySettings};
 use crate::host::{ProcessEnv, Settings, StateDir, cache_dir};
 use crate::store::s3::Watch;
-use crate::units::{Cancel, Progress};
+use crate::units::{Cancel, Explain, Progress};
 
 /// The surroundings of a command.
 pub(super) struct Context {
@@ -104,6 +104,19 @@ impl Context {
             self.reporter.info("this host has no key of its own for this repository: the slot's is used, and nothing is written to it");
         }
         Ok(opened)
+    }
+
+    /// Reads the lists of everybody, and says where they aren't whole.
+    pub fn read_whole(&self, opened: &Opened) -> Result<(), Failure> {
+        if opened.view().is_whole() {
+            return Ok(());
+        }
+        opened.read_whole()?;
+        if let Some(doubt) = opened.view().doubt() {
+            let cure = doubt.cure().map(|cure| format!("; {cure}")).unwrap_or_default();
+            self.reporter.warn(&format!("{doubt}: there may be more than what is seen{cure}"));
+        }
+        Ok(())
     }
 
     /// Files of root's in the repository or the data directory would lock the server's user out.

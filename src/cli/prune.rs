@@ -112,7 +112,7 @@ impl WalArchive for Archived<'_> {
     }
 
     fn list(&self) -> Result<(Vec<Stored>, Histories), PruneError> {
-        let tail = OpenedTail::new(self.opened, &self.cluster.name);
+        let tail = OpenedTail::new(self.opened, &self.cluster.name).map_err(PruneError::archive)?;
         let stored = archive::stored(&tail.site(), self.cluster.system_identifier, self.fronts, self.cancel);
         let stored = stored.map_err(PruneError::archive)?;
         let objects = stored.objects.into_iter().map(|o| Stored { object: o.object, file: o.file, size: o.size }).collect();
@@ -124,7 +124,7 @@ impl WalArchive for Archived<'_> {
     }
 
     fn content(&self, object: &Stored, fresh: bool) -> Result<Content, PruneError> {
-        let tail = OpenedTail::new(self.opened, &self.cluster.name);
+        let tail = OpenedTail::new(self.opened, &self.cluster.name).map_err(PruneError::archive)?;
         let stored = StoredObject { object: object.object.clone(), file: object.file, size: object.size };
         let cache: Option<&dyn archive::FrontCache> = if fresh { None } else { Some(self.fronts) };
         if fresh {

@@ -23,7 +23,7 @@ impl<'f> Chosen<'f> {
     /// The one that a user means.
     pub fn find(context: &Context, opened: &Opened, view: &'f LogView, name: &SnapshotName) -> Result<Self, Failure> {
         let listed = clusters::find(context, view, name)?;
-        Ok(Chosen { listed, packs: opened.packs_of(&view.fold, listed.commit) })
+        Ok(Chosen { listed, packs: opened.packs_of(&view.fold, listed.commit)? })
     }
 
     /// Its root.

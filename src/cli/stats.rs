@@ -75,6 +75,7 @@ struct Counted {
 
 pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     let opened = context.open_to_look()?;
+    context.read_whole(&opened)?;
     let fold = opened.view().fold.clone();
     let mut stats = look::stats(&opened, &fold, &context.reporter, &context.cancel)?;
     let mut clusters: BTreeMap<String, ClusterJson> = BTreeMap::new();
@@ -87,7 +88,7 @@ pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
         let of = match (names.get(key), identifier.parse()) {
             (Some(name), Ok(system_identifier)) => {
                 let of = clusters.entry(name.clone()).or_default();
-                let tail = OpenedTail::new(&opened, name);
+                let tail = OpenedTail::new(&opened, name)?;
                 let archive = Archive::read(&tail.site(), system_identifier, &CatalogFronts::of(&opened), &context.cancel)?;
                 of.wal_raw = of.wal_raw.saturating_add(archive.plain());
                 of

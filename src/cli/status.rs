@@ -75,6 +75,7 @@ fn gather(context: &Context, args: &Args) -> Result<(String, Vec<Line>, Vec<Glan
     let configured = context.cluster_if_one()?;
     let here = context.here(configured.as_ref(), Need::Read)?;
     let opened = context.open(&here, Need::Read)?;
+    opened.read_whole_where_damaged()?;
     let fold = opened.view().fold.clone();
     let now = Timestamp::now();
     let chosen = context.settings.chosen_cluster();

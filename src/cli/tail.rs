@@ -1,6 +1,6 @@
 //! The log, as the archive asks for it.
 
-use crate::archive::{LogTail, Rights, Site, TailFailure};
+use crate::archive::{LogTail, Rights, Site, SiteError, TailFailure};
 use crate::host::access::Opened;
 
 /// The log of an open repository, with an eye on one cluster.
@@ -11,8 +11,12 @@ pub(super) struct OpenedTail<'a> {
 
 impl<'a> OpenedTail<'a> {
     /// Of this cluster.
-    pub fn new(opened: &'a Opened, cluster: &'a str) -> Self {
-        OpenedTail { opened, cluster }
+    ///
+    /// # Errors
+    /// If what was expired of its WAL can't be read.
+    pub fn new(opened: &'a Opened, cluster: &'a str) -> Result<Self, SiteError> {
+        opened.know_wal(cluster).map_err(|e| TailFailure(Box::new(e)))?;
+        Ok(OpenedTail { opened, cluster })
     }
 
     /// The cluster's archive.

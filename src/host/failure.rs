@@ -56,6 +56,9 @@ impl Explain for RepositoryError {
     }
 }
 
+/// What to do about a host key that two hosts have.
+const ENROL_ITSELF: &str = "if this is a copy of another host, enrol it by itself: `pgcairn key forget-host --yes` here, then `key add-host` on the owner's machine and `key accept` here (or give the passphrase once); if no other host has this key (this machine, or its state folder, was set back or moved), say so once: `pgcairn key claim-host --yes`; if you know of neither, somebody else has the key: `pgcairn key remove-host`";
+
 /// A repository can't be opened or written by this host.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -175,6 +178,23 @@ pub enum HostError {
     /// The host can't read content.
     #[error("this host's key can't read here: it holds nothing that opens content")]
     CannotRead,
+    /// Another holder of this host's key has begun a session, or this host has forgotten that it did.
+    #[error(
+        "a session of {at} ({purpose} {session}, log/{number}, on machine {}) was begun with this host's key, and not out of this host's state folder: the folder was copied to another host, or set back to an older state",
+        machine.get(..8).unwrap_or(machine)
+    )]
+    UsedElsewhere {
+        /// The session.
+        session: crate::units::SessionId,
+        /// What for.
+        purpose: String,
+        /// The number of its BEGIN.
+        number: u64,
+        /// When that was written.
+        at: crate::units::Timestamp,
+        /// The machine that it names.
+        machine: String,
+    },
     /// The host can't write, and must.
     #[error("{what}")]
     Refused {
@@ -203,6 +223,7 @@ impl Explain for HostError {
             HostError::BadKeyFile { .. } => Class::Corrupt,
             HostError::NoRepository { .. } | HostError::NoSuch { .. } => Class::Absent,
             HostError::Exists { .. } => Class::Conflict,
+            HostError::UsedElsewhere { .. } => Class::Refused,
             HostError::Unfinished { .. } | HostError::NotEmpty { .. } | HostError::Another { .. } | HostError::Refused { .. } => {
                 Class::Refused
             }
@@ -256,6 +277,7 @@ impl Explain for HostError {
                 "run it on a host that reads; or here, with a passphrase or key file of the repository and a state folder of its own (PGCAIRN_STATE_DIR); or let the owner make this host a reader, too: key add-host --role reader"
                     .into(),
             ),
+            HostError::UsedElsewhere { .. } => Some(ENROL_ITSELF.into()),
             HostError::Refused { cure, .. } => Some(cure.clone()),
         }
     }

@@ -97,7 +97,10 @@ pub fn full(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<Full, L
         summary: commit.summary.clone(),
         facts,
         held: fold.holds.get(&commit.summary.id).map(|hold| hold.reason.clone()),
-        packs: commit.set.len(),
+        packs: match commit.unread {
+            None => commit.set.len(),
+            Some(_) => opened.log().packs_named(fold, commit).map_err(HostError::from)?.len(),
+        },
     })
 }
 
@@ -106,6 +109,6 @@ pub fn full(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<Full, L
 /// # Errors
 /// If it can't be read.
 pub fn facts(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<ClusterFacts, LookError> {
-    let packs = opened.packs_of(fold, listed.commit);
+    let packs = opened.packs_of(fold, listed.commit)?;
     facts_in(&open_snapshot(&packs, opened.reader()?, listed)?, listed.id())
 }

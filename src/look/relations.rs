@@ -39,7 +39,7 @@ pub fn databases(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Vec<Datab
     let root = &listed.commit.root;
     let read = || {
         let place = Place { pack: root.place.pack, blob: root.place.blob, position: u16::try_from(root.place.position).ok()? };
-        let packs = opened.packs_of(fold, listed.commit);
+        let packs = opened.packs_of(fold, listed.commit).ok()?;
         let snapshot = Snapshot::open(&packs, opened.reader().ok()?, root.chunk.short(), place, root.digest).ok()?;
         let files = snapshot.annex(ANNEX, MOST_FILES).ok()?;
         let list = files.iter().find(|f| f.attributes.name == LIST.as_bytes())?;

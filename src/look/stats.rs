@@ -283,7 +283,7 @@ fn walk(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<(), LookError> {
-    let packs = opened.packs_of(fold, listed.commit);
+    let packs = opened.packs_of(fold, listed.commit)?;
     let mut counting = Counting { packs: &packs, needed, stats };
     let counted = counting.snapshot(opened, listed, progress, cancel);
     counting.unless_damaged(counted, || format!("snapshot {}", listed.id()))

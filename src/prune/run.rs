@@ -50,6 +50,7 @@ pub struct Options {
 /// What was done until then stands, and is not repeated by the next run.
 pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Report, PruneError> {
     let mut report = Report { dry_run: options.dry_run, ..Report::default() };
+    setting.opened.read_whole()?;
     may_prune(setting, options.dry_run)?;
     let ended = sessions::end_dead(setting, options.dry_run, &mut report)?;
     // Before the listing: what that frees is condemned in the same run.

@@ -71,6 +71,7 @@ const ROUNDS: usize = 4;
 pub fn empty(setting: &Setting<'_>, max_rewrite: Option<u64>) -> Result<Done, RecommitError> {
     let mut all = Done::default();
     let mut left = max_rewrite;
+    setting.opened.read_whole()?;
     for _ in 0..ROUNDS {
         setting.opened.refresh()?;
         finish_replacements(setting)?;

@@ -323,7 +323,7 @@ fn what_a_damaged_blob_hits_is_named() {
     let opened = &world.host.opened;
     let fold = opened.view().fold.clone();
     let commit = fold.commits.values().next_back().unwrap();
-    let packs = opened.packs_of(&fold, commit);
+    let packs = opened.packs_of(&fold, commit).unwrap();
     let id_of = |plain: &[u8]| opened.sealing.chunk_id(ChunkRole::Content, plain);
     let both: BTreeSet<String> = ["one", "two"].map(str::to_owned).into();
     for (plain, hit, snapshots) in [

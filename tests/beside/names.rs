@@ -67,7 +67,7 @@ fn names_of(repository: &Repository) -> RelationNames {
     let (_, commit) = view.fold.commits.last_key_value().unwrap();
     let (root, place) = (commit.root, commit.root.place);
     let place = pgcairn::repo::pack::Place { pack: place.pack, blob: place.blob, position: place.position.try_into().unwrap() };
-    let packs = opened.packs_of(&view.fold, commit);
+    let packs = opened.packs_of(&view.fold, commit).unwrap();
     let snapshot = Snapshot::open(&packs, opened.reader().unwrap(), root.chunk.short(), place, root.digest).unwrap();
     pgcairn::look::relation_names(&snapshot).unwrap()
 }

@@ -302,7 +302,7 @@ fn check(repository: &Path, key: &Path, state: &Path, need: Need) {
         assert_eq!((view.fold.commits.len(), &commit.summary), (1, &expected));
         let (chunk, place) = (commit.root.chunk, commit.root.place);
         let place = pgcairn::repo::pack::Place { pack: place.pack, blob: place.blob, position: place.position.try_into().unwrap() };
-        let packs = opened.packs_of(&view.fold, commit);
+        let packs = opened.packs_of(&view.fold, commit).unwrap();
         let snapshot = Snapshot::open(&packs, opened.reader().unwrap(), chunk.short(), place, commit.root.digest).unwrap();
         assert_eq!(serde_json::from_value::<ClusterFacts>(snapshot.meta().extra.clone()).unwrap(), facts());
         let mut found: BTreeMap<String, BTreeMap<String, Vec<u8>>> = BTreeMap::new();

@@ -281,7 +281,7 @@ fn forge(world: &World, change: impl FnOnce(&mut Value), make: impl FnOnce(&Forg
         let (live, mut extra) = {
             let view = opened.view();
             let live = view.fold.commits.values().next_back().unwrap().clone();
-            let packs = opened.packs_of(&view.fold, &live);
+            let packs = opened.packs_of(&view.fold, &live).unwrap();
             let place = Place { pack: live.root.place.pack, blob: live.root.place.blob, position: live.root.place.position as u16 };
             let snapshot = Snapshot::open(&packs, opened.reader().unwrap(), live.root.chunk.short(), place, live.root.digest).unwrap();
             (live.clone(), snapshot.meta().extra.clone())
@@ -645,7 +645,9 @@ fn nobody_dedups_against_garbage_that_a_bad_writer_has_stored() {
             let relation = fs::read(world.data().join("base/5/16384")).unwrap();
             let victims: Vec<Vec<u8>> = relation.chunks(256 << 10).map(<[u8]>::to_vec).collect();
             world.opened(|opened, _| {
-                let (_, session) = force(opened, &thief, &json!({"kind": "BEGIN", "purpose": "trial", "machine": "m"}));
+                // As if for a clone of the cluster: others' packs nobody looks at.
+                let begin = json!({"kind": "BEGIN", "purpose": "trial", "machine": "m", "cluster": "clone", "system_identifier": SYSTEM.to_string()});
+                let (_, session) = force(opened, &thief, &begin);
                 let pack = poison(opened, session, &victims);
                 let packs = [(pack.id, PackFacts { hash: pack.hash, size: pack.size, tail: pack.tail })].into_iter().collect();
                 let progress = Kind::Progress(Progressed { session, packs: Held::Inline(packs) });

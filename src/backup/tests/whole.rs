@@ -139,7 +139,7 @@ impl World {
     /// Reads a snapshot out of the packs that its COMMIT names.
     fn read(&self, outcome: &Outcome) -> (BTreeMap<PathBuf, Vec<u8>>, ClusterFacts) {
         let commit = self.commit(outcome);
-        let packs = self.host.opened.packs_of(&self.host.opened.view().fold, &commit);
+        let packs = self.host.opened.packs_of(&self.host.opened.view().fold, &commit).unwrap();
         let (root, opening) = (commit.root, self.host.opened.reader().unwrap());
         let place = Place { pack: root.place.pack, blob: root.place.blob, position: root.place.position as u16 };
         let snapshot = Snapshot::open(&packs, opening, root.chunk.short(), place, root.digest).unwrap();

@@ -64,6 +64,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let need = if args.dry_run { Need::Read } else { Need::Write };
     let here = context.here(configured.as_ref(), need)?;
     let opened = context.open(&here, need)?;
+    context.read_whole(&opened)?;
     let now = Timestamp::now();
     let wishes = if args.snapshots.is_empty() { by_policy(context, &opened)? } else { by_id(context, &opened, args)? };
     let mut planned = Vec::new();

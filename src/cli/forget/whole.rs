@@ -40,7 +40,7 @@ pub(super) fn of(context: &Context, opened: &Opened, planned: &[Cluster], exact:
             .map(|c| c.summary.cluster_id())
             .collect();
         for id in ids {
-            let tail = OpenedTail::new(opened, &id.name);
+            let tail = OpenedTail::new(opened, &id.name)?;
             let archive = Archive::read(&tail.site(), id.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
             whole.wal = whole.wal.saturating_add(wal(&archive, &id, &before, &after));
             let known = Known::of(&after, &id.name, id.system_identifier);

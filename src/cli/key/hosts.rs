@@ -16,6 +16,7 @@ use super::super::tail::OpenedTail;
 use super::list::roles as roles_in_words;
 use super::{With, as_owner, here};
 use crate::archive::{self, Archive};
+use crate::host::HostError;
 use crate::host::access::{self, Need, Opened};
 use crate::host::owner::{self, Enrolment, Owner};
 use crate::host::state::Grant;
@@ -68,6 +69,14 @@ pub(in crate::cli) struct RemoveArgs {
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct ForgetArgs {
     /// Yes, this host's keys are to be removed
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Arguments of `key claim-host`.
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct ClaimArgs {
+    /// Yes, no other host has this host's key
     #[arg(long)]
     yes: bool,
 }
@@ -304,7 +313,7 @@ fn last_segments(context: &Context, opened: &Opened, id: KeyId, key: &log::Key, 
                 "run it again with --clusters and the name of that cluster",
             ));
         };
-        let tail = OpenedTail::new(opened, name);
+        let tail = OpenedTail::new(opened, name)?;
         let archive = Archive::read(&tail.site(), system_identifier, &fronts, &context.cancel)?;
         for damaged in &archive.damaged {
             context.reporter.warn(&format!("{}: {}; it is not counted among what the host had pushed", damaged.object, damaged.why));
@@ -326,6 +335,41 @@ fn stored_archives(opened: &Opened) -> Result<BTreeSet<(String, u64)>, Failure> 
         Ok(())
     })?;
     Ok(archives)
+}
+
+pub(super) fn claim(context: &Context, args: &ClaimArgs) -> Result<Exit, Failure> {
+    let here = here(context, Need::Write)?;
+    let opened = context.open(&here, Need::Write)?;
+    let key = opened.key()?.id();
+    let found = opened.used_elsewhere()?;
+    if let Some(elsewhere) = found.clone().filter(|_| !args.yes) {
+        return Err(Failure::usage(
+            format!("{}: this would say that no other host has its key {key}", HostError::from(elsewhere)),
+            "say --yes if that is so; a host that is a copy of another one is enrolled by itself instead: key forget-host --yes, then key add-host",
+        ));
+    }
+    opened.claim()?;
+    let out = &mut io::stdout().lock();
+    let text = |out: &mut dyn Write| {
+        match &found {
+            Some(e) => writeln!(
+                out,
+                "session {} of {} counts as this host's own; if another host has its key {key}, it is told at its next backup",
+                e.session, e.at
+            )?,
+            None => writeln!(out, "nothing was begun with this host's key {key} but by this host: there is nothing to claim")?,
+        }
+        out.flush()
+    };
+    #[derive(Serialize)]
+    struct Claimed {
+        version: u32,
+        key: String,
+        session: Option<String>,
+    }
+    let answer = Claimed { version: 1, key: key.to_string(), session: found.as_ref().map(|e| e.session.to_string()) };
+    answered(if context.settings.json { json::write(out, &answer) } else { text(out) })?;
+    Ok(Exit::DONE)
 }
 
 pub(super) fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {

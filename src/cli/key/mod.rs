@@ -2,7 +2,7 @@
 //!
 //! - `list.rs`: slots, hosts, content keys, and this host among them
 //! - `slots.rs`: `add`, `remove`, `export`, `rotate`
-//! - `hosts.rs`: `add-host`, `accept`, `remove-host`, `forget-host`
+//! - `hosts.rs`: `add-host`, `accept`, `remove-host`, `claim-host`, `forget-host`
 
 mod hosts;
 mod list;
@@ -37,6 +37,8 @@ pub(in crate::cli) enum Command {
     Accept(hosts::AcceptArgs),
     /// End a host's rights: what it appends later is void
     RemoveHost(hosts::RemoveArgs),
+    /// Say that no other host has this host's key, after its machine was set back or moved
+    ClaimHost(hosts::ClaimArgs),
     /// Remove this host's own keys, and what it knows of the repository
     ForgetHost(hosts::ForgetArgs),
 }
@@ -82,6 +84,7 @@ pub(super) fn run(context: &Context, command: &Command) -> Result<Exit, Failure>
         Command::AddHost(args) => hosts::add(context, args),
         Command::Accept(args) => hosts::accept(context, args),
         Command::RemoveHost(args) => hosts::remove(context, args),
+        Command::ClaimHost(args) => hosts::claim(context, args),
         Command::ForgetHost(args) => hosts::forget(context, args),
     }
 }

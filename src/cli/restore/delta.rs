@@ -134,7 +134,7 @@ impl Target {
             return Ok(());
         }
         context.reporter.phase("pushing WAL that the archive lacks", None);
-        let tail = OpenedTail::new(opened, cluster);
+        let tail = OpenedTail::new(opened, cluster)?;
         let push = PushContext { site: tail.site(), signer: opened.key()?, pgdata: &self.path, level: codec::DENSE, now: Timestamp::now() };
         for segment in &self.rescue.push {
             context.cancel.check().map_err(RestoreError::from)?;
@@ -192,7 +192,7 @@ fn shown(path: &Path) -> String {
 
 /// What the archive has, and the newest timeline of it.
 fn archived(context: &Context, opened: &Opened, cluster: &ClusterId) -> Result<(Archived, Option<TimelineId>), Failure> {
-    let tail = OpenedTail::new(opened, &cluster.name);
+    let tail = OpenedTail::new(opened, &cluster.name)?;
     let archive = Archive::read(&tail.site(), cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let mut archived = Archived::default();
     for entry in archive.segments.values() {
@@ -207,7 +207,7 @@ fn archived(context: &Context, opened: &Opened, cluster: &ClusterId) -> Result<(
 }
 
 fn sort(opened: &Opened, cluster: &ClusterId, local: &LocalWal, archived: &Archived) -> Result<WalRescue, Failure> {
-    let tail = OpenedTail::new(opened, &cluster.name);
+    let tail = OpenedTail::new(opened, &cluster.name)?;
     let get = GetContext { site: tail.site(), opening: opened.reader()?, system_identifier: cluster.system_identifier };
     let mut fetch = |name| {
         let fetched = archive::fetch(&get, &WalFileName::Segment(name)).map_err(SearchError::new)?;

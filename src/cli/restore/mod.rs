@@ -54,6 +54,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let cluster = context.cluster_if_one()?;
     let here = context.here(cluster.as_ref(), Need::Read)?;
     let opened = context.open(&here, Need::Read)?;
+    opened.read_whole_where_damaged()?;
     say_age(context, &opened, args)?;
     let stands_there = delta::stands_there(args)?;
     // What was pushed, saved and said of a folder must hold until it is written to.
@@ -81,7 +82,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     };
     let packs = {
         let view = opened.view();
-        opened.packs_of(&view.fold, &commit)
+        opened.packs_of(&view.fold, &commit)?
     };
     let snapshot = Snapshot::open(&packs, opening, commit.root.chunk.short(), place, commit.root.digest)
         .map_err(|e| vanished(&opened, &reached, e.into()))?;
@@ -301,7 +302,7 @@ fn is_own_place(own: Option<&Path>, to: &Path) -> bool {
 fn is_archived_behind(context: &Context, opened: &Opened, commit: &LiveCommit) -> Result<bool, Failure> {
     let Some(wal) = &commit.summary.wal else { return Ok(false) };
     let cluster = commit.summary.cluster_id();
-    let tail = OpenedTail::new(opened, &cluster.name);
+    let tail = OpenedTail::new(opened, &cluster.name)?;
     let archive = Archive::read(&tail.site(), cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let timeline = wal.ranges.last().map_or(wal.timeline, |range| range.timeline);
     let stop = wal.segment_size.segment_of(wal.stop_lsn);
@@ -311,7 +312,7 @@ fn is_archived_behind(context: &Context, opened: &Opened, commit: &LiveCommit) -
 /// Has the archive this segment?
 fn has(opened: &Opened, commit: &LiveCommit, name: SegmentName) -> Result<bool, Failure> {
     let cluster = commit.summary.cluster_id();
-    let tail = OpenedTail::new(opened, &cluster.name);
+    let tail = OpenedTail::new(opened, &cluster.name)?;
     let get = GetContext { site: tail.site(), opening: opened.reader()?, system_identifier: cluster.system_identifier };
     Ok(archive::fetch(&get, &WalFileName::Segment(name))?.is_some())
 }

@@ -105,7 +105,12 @@ pub(super) fn cluster_of(context: &Context, opened: &Opened, args: &Args) -> Res
 /// Chooses: the named snapshot, or the newest of the cluster that reaches the target. `own` are segments of the
 /// folder that is restored in place, which recovery will have besides the archive's.
 pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wanted, own: &[&LocalSegment]) -> Result<Reached, Failure> {
-    let all = candidates(context, opened, args)?;
+    let mut all = candidates(context, opened, args)?;
+    if all.len() > 1 && matches!(wanted.target, Target::Time(_) | Target::Xid(_)) {
+        // Each is looked into: what it takes to find its packs is read at once.
+        opened.know_commits(&all.iter().map(|(number, _)| *number).collect())?;
+        all = candidates(context, opened, args)?;
+    }
     let Some((_, newest)) = all.last() else {
         return Err(look::NameError::None { cluster: context.settings.chosen_cluster() }.into());
     };
@@ -125,7 +130,7 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
         let follows = if args.standby { follows(context, opened, &commit)? } else { None };
         return Ok(Reached { number, commit, choice: None, waits_for, follows });
     }
-    let log = OpenedTail::new(opened, &cluster.name);
+    let log = OpenedTail::new(opened, &cluster.name)?;
     let site = log.site();
     let archive = Archive::read(&site, cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?;
     let size = archive.segment_size.or_else(|| same.iter().find_map(|(_, c)| c.summary.wal.as_ref().map(|w| w.segment_size)));
@@ -155,7 +160,7 @@ fn has_expired(fold: &Fold, cluster: &ClusterId, name: SegmentName) -> bool {
 fn follows(context: &Context, opened: &Opened, commit: &LiveCommit) -> Result<Option<Follows>, Failure> {
     let Some(wal) = &commit.summary.wal else { return Ok(None) };
     let cluster = commit.summary.cluster_id();
-    let tail = OpenedTail::new(opened, &cluster.name);
+    let tail = OpenedTail::new(opened, &cluster.name)?;
     let tree = Archive::read(&tail.site(), cluster.system_identifier, &CatalogFronts::of(opened), &context.cancel)?.tree();
     let own = wal.ranges.last().map_or(wal.timeline, |range| range.timeline);
     let timeline = TimelineTree::latest_from(own, |timeline| tree.history(timeline).is_some());

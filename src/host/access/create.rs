@@ -91,7 +91,8 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
     }
     let seal = KeyOp::Seal { algorithm: 1, public: hex(&root.content.public().0) };
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
-    let view = parts.log().create(&root.owner, vec![KeyOp::Owner { public: owner.clone() }, seal, enrol::host_op(&key, &roles)])?;
+    let mut view = parts.log().create(&root.owner, vec![KeyOp::Owner { public: owner.clone() }, seal, enrol::host_op(&key, &roles)])?;
+    view.follow(key.id());
     // Another `init` at the same time may have taken our format or slot for a leftover, before one of us made the log.
     let still = |name: &str, bytes: &[u8]| -> Result<bool, HostError> {
         let object = ObjectName::new(name).map_err(StoreError::from)?;

@@ -66,6 +66,7 @@ pub(super) fn enrol(opened: &mut Opened, root: &Root) -> Result<(), HostError> {
         if view.fold.keys.get(&key.id()).is_none() {
             let keys = Keys { keys: vec![host_op(&key, &[Role::Writer, Role::Reader])] };
             opened.log().append(&mut view, &root.owner, &Kind::Key(keys))?;
+            view.follow(key.id());
         }
     }
     opened.signer = Some(key);

@@ -2,6 +2,7 @@
 //!
 //! - `open.rs`: from a URL and what this host remembers to an [`Opened`]
 //! - `create.rs`: `init`
+//! - `elsewhere.rs`: is this host's key used by another one, too?
 //! - `enrol.rs`: a KEY entry for this host
 //! - `index.rs`: [`KnownChunks`]: where chunks lie already
 //! - `log_store.rs`: the log over a backend, under the table key
@@ -9,6 +10,7 @@
 //! - `session.rs`: [`OpenSession`]: BEGIN, PROGRESS, COMMIT or ABORT
 
 mod create;
+mod elsewhere;
 mod enrol;
 mod index;
 mod log_store;
@@ -23,6 +25,7 @@ mod tests;
 mod unlock;
 
 pub use create::{Created, NewRepository, create};
+pub use elsewhere::Elsewhere;
 pub(in crate::host) use enrol::content_secrets;
 pub use index::KnownChunks;
 pub use log_store::process_tag;

@@ -1,5 +1,6 @@
 //! Opening a repository: whose it is, which keys open it, how far its log goes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +21,7 @@ use crate::repo::pack::Packs;
 use crate::store::s3::Watch;
 use crate::store::{Backend, LocalStore, ObjectName, S3Store, StoreError};
 use crate::units::ids::unhex;
-use crate::units::{Explain, Hash32, PackId, Progress, RepositoryId, SessionId};
+use crate::units::{Explain, Hash32, KeyId, Progress, RepositoryId, SessionId};
 
 /// Where a repository lies and what this host has to do with it.
 pub struct Place<'a> {
@@ -258,7 +259,8 @@ fn assemble(
     cache: Option<PathBuf>,
 ) -> Result<Opened, HostError> {
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
-    let view = load(&parts.log(), &shown, state.as_ref(), kept_log(cache.as_deref(), format.repository).as_deref())?;
+    let own = signer.as_ref().map(SigningKey::id);
+    let view = load(&parts.log(), own, &shown, state.as_ref(), kept_log(cache.as_deref(), format.repository, false).as_deref())?;
     Ok(Opened::of(parts, view, Role { backend, shown, format, owner, sealing, opening, signer, keys, state, cache_folder: cache }))
 }
 
@@ -295,25 +297,35 @@ pub(super) struct Role {
     pub cache_folder: Option<PathBuf>,
 }
 
-/// The file in which the fold is kept: no part of the catalog, so that pushes and gets need none.
-fn kept_log(cache: Option<&Path>, repository: RepositoryId) -> Option<PathBuf> {
-    cache.map(|c| c.join(repository.to_string()).join("log"))
+/// The file in which the fold is kept: no part of the catalog, so that pushes and gets need none. What a host now and then
+/// needs of everybody's lists has another one.
+fn kept_log(cache: Option<&Path>, repository: RepositoryId, more: bool) -> Option<PathBuf> {
+    cache.map(|c| c.join(repository.to_string()).join(if more { "log-whole" } else { "log" }))
 }
 
-/// Reads the log: from what was kept, else from its beginning; compares with what this host remembers.
-fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, kept: Option<&Path>) -> Result<LogView, HostError> {
+/// What was kept of the log, read on to its end; `None` if it is of no use, and the store's own word decides.
+fn resume(log: &Log<'_>, kept: Option<&Path>) -> Result<Option<LogView>, HostError> {
+    match kept.and_then(crate::host::cache_file::read).map(|bytes| log.resume(&bytes)) {
+        Some(Ok(view)) => Ok(view),
+        Some(Err(log::LogError::Store(e))) => Err(log::LogError::Store(e).into()),
+        Some(Err(_)) | None => Ok(None),
+    }
+}
+
+/// Reads the log, and of lists those of this host's key: from what was kept, else from its beginning; compares with what this
+/// host remembers.
+fn load(
+    log: &Log<'_>,
+    own: Option<KeyId>,
+    shown: &str,
+    state: Option<&RepositoryState>,
+    kept: Option<&Path>,
+) -> Result<LogView, HostError> {
     // Before the log is read: another process of this host may append and remember meanwhile.
     let remembered = state.map(RepositoryState::seen).transpose()?.and_then(|seen| seen.newest());
-    let kept = kept.and_then(crate::host::cache_file::read);
-    let resumed = match kept.map(|bytes| log.resume(&bytes)) {
-        Some(Ok(view)) => view,
-        // What was kept is a cache: the store's own word, read whole, decides.
-        Some(Err(log::LogError::Store(e))) => return Err(log::LogError::Store(e).into()),
-        Some(Err(_)) | None => None,
-    };
-    let view = match resumed {
+    let view = match resume(log, kept)?.filter(|view| view.is_of(own) && !view.needs_all()) {
         Some(view) => view,
-        None => log.read().map_err(|e| match e {
+        None => log.read_of(own).map_err(|e| match e {
             log::LogError::NotThere => HostError::Unfinished { place: shown.into() },
             other => other.into(),
         })?,
@@ -408,11 +420,60 @@ impl Opened {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The packs that a snapshot relies on: whose pack an id means is what its COMMIT says.
-    pub fn packs_of(&self, fold: &log::Fold, commit: &log::LiveCommit) -> Packs {
+    /// Reads the lists of everybody, for who forgets, prunes, verifies or counts. A maintainer has them already.
+    ///
+    /// # Errors
+    /// If the log can't be read.
+    pub fn read_whole(&self) -> Result<(), HostError> {
+        if self.view().is_whole() {
+            return Ok(());
+        }
+        let kept = kept_log(self.cache_folder.as_deref(), self.format.repository, true);
+        let whole = match resume(&self.log(), kept.as_deref())?.filter(LogView::is_whole) {
+            Some(view) => view,
+            None => self.log().read()?,
+        };
+        let mut view = self.view();
+        self.log().check_remembered(&whole, &view.newest)?;
+        *view = whole;
+        Ok(())
+    }
+
+    /// Is any place listed as damaged? Then which snapshots rely on it is in lists that may not have been read: they are now.
+    ///
+    /// # Errors
+    /// If the log can't be read.
+    pub fn read_whole_where_damaged(&self) -> Result<(), HostError> {
+        let damaged = !self.view().fold.damaged.is_empty();
+        if damaged { self.read_whole() } else { Ok(()) }
+    }
+
+    /// Reads what was expired of a cluster's WAL, and goes on doing so.
+    ///
+    /// # Errors
+    /// If the log can't be read.
+    pub fn know_wal(&self, cluster: &str) -> Result<(), HostError> {
+        Ok(self.log().know_wal(&mut self.view(), cluster)?)
+    }
+
+    /// Reads the packs that these live COMMITs name, for who looks at many of them.
+    ///
+    /// # Errors
+    /// If the log can't be read.
+    pub fn know_commits(&self, numbers: &BTreeSet<u64>) -> Result<(), HostError> {
+        Ok(self.log().know_commits(&mut self.view(), numbers)?)
+    }
+
+    /// The packs that a snapshot relies on: whose pack an id means is what its COMMIT says. One that the log has struck is
+    /// missing.
+    ///
+    /// # Errors
+    /// If lists that it takes can't be read.
+    pub fn packs_of(&self, fold: &log::Fold, commit: &log::LiveCommit) -> Result<Packs, HostError> {
         let packs = Packs::new(Arc::clone(&self.backend), self.sealing.clone());
-        packs.add(refs_in(fold, &commit.set));
-        packs
+        let named = self.log().packs_named(fold, commit)?;
+        packs.add(named.into_iter().map(|(session, id, f)| PackRef { session, id, hash: f.hash, size: f.size, tail: f.tail }));
+        Ok(packs)
     }
 
     /// What is written now must be sealed to the key that the log names last: one that this program can't use is a newer
@@ -454,12 +515,15 @@ impl Opened {
 
     /// Keeps what was seen, in state and cache.
     pub(super) fn remember(&self, place: &Place<'_>) -> Result<(), HostError> {
+        let more;
         let (kept, newest, clusters) = {
             let view = self.view();
             let clusters: Vec<_> = view.fold.clusters.iter().map(|(n, c)| (n.clone(), c.number, c.system_identifier)).collect();
+            let own = self.signer.as_ref().map(|s| s.id());
+            more = view.is_whole() && !own.and_then(|own| view.fold.keys.get(&own)).is_some_and(|key| key.may(log::Role::Maintainer, None));
             (self.log().keep(&view), view.newest, clusters)
         };
-        if let (Some(path), Some(kept)) = (kept_log(self.cache_folder.as_deref(), self.format.repository), kept) {
+        if let (Some(path), Some(kept)) = (kept_log(self.cache_folder.as_deref(), self.format.repository, more), kept) {
             crate::host::cache_file::write(&path, &kept);
         }
         let Some(state) = &self.state else { return Ok(()) };
@@ -545,15 +609,6 @@ impl Opened {
 fn usable(key: &log::SealingKey) -> Option<ContentPublic> {
     let bytes = if key.algorithm == 1 { unhex(&key.public)? } else { return None };
     bytes.try_into().ok().map(ContentPublic)
-}
-
-/// The packs of a set as references; one that the log has struck is missing.
-pub(super) fn refs_in(fold: &log::Fold, set: &log::PackSet) -> Vec<PackRef> {
-    let one = |session: &SessionId, pack: &PackId| {
-        let f = fold.pack(session, pack)?;
-        Some(PackRef { session: *session, id: *pack, hash: f.hash, size: f.size, tail: f.tail })
-    };
-    set.iter().filter_map(|(session, pack)| one(session, pack)).collect()
 }
 
 /// A session's packs as references.

@@ -10,7 +10,7 @@ use crate::crypt::secret;
 use crate::host::HostError;
 use crate::host::lock::{FileLock, LockState, SessionLocks};
 use crate::repo::PackRef;
-use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, LogError, NewPacks, PackFacts, PackSet, Progressed};
+use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, LogError, NewPacks, PackFacts, PackSet, Progressed, Session};
 use crate::repo::write::Uploaded;
 use crate::store::SessionTag;
 use crate::units::ids::{hex, unhex};
@@ -59,6 +59,7 @@ impl OpenSession {
         let name: [u8; 16] = secret::random()?;
         let lock = locks.hold(&name, opened.format.repository)?;
         begin.lock = Some(hex(&name));
+        opened.begins(&hex(&name))?;
         let head = match append(opened, &Kind::Begin(begin)) {
             Ok(head) => head,
             Err(e) => {
@@ -96,16 +97,32 @@ impl OpenSession {
     /// What a COMMIT of this session may name (R5): packs in the lists of ended sessions that are not condemned, or were
     /// condemned after this session's BEGIN.
     ///
+    /// Those of this host's key and of trusted ones; of others' only what was stored for the same system identifier: for clones
+    /// of the cluster, which share most of it. [`Opened::know_packs`] has read what lists that takes.
+    ///
     /// A place holds a pack's id alone, so each id must mean one pack: the parent's, else one by a trusted key, and if
     /// several sessions list the same id otherwise (nobody does so but to shadow another's pack), none.
     pub fn adopted(&self, trust_writers: &[KeyId], parent: Option<&PackSet>) -> Adopted {
         let view = self.opened.view();
+        let fold = &view.fold;
         let own = self.opened.signer.as_ref().map(|s| s.id());
+        let trusts = |key: &KeyId| Some(*key) == own || trust_writers.contains(key);
+        // Who commits others' snapshots again names what they name.
+        let backup = fold.sessions.get(&self.id).filter(|s| s.purpose == "backup");
+        let system = backup.and_then(system_of);
+        // What was condemned up to there is not known: but nothing that a live COMMIT names.
+        let unread = fold.unread.packs.last().map(|list| list.entry);
+        let vouched = unread.map(|_| fold.commits.values().filter(|c| trusts(&c.key)).flat_map(|c| c.set.iter()).collect::<HashSet<_>>());
         let mut all: HashMap<PackId, Vec<(PackRef, bool)>> = HashMap::new();
-        for (id, session) in view.fold.sessions.iter().filter(|(_, s)| !s.open) {
-            let trusted = Some(session.key) == own || trust_writers.contains(&session.key);
+        for (id, session) in fold.sessions.iter().filter(|(_, s)| !s.open && s.unread.is_empty()) {
+            let trusted = trusts(&session.key);
+            if !trusted && !(view.is_whole() && (backup.is_none() || (system.is_some() && system_of(session) == system))) {
+                continue;
+            }
+            let known = unread.is_none_or(|unread| session.ended.is_some_and(|ended| ended > unread));
             for pack in pack_refs(*id, session) {
-                if view.fold.may_name(&self.id, id, &pack.id) {
+                let vouched = || vouched.as_ref().is_some_and(|vouched| vouched.contains(&(id, &pack.id)));
+                if fold.may_name(&self.id, id, &pack.id) && (known || vouched()) {
                     all.entry(pack.id).or_default().push((pack, trusted));
                 }
             }
@@ -233,6 +250,40 @@ impl Drop for OpenSession {
         {
             lock.leave();
         }
+    }
+}
+
+fn system_of(session: &Session) -> Option<u64> {
+    session.cluster.as_ref().map(|cluster| cluster.system_identifier)
+}
+
+impl Opened {
+    /// Reads the lists that a backup of this cluster builds upon: those of trusted keys, and what was condemned since sessions
+    /// of theirs and of this host's died. Has a key that isn't trusted stored anything under the same system identifier, all:
+    /// which of its sessions have ended, so that a COMMIT may name their packs, is certain for those alone who judge every entry.
+    ///
+    /// # Errors
+    /// If the log can't be read.
+    pub fn know_packs(&self, trust_writers: &[KeyId], system_identifier: u64) -> Result<(), HostError> {
+        let own = self.signer.as_ref().map(|s| s.id());
+        let trusts = |key: &KeyId| Some(*key) == own || trust_writers.contains(key);
+        let mut view = self.view();
+        if view.is_whole() {
+            return Ok(());
+        }
+        let of_clones = view.fold.sessions.values().any(|s| {
+            let stored = !s.packs.is_empty() || !s.unread.is_empty();
+            !trusts(&s.key) && !s.open && stored && system_of(s) == Some(system_identifier)
+        });
+        if of_clones && self.opening.is_some() {
+            drop(view);
+            return self.read_whole();
+        }
+        self.log().know_keys(&mut view, trust_writers)?;
+        let newest = view.fold.commits.iter().filter(|(_, c)| trusts(&c.key)).map(|(number, _)| *number).max();
+        let died = view.fold.sessions.values().filter(|s| !s.open && trusts(&s.key) && !s.packs.is_empty());
+        let oldest = died.filter_map(|s| s.ended).filter(|ended| newest.is_none_or(|newest| *ended > newest)).min();
+        oldest.map_or(Ok(()), |oldest| Ok(self.log().know_condemned(&mut view, oldest)?))
     }
 }
 

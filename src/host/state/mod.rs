@@ -9,11 +9,12 @@
 //!
 //! A grant ([`Grant`]) has the same form, and is carried from the owner to the host that it is for.
 //!
-//! Files: `checked.rs` the form on disk · `secret.rs` [`Secret32`] · `host_keys.rs`, `seen.rs`, `pin.rs`, `grant.rs` as above
+//! Files: `checked.rs` the form on disk · `own.rs` [`OwnSessions`], a part of `seen.json` · `secret.rs` [`Secret32`] · `host_keys.rs`, `seen.rs`, `pin.rs`, `grant.rs` as above
 
 mod checked;
 mod grant;
 mod host_keys;
+mod own;
 mod pin;
 mod secret;
 mod seen;
@@ -29,6 +30,7 @@ use crate::units::{Class, Explain, RepositoryId, class_of_io, cure_of_io};
 
 pub use grant::Grant;
 pub use host_keys::{HostKeys, IdKeys};
+pub use own::OwnSessions;
 pub use pin::Pin;
 pub use secret::Secret32;
 pub use seen::{ClusterSeen, Diverged, FirstSight, Head, KeyEntry, Seen};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::checked;
+use super::own::OwnSessions;
 use super::secret::Secret32;
 use crate::units::ids::{hex, unhex};
 use crate::units::{Class, Explain, Hash32, SessionId};
@@ -81,6 +82,7 @@ pub struct Seen {
     clusters: BTreeMap<String, ClusterSeen>,
     sights: BTreeMap<SessionId, FirstSight>,
     small_file_secret: Option<Secret32>,
+    own: OwnSessions,
 }
 
 impl Seen {
@@ -163,6 +165,16 @@ impl Seen {
         self.small_file_secret.as_ref()
     }
 
+    /// What was begun with this host's key out of this folder.
+    pub fn own(&self) -> &OwnSessions {
+        &self.own
+    }
+
+    /// The same, to be changed.
+    pub fn own_mut(&mut self) -> &mut OwnSessions {
+        &mut self.own
+    }
+
     pub(super) fn small_file_secret_or_new(&mut self) -> Result<Secret32, getrandom::Error> {
         match &self.small_file_secret {
             Some(secret) => Ok(secret.clone()),
@@ -179,6 +191,7 @@ impl Seen {
             clusters: self.clusters.clone(),
             sights: self.sights.iter().map(|(session, sight)| (session.to_string(), sight.clone())).collect(),
             small_file_secret: secret.as_ref().map(|text| text.as_str()),
+            own: self.own.clone(),
         };
         let size = self.keys.iter().map(|key| key.bytes.len() * 2 + 64).sum::<usize>() + 300 * (self.clusters.len() + self.sights.len());
         checked::encode(&form, size)
@@ -203,6 +216,7 @@ impl Seen {
             clusters: form.clusters,
             sights: form.sights.into_iter().map(sight).collect::<Result<_, String>>()?,
             small_file_secret: form.small_file_secret.map(Secret32::from_hex).transpose()?,
+            own: form.own,
         })
     }
 }
@@ -218,6 +232,8 @@ struct OnDisk<'a> {
     sights: BTreeMap<String, FirstSight>,
     #[serde(borrow)]
     small_file_secret: Option<&'a str>,
+    #[serde(default)]
+    own: OwnSessions,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,16 +1,22 @@
 //! Appending: read to the end, judge, create the next number if it is absent; after a lost race, all of it again.
 
+use std::time::{Duration, Instant};
+
 use super::body;
 use super::entry::{self, ENTRY_LIMIT, Header, PLAIN_LIMIT};
 use super::fold::At;
-use super::kind::{KeyOp, Keys, Kind};
+use super::kind::{Begin, KeyOp, Keys, Kind};
+use super::lists::Reads;
 use super::read::{Log, LogView, hash};
 use super::{Created, Head, LogError, StoreFailure, body_name, entry_name};
 use crate::crypt::sign::SigningKey;
 use crate::units::{Class, Explain, Hash32, Timestamp};
 
 /// Every lost race is an entry of somebody else's: so many in a row means that something is wrong.
-const RACES: u32 = 10_000;
+const RACES: u32 = 1_000;
+
+/// The longest wait after a lost race.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// How often the same bytes are offered again after an answer that left it open whether they are there.
 const OFFERS: u32 = 3;
@@ -30,7 +36,7 @@ impl Log<'_> {
         let kind = Kind::Key(Keys { keys });
         kind.check().map_err(|why| form(&kind, why))?;
         let bytes = self.encode(owner, &kind, 0, Hash32([0; 32]))?;
-        let view = self.start(&bytes)?;
+        let view = self.start(&bytes, Reads::everything())?;
         match self.offer(&entry_name(0), &bytes, 0)? {
             Settled::Ours => Ok(view),
             Settled::Others => Err(LogError::Exists),
@@ -57,8 +63,10 @@ impl Log<'_> {
         still: &mut dyn FnMut(&LogView) -> bool,
     ) -> Result<Option<Head>, LogError> {
         kind.check().map_err(|why| form(kind, why))?;
-        for _ in 0..RACES {
+        for lost in 1..=RACES {
+            let began = Instant::now();
             self.advance(view)?;
+            self.know_what_it_takes(view, kind)?;
             view.may_append(kind)?;
             if !still(view) {
                 return Ok(None);
@@ -70,8 +78,23 @@ impl Log<'_> {
             if matches!(self.offer(&entry_name(number), &bytes, number)?, Settled::Ours) && self.read_back(view, &at, &bytes)? {
                 return Ok(Some(Head { number, hash: at.hash }));
             }
+            std::thread::sleep(wait_after(lost, began.elapsed(), fraction()));
         }
         Err(LogError::Busy(RACES))
+    }
+
+    /// What an entry is judged by that others' lists decide is read, and judged, before it is written.
+    fn know_what_it_takes(&self, view: &mut LogView, kind: &Kind) -> Result<(), LogError> {
+        match kind {
+            Kind::Condemn(_) | Kind::Sweep(_) | Kind::ExpireWal(_) if !view.is_whole() => {
+                *view = self.read()?;
+            }
+            Kind::Commit(commit) if commit.replaces.is_some() && !view.is_whole() => *view = self.read()?,
+            // R16: what was expired of its cluster.
+            Kind::Begin(Begin { cluster: Some(cluster), .. }) => self.know_wal(view, cluster)?,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Reads our own entry, as all others will, and takes it into the view. Others' bytes under its number, although the
@@ -154,6 +177,23 @@ impl Log<'_> {
     }
 }
 
+/// How long to wait after so many lost races in a row, the last of which took `attempt`: a part, drawn anew each time, of as
+/// many such attempts as were lost, at most eight.
+///
+/// Somebody wins every race, so waiting makes no append possible that was not; it spares requests that would be lost. So it
+/// is measured by what they take, and who was patient sixteen times needn't be any longer: among those who wait that is soon
+/// the first (decision 017).
+fn wait_after(lost: u32, attempt: Duration, fraction: f64) -> Duration {
+    let attempts = if lost > 16 { 0 } else { lost.min(8) };
+    attempt.min(LONGEST_WAIT).saturating_mul(attempts).mul_f64(fraction.clamp(0.0, 1.0)).min(LONGEST_WAIT)
+}
+
+/// A random number from 0 to 1; without random bytes 0, and nothing is waited for.
+fn fraction() -> f64 {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_or(0.0, |()| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+}
+
 /// Of several failures the first counts, but silence for less than an answer: what isn't durable is no lost answer.
 fn keep_telling(told: &mut Option<StoreFailure>, failure: StoreFailure) {
     let silence = told.as_ref().is_none_or(|t| t.class() == Class::Unreachable);
@@ -164,4 +204,21 @@ fn keep_telling(told: &mut Option<StoreFailure>, failure: StoreFailure) {
 
 fn form(kind: &Kind, why: &str) -> LogError {
     LogError::Form { kind: kind.name(), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_measured_by_what_is_spared_and_ends() {
+        let attempt = Duration::from_millis(10);
+        for (lost, fraction, wait) in
+            [(1, 0.0, 0), (1, 1.0, 10), (2, 0.5, 10), (8, 1.0, 80), (16, 1.0, 80), (17, 1.0, 0), (1_000, 1.0, 0), (3, 7.0, 30)]
+        {
+            assert_eq!(wait_after(lost, attempt, fraction), Duration::from_millis(wait), "{lost} {fraction}");
+        }
+        assert_eq!(wait_after(8, Duration::MAX, 1.0), LONGEST_WAIT);
+        assert!((0..100).all(|_| (0.0..=1.0).contains(&fraction())));
+    }
 }

@@ -49,6 +49,14 @@ pub(super) fn encode(repository: &RepositoryId, number: u64, sealed: &Sealed) ->
     (out.len() <= OBJECT_LIMIT).then_some(out)
 }
 
+/// The body that an entry's plain text names, found without reading it: a hint.
+pub(super) fn name_in(plain: &[u8]) -> Option<Hash32> {
+    const FIELD: &[u8] = b"{\"body\":\"";
+    let at = plain.windows(FIELD.len()).position(|window| window == FIELD)?;
+    let digits = plain.get(at.checked_add(FIELD.len())?..)?.get(..64)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// Takes a body object of this entry apart; `None` if it is none.
 pub(super) fn split(bytes: &[u8], repository: &RepositoryId, number: u64) -> Option<Sealed> {
     let mut rest = bytes;
@@ -113,6 +121,12 @@ pub(super) fn named_by(kind: &mut Kind) -> Option<Hash32> {
 /// The canonical JSON of an entry's inline list; `None` if the kind has no list, or not in the entry.
 pub(super) fn list(kind: &mut Kind) -> Option<Result<Vec<u8>, JsonError>> {
     with_list!(kind, held => list_of(held), else None)
+}
+
+/// The entry as if its list were in a body, wherever it is.
+pub(super) fn without_list(mut kind: Kind) -> Kind {
+    with_list!(&mut kind, held => *held = Held::Body(Hash32([0; 32])), else ());
+    kind
 }
 
 /// Lets the entry name a body instead of its list.

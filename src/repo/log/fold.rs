@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::{self, Void};
 use super::kind::*;
+use super::lists::{ListAt, UnreadLists};
 use super::rights::{Key, KeyTable};
 use super::wal::{ClusterId, Expired, Need};
 use crate::units::{Digest16, Hash32, KeyId, PackId, SegmentName, SessionId, TimelineId, Timestamp};
@@ -58,12 +59,18 @@ pub struct Session {
     pub cluster: Option<ClusterId>,
     /// Not yet ended.
     pub open: bool,
+    /// The entry that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<u64>,
     /// The number of its last sign of life, BEGIN or PROGRESS.
     pub alive: u64,
     /// Its list: its own packs from PROGRESS and COMMIT.
     pub packs: NewPacks,
     /// The WAL that it needs while it is open.
     pub need: Option<Need>,
+    /// Parts of its list that were not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<ListAt>,
 }
 
 /// A live COMMIT.
@@ -87,6 +94,9 @@ pub struct LiveCommit {
     /// The number of the COMMIT by which the snapshot came: the first of a chain of replacements, its own if it replaced none.
     /// Snapshots are ordered by it: stored anew they are no newer.
     pub first: u64,
+    /// Where its set lies, if that was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<ListAt>,
 }
 
 /// The system identifier under which a cluster was last backed up.
@@ -209,6 +219,9 @@ pub struct Fold {
     pub unknown: Option<Unknown>,
     /// When the newest valid entry was written, by its writer's clock.
     pub newest_time: Timestamp,
+    /// Lists that were not read, of other entries than those of sessions.
+    #[serde(default, skip_serializing_if = "UnreadLists::is_empty")]
+    pub unread: UnreadLists,
 }
 
 /// What became of an entry.
@@ -240,6 +253,7 @@ impl Fold {
             alarms: BTreeMap::new(),
             unknown: None,
             newest_time: Timestamp(0),
+            unread: UnreadLists::default(),
         }
     }
 
@@ -254,6 +268,43 @@ impl Fold {
                 self.alarm(at.number, Some(at.signer), void.to_string());
                 Verdict::Void(void)
             }
+        }
+    }
+
+    /// The same of an entry whose list is not read, or can't be judged by others' that weren't: what lists say is taken for
+    /// granted.
+    pub(super) fn step_granted(&mut self, at: &At, kind: &Kind, read: bool) -> Verdict {
+        let judged = judge::rights(self, at, kind).and_then(|()| judge::rules_without_lists(self, at, kind));
+        match judged {
+            Ok(()) => {
+                self.apply(at, kind);
+                if !read {
+                    self.pass_over(at, kind);
+                }
+                Verdict::Valid
+            }
+            Err(void) => {
+                self.alarm(at.number, Some(at.signer), void.to_string());
+                Verdict::Void(void)
+            }
+        }
+    }
+
+    /// Remembers where the list of an entry lies.
+    fn pass_over(&mut self, at: &At, kind: &Kind) {
+        let list = ListAt { entry: at.number, hash: at.hash };
+        let session = match kind {
+            Kind::Progress(progress) => &progress.session,
+            Kind::Commit(commit) => &commit.session,
+            Kind::Condemn(_) | Kind::Sweep(_) => return self.unread.packs.push(list),
+            Kind::ExpireWal(expire) => return self.unread.wal.entry(expire.cluster.clone()).or_default().push(list),
+            _ => return,
+        };
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.unread.push(list);
+        }
+        if let Some(commit) = self.commits.get_mut(&at.number) {
+            commit.unread = Some(list);
         }
     }
 
@@ -334,7 +385,7 @@ impl Fold {
             Kind::Begin(begin) => self.apply_begin(at, begin),
             Kind::Progress(progress) => self.apply_progress(at, progress),
             Kind::Commit(commit) => self.apply_commit(at, commit),
-            Kind::Abort(abort) => self.end_session(&abort.session),
+            Kind::Abort(abort) => self.end_session(&abort.session, at.number),
             Kind::Forget(forget) => self.apply_forget(forget),
             Kind::Condemn(packs) => {
                 for (session, pack) in packs.packs.get().into_iter().flat_map(PackSet::iter) {
@@ -369,26 +420,29 @@ impl Fold {
             lock: begin.lock.clone(),
             cluster,
             open: true,
+            ended: None,
             alive: at.number,
             packs: NewPacks::new(),
             need,
+            unread: Vec::new(),
         };
         self.sessions.insert(at.session(), session);
     }
 
     fn apply_progress(&mut self, at: &At, progress: &Progressed) {
-        if let Some((session, packs)) = self.sessions.get_mut(&progress.session).zip(progress.packs.get()) {
+        if let Some(session) = self.sessions.get_mut(&progress.session) {
             session.alive = at.number;
-            session.packs.extend(packs);
+            session.packs.extend(progress.packs.get().into_iter().flatten());
         }
     }
 
     fn apply_commit(&mut self, at: &At, commit: &Commit) {
-        let Some(lists) = commit.lists.get() else { return };
+        let passed_over = CommitLists::default();
+        let lists = commit.lists.get().unwrap_or(&passed_over);
         if let Some(session) = self.sessions.get_mut(&commit.session) {
             session.packs.extend(&lists.new);
         }
-        self.end_session(&commit.session);
+        self.end_session(&commit.session, at.number);
         for (session, pack) in lists.set.iter() {
             self.reprieve(session, pack);
         }
@@ -414,14 +468,16 @@ impl Fold {
             need,
             replaces: commit.replaces,
             first,
+            unread: None,
         };
         self.commits.insert(at.number, live);
     }
 
     /// R5, R6: what a session needs of the WAL ends with it; its list stays.
-    fn end_session(&mut self, session: &SessionId) {
+    fn end_session(&mut self, session: &SessionId, number: u64) {
         if let Some(session) = self.sessions.get_mut(session) {
             session.open = false;
+            session.ended = Some(number);
             session.need = None;
         }
     }
@@ -436,7 +492,7 @@ impl Fold {
     }
 
     /// R9: no longer condemned, and out of its session's list for ever.
-    fn sweep(&mut self, session: &SessionId, pack: &PackId) {
+    pub(super) fn sweep(&mut self, session: &SessionId, pack: &PackId) {
         self.reprieve(session, pack);
         if let Some(session) = self.sessions.get_mut(session) {
             session.packs.remove(pack);
@@ -463,7 +519,7 @@ impl Fold {
         }
     }
 
-    fn apply_expire(&mut self, expire: &ExpireWal) {
+    pub(super) fn apply_expire(&mut self, expire: &ExpireWal) {
         let Some(objects) = expire.objects.get() else { return };
         let cluster = ClusterId { name: expire.cluster.clone(), system_identifier: expire.system_identifier };
         let segments = objects.keys().filter_map(|name| name.no(expire.segment_size));
@@ -505,7 +561,8 @@ impl Fold {
     fn apply_damaged(&mut self, damaged: &Damaged) {
         for (session, packs) in damaged.places.get().into_iter().flatten() {
             for (pack, blobs) in packs {
-                if self.pack(session, pack).is_none() && !self.is_named(session, pack) {
+                let unread = self.sessions.get(session).is_some_and(|s| !s.unread.is_empty());
+                if !unread && self.pack(session, pack).is_none() && !self.is_named(session, pack) {
                     continue;
                 }
                 let row = self.damaged.entry(*session).or_default().entry(*pack).or_insert_with(|| DamagedBlobs::Blobs(BTreeSet::new()));

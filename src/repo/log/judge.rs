@@ -109,6 +109,22 @@ pub(super) fn rules(fold: &Fold, at: &At, kind: &Kind) -> Result<(), Void> {
     }
 }
 
+/// Do the rules allow it, whatever its list says?
+pub(super) fn rules_without_lists(fold: &Fold, at: &At, kind: &Kind) -> Result<(), Void> {
+    match kind {
+        Kind::Progress(progress) => rule(fold.is_open(&progress.session), "R4 the session is not open"),
+        Kind::Commit(commit) => {
+            let session = fold.sessions.get(&commit.session).filter(|s| s.open).ok_or(Void::Rule("R5 the session is not open"))?;
+            match commit.replaces {
+                Some(number) => judge_replacement(fold, commit, number),
+                None => judge_snapshot(fold, session, commit),
+            }
+        }
+        Kind::Condemn(_) | Kind::Sweep(_) | Kind::ExpireWal(_) | Kind::Audit(_) => Ok(()),
+        _ => rules(fold, at, kind),
+    }
+}
+
 fn judge_begin(fold: &Fold, at: &At, begin: &Begin) -> Result<(), Void> {
     rule(!fold.sessions.contains_key(&at.session()), "R3 the session id is not new")?;
     if let Some(commit) = begin.reads {

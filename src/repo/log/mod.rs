@@ -10,6 +10,7 @@
 //! - `entry.rs`: the bytes of an entry · `body.rs`: lists that are too long for one
 //! - `fold.rs`: the tables and what changes them · `judge.rs`: what is void · `rights.rs`: keys and roles
 //! - `model/` (tests): the rules explored exhaustively on the real fold, and each one broken
+//! - `lists.rs`: whose lists a view holds, and reading more of them
 //! - `read.rs`: from objects to a fold; void or damaged · `append.rs`: judge, create, judge again after a lost race
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
@@ -28,6 +29,9 @@ mod form;
 mod golden;
 mod judge;
 mod kind;
+mod lists;
+#[cfg(test)]
+mod lists_tests;
 #[cfg(test)]
 mod model;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -50,12 +54,13 @@ pub use fold::*;
 pub use form::is_cluster_name;
 pub use judge::Void;
 pub use kind::*;
+pub use lists::{ListAt, UnreadLists};
 pub use read::{Damage, Log, LogView, MissingBody};
 pub use rights::{Key, KeyTable, SealingKey};
 pub use wal::{Branch, ClusterId, Expired, Need, SnapshotWal, WalMode, WalPosition, WalRange};
 
-/// What the log needs of a place where objects lie.
-pub trait LogStore {
+/// What the log needs of a place where objects lie. Calls may come from several threads at once.
+pub trait LogStore: Sync {
     /// Creates an object unless there is one of that name; durable when it returns. After an error the object may be
     /// there all the same.
     fn create(&self, name: &str, bytes: &[u8]) -> Result<Created, StoreFailure>;
@@ -118,7 +123,7 @@ pub struct Sealed {
 pub const TAG_LEN: usize = 16;
 
 /// Seals and opens under the table key.
-pub trait Sealer {
+pub trait Sealer: Sync {
     /// Seals `plain`, bound to `aad`.
     fn seal(&self, plain: &[u8], aad: &[u8]) -> Result<Sealed, SealFailure>;
 
@@ -249,7 +254,7 @@ pub enum LogError {
     #[error("an entry of the log can't be sealed or opened")]
     Seal(#[from] SealFailure),
     /// Others were always faster.
-    #[error("the log was appended to {0} times meanwhile")]
+    #[error("others appended to the log {0} times, and were faster each time")]
     Busy(u32),
     /// It is not known whether the entry is there.
     #[error("it is not known whether log/{number} was written")]
@@ -301,6 +306,7 @@ impl Explain for LogError {
                  under a name of its own (--cluster NAME)"
                     .into(),
             ),
+            LogError::Busy(_) => Some("run it again; if that lasts, `pgcairn list` and the times of the objects in log/ show who appends so much".into()),
             LogError::Void { void: Void::Right(_), .. } => Some("use a key with that right: key list shows who has which".into()),
             _ => None,
         }

@@ -49,6 +49,75 @@ fn two_threads_in_a_folder_get_one_order() {
     race(&FolderStore(folder.path().to_owned()));
 }
 
+/// Requests of one writer, each of which takes a while, as over a network.
+struct Slow<'a> {
+    inner: &'a MemoryStore,
+    takes: std::time::Duration,
+    creates: std::sync::atomic::AtomicU32,
+    reads: std::sync::atomic::AtomicU32,
+}
+
+impl LogStore for Slow<'_> {
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<Created, StoreFailure> {
+        self.creates.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        std::thread::sleep(self.takes);
+        self.inner.create(name, bytes)
+    }
+
+    fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, StoreFailure> {
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        std::thread::sleep(self.takes);
+        self.inner.read(name, limit)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreFailure> {
+        self.inner.list(prefix)
+    }
+}
+
+/// What sixteen writers pay for each entry while all append without a pause: creates and reads, sorted.
+fn costs(each: usize, takes: std::time::Duration) -> (Vec<u32>, Vec<u32>) {
+    let store = MemoryStore::default();
+    log_in(&store, owner().public()).create(&owner(), first_keys()).unwrap();
+    let write = |name: usize| {
+        let slow = Slow { inner: &store, takes, creates: 0.into(), reads: 0.into() };
+        let owner = owner();
+        let log = log_in(&slow, owner.public());
+        let mut view = log.read().unwrap();
+        let one = |i| {
+            (slow.creates.store(0, std::sync::atomic::Ordering::Relaxed), slow.reads.store(0, std::sync::atomic::Ordering::Relaxed));
+            log.append(&mut view, &host(), &evidence(&format!("{name} {i}"))).unwrap();
+            (slow.creates.load(std::sync::atomic::Ordering::Relaxed), slow.reads.load(std::sync::atomic::Ordering::Relaxed))
+        };
+        (0..each).map(one).collect::<Vec<_>>()
+    };
+    let write = &write;
+    let all: Vec<(u32, u32)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16).map(|name| scope.spawn(move || write(name))).collect();
+        threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(log_in(&store, owner().public()).read().unwrap().newest.number as usize, 16 * each);
+    let (mut creates, mut reads): (Vec<u32>, Vec<u32>) = all.into_iter().unzip();
+    (creates.sort(), reads.sort());
+    (creates, reads)
+}
+
+/// The figures of decision 017: `cargo test --lib sixteen_writers -- --nocapture`.
+#[test]
+fn what_an_entry_costs_sixteen_writers_is_bounded() {
+    let began = std::time::Instant::now();
+    let (creates, reads) = costs(20, std::time::Duration::from_millis(1));
+    let figures = |of: &[u32]| {
+        let mean = f64::from(of.iter().sum::<u32>()) / of.len() as f64;
+        format!("{mean:.1}, median {}, 99 % {}, most {}", of[of.len() / 2], of[of.len() * 99 / 100], of[of.len() - 1])
+    };
+    println!("{} entries in {:?}; creates {}; reads {}", creates.len(), began.elapsed(), figures(&creates), figures(&reads));
+    // Each create that is lost is an entry of somebody else's; without any luck it would be all of the others' 300.
+    assert!(creates[creates.len() - 1] <= 150, "{}", figures(&creates));
+    // Those who wait find several entries at once: no more reads than entries, an absence and a read-back for each attempt.
+    assert!(reads[reads.len() - 1] <= 4 * 150 + 300, "{}", figures(&reads));
+}
+
 const FOLDER: &str = "PGCAIRN_TEST_RACE_FOLDER";
 
 /// Does nothing unless the test below runs it in a process of its own.

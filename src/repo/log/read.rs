@@ -17,7 +17,7 @@
 //!
 //! Behind damage the fold goes on as well as it can, for those who read; nobody appends or deletes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -27,10 +27,14 @@ use super::entry::{self, ENTRY_LIMIT, Parts, Said};
 use super::fold::{At, FOLD_VERSION, Fold, Verdict};
 use super::judge;
 use super::kind::{Commit, Kind};
+use super::lists::{AT_ONCE, Reads, has_list};
 use super::rights::Key;
 use super::{Head, LogError, LogStore, SealFailure, Sealer, body_name, entry_name};
 use crate::crypt::sign::PublicKey;
 use crate::units::{Hash32, KeyId, RepositoryId};
+
+/// So many entries are asked for one by one, before more are at once.
+const ONE_BY_ONE: u64 = 4;
 
 /// A place in the log that is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +100,8 @@ pub struct LogView {
     /// COMMITs that may be void only because of damage or a missing body before them: something to restore from, by
     /// hand, while the log is damaged.
     pub doubtful: Vec<(u64, Commit)>,
+    /// Whose lists it holds.
+    pub(super) reads: Reads,
 }
 
 #[derive(Serialize)]
@@ -105,6 +111,7 @@ struct KeptRef<'a> {
     fold: &'a Fold,
     newest: Head,
     unsigned: bool,
+    reads: &'a Reads,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +122,7 @@ struct Kept {
     fold: Fold,
     newest: Head,
     unsigned: bool,
+    reads: Reads,
 }
 
 impl LogView {
@@ -179,6 +187,16 @@ impl<'a> Log<'a> {
 
     /// Reads all of it. Lists `log/` once, so that a hole isn't taken for the end.
     pub fn read(&self) -> Result<LogView, LogError> {
+        self.read_with(Reads::everything())
+    }
+
+    /// Reads all entries, and the lists of this key alone; a maintainer's is read as by [`Log::read`].
+    pub fn read_of(&self, key: Option<KeyId>) -> Result<LogView, LogError> {
+        let view = self.read_with(Reads::of(key))?;
+        if view.needs_all() { self.read() } else { Ok(view) }
+    }
+
+    fn read_with(&self, reads: Reads) -> Result<LogView, LogError> {
         let names = self.store.list("log/")?;
         let numbers: BTreeSet<u64> = names.iter().filter_map(|name| number_in(name)).collect();
         if numbers.is_empty() {
@@ -186,13 +204,19 @@ impl<'a> Log<'a> {
         }
         let first = self.store.read(&entry_name(0), ENTRY_LIMIT)?;
         let first = first.ok_or_else(|| LogError::First("it is gone, and later entries are there".into()))?;
-        let mut view = self.start(&first)?;
-        for number in numbers.range(1..) {
-            let Some(bytes) = self.store.read(&entry_name(*number), ENTRY_LIMIT)? else { continue };
-            if view.newest.number + 1 < *number {
-                note_absence(&mut view, *number - 1);
+        let mut view = self.start(&first, reads)?;
+        let numbers: Vec<u64> = numbers.range(1..).copied().collect();
+        for part in numbers.chunks(AT_ONCE) {
+            let names: Vec<String> = part.iter().map(|number| entry_name(*number)).collect();
+            let read = self.fetch(&names, ENTRY_LIMIT).into_iter().collect::<Result<Vec<_>, _>>()?;
+            let bodies = self.bodies_of(&view, read.iter().flatten().map(Vec::as_slice));
+            for (number, bytes) in part.iter().zip(read) {
+                let Some(bytes) = bytes else { continue };
+                if view.newest.number + 1 < *number {
+                    note_absence(&mut view, *number - 1);
+                }
+                self.take_with(&mut view, *number, &bytes, &bodies)?;
             }
-            self.take(&mut view, *number, &bytes)?;
         }
         self.advance(&mut view)?;
         Ok(view)
@@ -212,8 +236,14 @@ impl<'a> Log<'a> {
         if !view.is_sound() {
             return None;
         }
-        let kept =
-            KeptRef { repository: self.repository, owner: self.owner.id(), fold: &view.fold, newest: view.newest, unsigned: view.unsigned };
+        let kept = KeptRef {
+            repository: self.repository,
+            owner: self.owner.id(),
+            fold: &view.fold,
+            newest: view.newest,
+            unsigned: view.unsigned,
+            reads: &view.reads,
+        };
         let json = serde_json::to_vec(&kept).ok()?;
         Some([blake3::hash(&json).as_bytes().as_slice(), &json].concat())
     }
@@ -230,17 +260,33 @@ impl<'a> Log<'a> {
         }
         let kept: Kept = serde_json::from_slice(json).ok()?;
         let ours = kept.repository == self.repository && kept.owner == self.owner.id() && kept.fold.version == FOLD_VERSION;
-        ours.then(|| LogView { unsigned: kept.unsigned, ..view_of(kept.fold, kept.newest) })
+        ours.then(|| LogView { unsigned: kept.unsigned, ..view_of(kept.fold, kept.newest, kept.reads) })
     }
 
     /// Reads on to the end; the number of new entries.
     pub fn advance(&self, view: &mut LogView) -> Result<u64, LogError> {
         let before = view.newest.number;
-        while let Some(number) = view.newest.number.checked_add(1) {
-            let Some(bytes) = self.store.read(&entry_name(number), ENTRY_LIMIT)? else { break };
-            self.take(view, number, &bytes)?;
+        // Who is far behind asks for many at once.
+        let mut at_once = 1;
+        loop {
+            let next = view.newest.number.saturating_add(1);
+            let numbers: Vec<u64> = (next..next.saturating_add(at_once)).collect();
+            let names: Vec<String> = numbers.iter().map(|number| entry_name(*number)).collect();
+            // An entry behind one that was absent a moment ago is read again when its turn comes.
+            let read: Vec<_> = self.fetch(&names, ENTRY_LIMIT).into_iter().take_while(|read| !matches!(read, Ok(None))).collect();
+            let ends = read.len() < numbers.len() || numbers.is_empty();
+            let read = read.into_iter().map(|read| read.map(Option::unwrap_or_default)).collect::<Result<Vec<_>, _>>()?;
+            let bodies = self.bodies_of(view, read.iter().map(Vec::as_slice));
+            for (number, bytes) in numbers.iter().zip(&read) {
+                self.take_with(view, *number, bytes, &bodies)?;
+            }
+            if ends {
+                return Ok(view.newest.number - before);
+            }
+            if view.newest.number - before >= ONE_BY_ONE {
+                at_once = (at_once * 2).min(AT_ONCE as u64);
+            }
         }
-        Ok(view.newest.number - before)
     }
 
     /// Is a remembered entry still the same? The view must have been read to the end after that was remembered.
@@ -259,10 +305,10 @@ impl<'a> Log<'a> {
     }
 
     /// The view after `log/0`, which must be the owner's.
-    pub(super) fn start(&self, bytes: &[u8]) -> Result<LogView, LogError> {
+    pub(super) fn start(&self, bytes: &[u8], reads: Reads) -> Result<LogView, LogError> {
         let mut fold = Fold::new(Key::owner(self.owner.clone()));
         let parts = self.prove(&fold, 0, bytes).map_err(|why| LogError::First(why.into()))?;
-        let mut view = view_of(fold.clone(), Head { number: 0, hash: hash(bytes) });
+        let mut view = view_of(fold.clone(), Head { number: 0, hash: hash(bytes) }, reads);
         if parts.header.before != Hash32([0; 32]) {
             return Err(LogError::First("it names a predecessor".into()));
         }
@@ -276,11 +322,17 @@ impl<'a> Log<'a> {
             Ok(Said::Unknown(kind)) => return Err(LogError::Unknown(super::Unknown { number: 0, kind })),
             Ok(_) => return Err(LogError::First("it is no KEY entry".into())),
         }
+        view.widen();
         Ok(view)
     }
 
     /// Takes the next entry into a view. An error leaves the view as it was.
     pub(super) fn take(&self, view: &mut LogView, number: u64, bytes: &[u8]) -> Result<(), LogError> {
+        self.take_with(view, number, bytes, &HashMap::new())
+    }
+
+    /// The same, with bodies that were fetched beforehand.
+    fn take_with(&self, view: &mut LogView, number: u64, bytes: &[u8], bodies: &HashMap<Hash32, Vec<u8>>) -> Result<(), LogError> {
         let newest = Head { number, hash: hash(bytes) };
         match self.prove(&view.fold, number, bytes) {
             Err(why) => {
@@ -293,7 +345,7 @@ impl<'a> Log<'a> {
             }
             Ok(parts) => {
                 let follows = view.hole || parts.header.before == view.newest.hash;
-                let said = self.read_body(view, number, &parts)?;
+                let said = self.read_body(view, number, &parts, bodies)?;
                 if view.unsigned && !follows {
                     damaged(view);
                 }
@@ -308,6 +360,7 @@ impl<'a> Log<'a> {
         }
         view.newest = newest;
         view.hole = false;
+        view.widen();
         Ok(())
     }
 
@@ -335,18 +388,25 @@ impl<'a> Log<'a> {
     }
 
     /// All of an entry that has to be read, before anything is changed.
-    fn read_body(&self, view: &LogView, number: u64, parts: &Parts<'_>) -> Result<Content, LogError> {
+    fn read_body(&self, view: &LogView, number: u64, parts: &Parts<'_>, bodies: &HashMap<Hash32, Vec<u8>>) -> Result<Content, LogError> {
         let said = match self.open(parts)?.and_then(|plain| entry::decode_plain(&plain)) {
             Ok(said) => said,
             Err(why) => return Ok(Content::Malformed(why)),
         };
         let Said::Known(time, mut kind) = said else { return Ok(Content::Said(said)) };
+        if !view.reads.wants(&kind, &parts.header.signer) {
+            return Ok(Content::PassedOver(time, body::without_list(kind)));
+        }
         let Some(hash) = body::named_by(&mut kind) else { return Ok(Content::Said(Said::Known(time, kind))) };
         let at = At { number, hash: Hash32([0; 32]), signer: parts.header.signer, time };
         if judge::rights(&view.fold, &at, &kind).is_err() {
             return Ok(Content::Said(Said::Known(time, kind))); // void, whatever its list says
         }
-        let Some(object) = self.store.read(&body_name(&hash), body::OBJECT_LIMIT)?.filter(|b| self::hash(b) == hash) else {
+        let there = match bodies.get(&hash).filter(|b| self::hash(b) == hash) {
+            Some(object) => Some(std::borrow::Cow::Borrowed(object)),
+            None => self.store.read(&body_name(&hash), body::OBJECT_LIMIT)?.map(std::borrow::Cow::Owned),
+        };
+        let Some(object) = there.filter(|b| self::hash(b) == hash) else {
             return Ok(Content::Missing(hash));
         };
         let Some(sealed) = body::split(&object, &self.repository, number) else {
@@ -364,17 +424,29 @@ impl<'a> Log<'a> {
         match content {
             Content::Malformed(why) => view.fold.alarm(at.number, Some(at.signer), why.to_owned()),
             Content::Missing(hash) => view.missing.push(MissingBody { number: at.number, hash }),
-            Content::Said(_) if !active => view.fold.alarm(at.number, Some(at.signer), "its key was revoked".into()),
+            Content::Said(_) | Content::PassedOver(..) if !active => {
+                view.fold.alarm(at.number, Some(at.signer), "its key was revoked".into())
+            }
             Content::Said(Said::Ignorable(time)) => view.fold.newest_time = time,
             Content::Said(Said::Unknown(kind)) => {
                 view.fold.unknown.get_or_insert(super::Unknown { number: at.number, kind });
             }
             Content::Said(Said::Known(time, kind)) => {
                 let in_doubt = !view.is_sound();
-                let verdict = view.fold.step(&At { time, ..at }, &kind);
+                let at = At { time, ..at };
+                let verdict = if view.reads.all || !has_list(&kind) {
+                    view.fold.step(&at, &kind)
+                } else {
+                    view.granted();
+                    view.fold.step_granted(&at, &kind, true)
+                };
                 if let (true, Verdict::Void(_), Kind::Commit(commit)) = (in_doubt, verdict, kind) {
                     view.doubtful.push((at.number, *commit));
                 }
+            }
+            Content::PassedOver(time, kind) => {
+                view.granted();
+                view.fold.step_granted(&At { time, ..at }, &kind, false);
             }
         }
     }
@@ -383,12 +455,14 @@ impl<'a> Log<'a> {
 /// What a signed entry holds.
 enum Content {
     Said(Said),
+    /// Its list is not wanted.
+    PassedOver(crate::units::Timestamp, Kind),
     Malformed(&'static str),
     Missing(Hash32),
 }
 
-fn view_of(fold: Fold, newest: Head) -> LogView {
-    LogView { fold, newest, unsigned: false, hole: false, damage: Vec::new(), missing: Vec::new(), doubtful: Vec::new() }
+fn view_of(fold: Fold, newest: Head, reads: Reads) -> LogView {
+    LogView { fold, newest, unsigned: false, hole: false, damage: Vec::new(), missing: Vec::new(), doubtful: Vec::new(), reads }
 }
 
 fn at(newest: &Head, parts: &Parts<'_>) -> At {
