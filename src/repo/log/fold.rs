@@ -3,6 +3,7 @@
 //! [`Fold::step`] is the only door: it judges an entry ([`super::judge`]) and applies it if it is valid. By the log
 //! alone: never by a clock, nor by what lies in the store. The rules are numbered as in format-spec.md, "The log".
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -321,6 +322,11 @@ impl Fold {
         self.commits.iter().filter(move |(_, c)| c.summary.id == snapshot).map(|(n, c)| (*n, c))
     }
 
+    /// All packs on which a COMMIT relies that isn't in the fold yet; `None` if it can't be valid.
+    pub fn set_of(&self, commit: &Commit) -> Option<PackSet> {
+        judge::set_of(self, commit, commit.lists.get()?).ok().map(Cow::into_owned)
+    }
+
     /// The content digest of a live COMMIT.
     pub fn digest_of(&self, commit: u64) -> Option<Digest16> {
         self.commits.get(&commit).map(|c| c.root.digest)
@@ -385,11 +391,13 @@ impl Fold {
 
     fn apply_commit(&mut self, at: &At, commit: &Commit) {
         let Some(lists) = commit.lists.get() else { return };
+        // Judged before, so there is one.
+        let Some(set) = self.set_of(commit) else { return };
         if let Some(session) = self.sessions.get_mut(&commit.session) {
             session.packs.extend(&lists.new);
         }
         self.end_session(&commit.session);
-        for (session, pack) in lists.set.iter() {
+        for (session, pack) in set.iter() {
             self.reprieve(session, pack);
         }
         let replaced = commit.replaces.and_then(|number| self.commits.get(&number));
@@ -410,7 +418,7 @@ impl Fold {
             session: commit.session,
             summary: commit.summary.clone(),
             root: commit.root,
-            set: lists.set.clone(),
+            set,
             need,
             replaces: commit.replaces,
             first,
