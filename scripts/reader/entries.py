@@ -257,7 +257,7 @@ def run(value):
 
 LISTS = {
     "PROGRESS": new_packs,
-    "COMMIT": record(new=(new_packs,), set=pack_sets, ledger=(some(array(run)),)),
+    "COMMIT": record(new=(new_packs,), set=pack_sets, less=(some(pack_sets),), ledger=(some(array(run)),)),
     "CONDEMN": pack_sets,
     "SWEEP": pack_sets,
     "AUDIT": pack_sets,
@@ -440,7 +440,10 @@ def decode_list(kind, fields, value):
     if kind == "COMMIT":
         named = [pack for packs in found["set"].values() for pack in packs]
         fits(len(set(named)) == len(named), "a pack id stands twice in the set")
-        fits(fields["root"]["place"]["pack"] in named, "the root's pack is not in the set")
+        replaces = fields["replaces"] is not None
+        fits(replaces or found["less"] is None, "packs are left out of a set that isn't another's")
+        # Where another is replaced, it may be in that one's set: R5.
+        fits(replaces or fields["root"]["place"]["pack"] in named, "the root's pack is not in the set")
         own = found["set"].get(fields["session"], [])
         fits(all(pack in own for pack in found["new"] or {}), "a new pack is not in the set")
     elif kind == "EXPIRE-WAL":

@@ -220,6 +220,15 @@ class Fold:
         session = self.sessions[session_id]
         self.check_facts(session_id, new)
         packs = {(s, pack) for s, ids in lists["set"].items() for pack in ids}
+        if f["replaces"] is not None:
+            rule(f["replaces"] in self.live, "R5: what it replaces is not live")
+            before = self.live[f["replaces"]].packs
+            less = {(s, pack) for s, ids in (lists["less"] or {}).items() for pack in ids}
+            rule(less <= before, "R5: it leaves out a pack that what it replaces doesn't name")
+            rest = before - less
+            rule(not {pack for _, pack in rest} & {pack for _, pack in packs}, "R5: a pack id stands twice in its set")
+            packs |= rest
+            rule(f["root"]["place"]["pack"] in {pack for _, pack in packs}, "R5: the root's pack is not in its set")
         for of, pack in packs:
             own = of == session_id and (pack in new or pack in session.packs)
             ended = of in self.sessions and not self.sessions[of].open and pack in self.sessions[of].packs
@@ -239,7 +248,6 @@ class Fold:
                 )
                 rule(kept, "R16: its session doesn't need the WAL where the snapshot starts")
         else:
-            rule(f["replaces"] in self.live, "R5: what it replaces is not live")
             replaced = self.live[f["replaces"]]
             equal = replaced.root["digest"] == f["root"]["digest"] and replaced.summary == summary
             rule(equal, "R5: it is another snapshot than the one that it replaces")

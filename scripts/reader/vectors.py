@@ -17,7 +17,7 @@ SIZE = 1
 
 def check_all(tests):
     """Yields the name of each group of vectors that was read, and how many there were."""
-    checks = (keys_and_seals, slots, frames_of_all_kinds, packs, nodes, wal_objects, logs, bodies_of_all_kinds, recorded_logs)
+    checks = (keys_and_seals, slots, frames_of_all_kinds, packs, nodes, wal_objects, logs, bodies_of_all_kinds, recorded_logs, replaced_commits)
     for check in checks:
         yield check.__name__, check(tests)
 
@@ -267,6 +267,14 @@ def recorded_logs(tests):
     return len(traces)
 
 
+def replaced_commits(tests):
+    with open(os.path.join(tests, "fixtures/log/replaced.jsonl"), encoding="utf-8") as file:
+        traces = [json.loads(line) for line in file]
+    for i, trace in enumerate(traces):
+        replay(f"replaced commits {i}", trace)
+    return len(traces)
+
+
 class Numbered:
     """A segment of a recorded log."""
 
@@ -324,10 +332,11 @@ def translated(event, fold):
         wal = start and {"timeline": start[1], "start_lsn": start[2], "segment_size": SIZE, "ranges": ranges, "ancestry": ancestry}
         summary = {"id": event["snapshot"], "cluster": cluster.name, "system_identifier": "1", "wal": wal}
         new = {pack: "facts" for pack in event["packs"] if pack.split(".")[0] == session}
-        fields |= {"summary": summary, "root": {}, "replaces": None}
-        lists = {"new": new, "set": packs_by_session(event["packs"])}
+        root = {"place": {"pack": event.get("root")}, "digest": "same"}
+        fields |= {"summary": summary, "root": root, "replaces": event.get("replaces")}
+        lists = {"new": new, "set": packs_by_session(event["packs"]), "less": packs_by_session(event.get("less", []))}
     elif kind == "FORGET":
-        fields = {"commit": live.get(event["snapshot"], -1), "window": event["window"]}
+        fields = {"commit": event.get("commit", live.get(event.get("snapshot"), -1)), "window": event["window"]}
     elif kind in ("CONDEMN", "SWEEP"):
         lists = packs_by_session(event["packs"])
     elif kind == "EXPIRE-WAL":

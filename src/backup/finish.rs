@@ -105,7 +105,7 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
         session: session.id(),
         summary: summary.clone(),
         root: Root { chunk: root_id, place, digest: root.digest },
-        lists: Held::Inline(CommitLists { new, set, ledger: Vec::new() }),
+        lists: Held::Inline(CommitLists { new, set, less: PackSet::default(), ledger: Vec::new() }),
         replaces: None,
     };
     let session = Arc::into_inner(session).ok_or(BackupError::Internal("the session is still in use"))?;

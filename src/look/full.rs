@@ -97,9 +97,10 @@ pub fn full(opened: &Opened, fold: &Fold, listed: &Listed<'_>) -> Result<Full, L
         summary: commit.summary.clone(),
         facts,
         held: fold.holds.get(&commit.summary.id).map(|hold| hold.reason.clone()),
-        packs: match commit.unread {
-            None => commit.set.len(),
-            Some(_) => opened.log().packs_named(fold, commit).map_err(HostError::from)?.len(),
+        packs: if commit.unread.is_empty() {
+            commit.set.len()
+        } else {
+            opened.log().packs_named(fold, commit).map_err(HostError::from)?.len()
         },
     })
 }

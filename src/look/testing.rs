@@ -54,7 +54,7 @@ pub fn fold_of(commits: impl IntoIterator<Item = (u64, Summary)>) -> Fold {
         let root = Root { chunk: ChunkId([0; 32]), place, digest: Digest16([0; 16]) };
         let (key, session) = (owner.id(), SessionId([0; 16]));
         let (set, need, replaces) = (PackSet::default(), None, None);
-        fold.commits.insert(number, LiveCommit { key, session, summary, root, set, need, replaces, first: number, unread: None });
+        fold.commits.insert(number, LiveCommit { key, session, summary, root, set, need, replaces, first: number, unread: Vec::new() });
     }
     fold
 }

@@ -74,7 +74,7 @@ fn commit(session: SessionId, id: &str, at: (u32, u64), ancestry: &[Branch], new
             labels: BTreeMap::new(),
         },
         root: Root { chunk: ChunkId([1; 32]), place: Place { pack: root, blob: 0, position: 0 }, digest: Digest16([1; 16]) },
-        lists: Held::Inline(CommitLists { new, set, ledger: Vec::new() }),
+        lists: Held::Inline(CommitLists { new, set, less: PackSet::default(), ledger: Vec::new() }),
         replaces: None,
     }
 }

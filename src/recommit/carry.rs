@@ -65,8 +65,9 @@ impl<'a> Carried<'a> {
     /// whole chunks first.
     pub fn all(&mut self, writing: &Writing, cancel: &Cancel, progress: &dyn Progress) -> Result<(), RepoError> {
         let packs = &self.work.live.packs;
-        let draggers = self.work.live.drags.iter().filter(|(of, _)| self.work.chosen.contains(of)).map(|(_, from)| *from);
-        let others: HashSet<usize> = draggers.filter(|from| !self.work.chosen.contains(from)).collect();
+        let chosen: HashSet<usize> = self.work.chosen.iter().copied().collect();
+        let draggers = self.work.live.drags.keys().filter(|(of, _)| chosen.contains(of)).map(|(_, from)| *from);
+        let others: HashSet<usize> = draggers.filter(|from| !chosen.contains(from)).collect();
         for patches in [false, true] {
             let also = others.iter().filter(|_| patches);
             let mut order: Vec<&Named> = self.work.chosen.iter().chain(also).filter_map(|n| packs.get(*n)).collect();

@@ -1,5 +1,6 @@
 //! Which packs are emptied: a pure choice.
 
+use super::together::{Drags, Together};
 use crate::units::{PackId, SessionId};
 
 /// What is known of a pack that live snapshots name.
@@ -56,8 +57,8 @@ pub struct Limits {
 const MOST_LIVE: u8 = 70;
 /// Part of all packs' bytes below which nothing is done.
 const LEAST_GAIN: u64 = 1000;
-/// To commit a snapshot again takes about 6 kB of log, and the log is kept for ever: a hundred times that is to be won for each ...
-const GAIN_A_SNAPSHOT: u64 = 600_000;
+/// To commit a snapshot again takes about 3 kB of log, and the log is kept for ever: a hundred times that is to be won for each ...
+const GAIN_A_SNAPSHOT: u64 = 300_000;
 /// ... but what is won need not be more than this part of all packs' bytes: small repositories are emptied, too.
 const ENOUGH_GAIN: u64 = 20;
 
@@ -70,28 +71,27 @@ impl Limits {
     }
 }
 
-/// The packs to be emptied, most dead first, as indices into `packs`. All that are chosen fit into the budget together; a
-/// pack that is too large for what is left of it is passed over for smaller ones.
-pub fn choose(packs: &[PackUse], limits: &Limits) -> Vec<usize> {
-    let worth = |p: &PackUse| {
-        let live = u128::from(p.cost()) * 100;
-        p.movable && p.gain() > 0 && live <= u128::from(p.blobs) * u128::from(limits.most_live)
-    };
-    let mut order: Vec<(usize, &PackUse)> = packs.iter().enumerate().filter(|(_, p)| worth(p)).collect();
-    // By the share that stays: a.cost / a.blobs against b.cost / b.blobs, without fractions.
-    order.sort_by(|(_, a), (_, b)| {
-        let (left, right) = (u128::from(a.cost()) * u128::from(b.blobs), u128::from(b.cost()) * u128::from(a.blobs));
-        left.cmp(&right).then(b.gain().cmp(&a.gain())).then((a.session, a.id).cmp(&(b.session, b.id)))
+/// The packs to be emptied.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Choice {
+    /// Indices of packs, most dead first.
+    pub packs: Vec<usize>,
+    /// Bytes that have to be written to free them.
+    pub cost: u64,
+    /// Bytes that are won.
+    pub gain: u64,
+}
+
+/// The packs to be emptied, most dead first. All that are chosen fit into the budget together; what is too large for what is
+/// left of it is passed over for smaller ones. Packs that are worth it only together (`drags`) are chosen together.
+pub fn choose(packs: &[PackUse], drags: &Drags, limits: &Limits) -> Choice {
+    let mut choice = Choice::default();
+    Together::new(packs, drags, limits).choose(limits.max_rewrite, &mut |group, weight| {
+        choice.packs.extend(group);
+        choice.cost = choice.cost.saturating_add(weight.cost);
+        choice.gain = choice.gain.saturating_add(weight.gain());
     });
-    let (mut left, mut gain, mut chosen) = (limits.max_rewrite, 0u64, Vec::new());
-    for (index, pack) in order {
-        if let Some(rest) = left.checked_sub(pack.cost()) {
-            left = rest;
-            gain = gain.saturating_add(pack.gain());
-            chosen.push(index);
-        }
-    }
-    if gain < limits.least_gain.max(1) { Vec::new() } else { chosen }
+    if choice.gain < limits.least_gain.max(1) { Choice::default() } else { choice }
 }
 
 #[cfg(test)]
@@ -105,6 +105,11 @@ mod tests {
 
     fn limits(max_rewrite: u64) -> Limits {
         Limits { max_rewrite, most_live: 80, least_gain: 1 }
+    }
+
+    /// Of packs between which there are no patches but those that they say.
+    fn choose(packs: &[PackUse], limits: &Limits) -> Vec<usize> {
+        super::choose(packs, &Drags::new(), limits).packs
     }
 
     #[test]
@@ -145,7 +150,7 @@ mod tests {
         assert_eq!(Limits::of(Some(7), 1 << 30, 1).max_rewrite, 7);
         // Of many snapshots in little, in more, and in much.
         assert_eq!(Limits::of(None, 1_000_000, 36).least_gain, 50_000);
-        assert_eq!(Limits::of(None, 1_000_000_000, 36).least_gain, 36 * 600_000);
+        assert_eq!(Limits::of(None, 1_000_000_000, 36).least_gain, 36 * 300_000);
         assert_eq!(Limits::of(None, 1_000_000_000_000, 36).least_gain, 1_000_000_000);
     }
 

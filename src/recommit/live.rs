@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::choose::PackUse;
 use super::nodes::{self, MAX_DEPTH, wrong};
+use super::together::Drags;
 use crate::crypt::{ChunkRole, Sealing};
 use crate::repo::log::{Fold, LiveCommit};
 use crate::repo::pack::{LoadedTable, Packs, Place, Row};
@@ -90,8 +91,8 @@ pub(super) struct Live {
     by_id: HashMap<PackId, Vec<usize>>,
     /// Snapshots that can't be walked, and why.
     pub unreadable: BTreeMap<u64, RepoError>,
-    /// (pack, pack with live patches against chunks in it).
-    pub drags: BTreeSet<(usize, usize)>,
+    /// Bytes of live patches against chunks in other packs.
+    pub drags: Drags,
     /// Chunks that snapshots name at damaged places.
     wanted: HashSet<ShortId>,
     /// Packs of such places.
@@ -246,7 +247,7 @@ impl Live {
             for (place, len, chunk) in moves {
                 for of in self.by_id.get(&place.pack).cloned().unwrap_or_default() {
                     if of != number {
-                        self.drags.insert((of, number));
+                        *self.drags.entry((of, number)).or_default() += u64::from(len);
                         *dragged.entry(of).or_default() += u64::from(len);
                     }
                     if self.is_damaged(look.fold, of, place.blob) {

@@ -143,7 +143,7 @@ fn snapshot(host: &Host, name: &str, (lists, many): &(SessionId, Vec<PackId>), k
             place: LogPlace { pack: root.place.pack, blob: root.place.blob, position: root.place.position.into() },
             digest: root.digest,
         },
-        lists: Held::Inline(CommitLists { new: session.unlisted(), set, ledger: Vec::new() }),
+        lists: Held::Inline(CommitLists { new: session.unlisted(), set, less: PackSet::default(), ledger: Vec::new() }),
         replaces: None,
     };
     let head = Arc::into_inner(session).unwrap().commit(commit).unwrap();

@@ -44,6 +44,9 @@ pub struct Plan {
     pub skipped: Vec<Skipped>,
     /// All packs that live snapshots name, for whoever shows them.
     pub packs: Vec<PackUse>,
+    /// Bytes of blobs that will be copied, and that will be freed.
+    copies: u64,
+    frees: u64,
     pub(super) work: Work,
 }
 
@@ -64,12 +67,12 @@ impl Plan {
 
     /// Bytes of blobs that will be copied.
     pub fn copies(&self) -> u64 {
-        self.emptied.iter().map(PackUse::cost).sum()
+        self.copies
     }
 
     /// Bytes of dead blobs that will be freed, as soon as the emptied packs are deleted.
     pub fn frees(&self) -> u64 {
-        self.emptied.iter().map(PackUse::gain).sum()
+        self.frees
     }
 }
 
@@ -105,7 +108,8 @@ pub(super) fn plan_by(setting: &Setting<'_>, fold: &Fold, limits: &Limits) -> Re
     live.heal_nodes(fold, &|there, lost| trusts(fold, own, setting.trust_writers, there, lost));
     let packs = live.weigh(&look)?;
     live.look_elsewhere(&look)?;
-    let chosen = choose(&packs, limits);
+    let choice = choose(&packs, &live.drags, limits);
+    let (chosen, copies, frees) = (choice.packs, choice.cost, choice.gain);
     let healing = if live.elsewhere.is_empty() && live.healed_nodes == 0 { BTreeSet::new() } else { live.damaged.clone() };
     let concerned: BTreeSet<(SessionId, PackId)> =
         chosen.iter().chain(&healing).filter_map(|n| live.packs.get(*n)).map(|named| (named.pack.session, named.pack.id)).collect();
@@ -126,7 +130,7 @@ pub(super) fn plan_by(setting: &Setting<'_>, fold: &Fold, limits: &Limits) -> Re
     }
     let healed = Healed { chunks: live.elsewhere.len() + live.healed_nodes, lost: live.lost() };
     let emptied = chosen.iter().filter_map(|n| packs.get(*n).copied()).collect();
-    Ok(Plan { emptied, healed, snapshots, skipped, packs, work: Work { live, chosen, healing } })
+    Ok(Plan { emptied, healed, snapshots, skipped, packs, copies, frees, work: Work { live, chosen, healing } })
 }
 
 /// May what lies in a pack of the one session stand in for what was lost in one of the other? By our own key, one that is named, or the

@@ -281,6 +281,8 @@ impl Again<'_> {
         root: Root,
         set: PackSet,
     ) -> Result<Option<String>, RecommitError> {
+        // Most of the set is the replaced one's, and needn't be said again.
+        let (less, set) = (commit.set.minus(&set), set.minus(&commit.set));
         let new = session.unlisted();
         let new = if new.keys().all(|pack| set.contains(&session.id(), pack)) {
             new
@@ -293,7 +295,7 @@ impl Again<'_> {
             session: session.id(),
             summary: commit.summary.clone(),
             root,
-            lists: Held::Inline(CommitLists { new, set, ledger: Vec::new() }),
+            lists: Held::Inline(CommitLists { new, set, less, ledger: Vec::new() }),
             replaces: Some(number),
         };
         match session.commit(entry) {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::choose::{Limits, PackUse, choose};
+use super::together::Drags;
 use crate::repo::write::Quiet;
 use crate::units::{PackId, SessionId};
 
@@ -112,7 +113,7 @@ fn again(store: &mut Store, live: &BTreeSet<Blob>, current: &BTreeSet<Blob>, (da
     let all = uses.iter().map(|p| p.size).sum();
     let ids: Vec<u64> = store.packs.keys().copied().collect();
     let mut moved = Vec::new();
-    for index in choose(&uses, &Limits { most_live, ..Limits::of(None, all, 0) }) {
+    for index in choose(&uses, &Drags::new(), &Limits { most_live, ..Limits::of(None, all, 0) }).packs {
         let blobs = store.packs[&ids[index]].0.clone();
         for blob in blobs.iter().filter(|blob| live.contains(*blob)) {
             moved.push((*blob, if current.contains(blob) { store.class(blob, day) } else { Quiet::Days }));

@@ -117,7 +117,7 @@ impl World {
                 labels: BTreeMap::new(),
             },
             root: Root { chunk: root.0, place, digest: root.2 },
-            lists: Held::Inline(CommitLists { new, set, ledger: Vec::new() }),
+            lists: Held::Inline(CommitLists { new, set, less: PackSet::default(), ledger: Vec::new() }),
             replaces: None,
         };
         session.commit(commit).unwrap().number

@@ -136,7 +136,7 @@ fn write(opened: &Opened, session: &OpenSession) -> Commit {
         session: session.id(),
         summary: summary(totals.packs),
         root: Root { chunk, place, digest: root.digest },
-        lists: Held::Inline(CommitLists { new, set, ledger: vec![] }),
+        lists: Held::Inline(CommitLists { new, set, less: PackSet::default(), ledger: vec![] }),
         replaces: None,
     }
 }

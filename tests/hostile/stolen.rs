@@ -191,7 +191,7 @@ fn a_snapshot_of_another_cluster_is_void() {
             ] {
                 let mut summary = live.summary.clone();
                 (summary.cluster, summary.system_identifier, summary.id) = (cluster.into(), system, id);
-                let lists = CommitLists { new: Default::default(), set: live.set.clone(), ledger: vec![] };
+                let lists = CommitLists { new: Default::default(), set: live.set.clone(), less: PackSet::default(), ledger: vec![] };
                 let commit = Commit { session, summary, root: live.root, lists: Held::Inline(lists), replaces: None };
                 let (number, _) = force(opened, &thief, &serde_json::to_value(Kind::Commit(Box::new(commit))).unwrap());
                 opened.refresh().unwrap();
@@ -318,7 +318,7 @@ fn forge(world: &World, change: impl FnOnce(&mut Value), make: impl FnOnce(&Forg
         summary.parent = None;
         let place = log::Place { pack: root.place.pack, blob: root.place.blob, position: root.place.position.into() };
         let root = log::Root { chunk, place, digest: root.digest };
-        let lists = Held::Inline(CommitLists { new, set, ledger: vec![] });
+        let lists = Held::Inline(CommitLists { new, set, less: PackSet::default(), ledger: vec![] });
         let id = summary.id.clone();
         let by = session.id();
         session.commit(Commit { session: by, summary, root, lists, replaces: None }).unwrap();

@@ -113,6 +113,7 @@ fn commit(session: &OpenSession, packs: &[u8], new: NewPacks) -> Commit {
         lists: Held::Inline(CommitLists {
             new,
             set: packs.iter().map(|p| (session.id(), PackId([*p; 16]))).collect::<PackSet>(),
+            less: PackSet::default(),
             ledger: Vec::new(),
         }),
         replaces: None,

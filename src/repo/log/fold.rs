@@ -3,6 +3,7 @@
 //! [`Fold::step`] is the only door: it judges an entry ([`super::judge`]) and applies it if it is valid. By the log
 //! alone: never by a clock, nor by what lies in the store. The rules are numbered as in format-spec.md, "The log".
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use super::wal::{ClusterId, Expired, Need};
 use crate::units::{Digest16, Hash32, KeyId, PackId, SegmentName, SessionId, TimelineId, Timestamp};
 
 /// The form of a kept fold; another one is thrown away and computed anew.
-pub const FOLD_VERSION: u32 = 4;
+pub const FOLD_VERSION: u32 = 5;
 
 /// What stands around an entry's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +95,9 @@ pub struct LiveCommit {
     /// The number of the COMMIT by which the snapshot came: the first of a chain of replacements, its own if it replaced none.
     /// Snapshots are ordered by it: stored anew they are no newer.
     pub first: u64,
-    /// Where its set lies, if that was not read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unread: Option<ListAt>,
+    /// Where what is missing of its set lies, in order: of a COMMIT that replaces another, that one's list before its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<ListAt>,
 }
 
 /// The system identifier under which a cluster was last backed up.
@@ -303,9 +304,6 @@ impl Fold {
         if let Some(session) = self.sessions.get_mut(session) {
             session.unread.push(list);
         }
-        if let Some(commit) = self.commits.get_mut(&at.number) {
-            commit.unread = Some(list);
-        }
     }
 
     /// Is the entry valid on this fold?
@@ -370,6 +368,11 @@ impl Fold {
     /// The live COMMITs of a snapshot: two while one of them replaces the other.
     pub fn commits_of<'a>(&'a self, snapshot: &'a str) -> impl Iterator<Item = (u64, &'a LiveCommit)> {
         self.commits.iter().filter(move |(_, c)| c.summary.id == snapshot).map(|(n, c)| (*n, c))
+    }
+
+    /// All packs on which a COMMIT relies that isn't in the fold yet; `None` if it can't be valid.
+    pub fn set_of(&self, commit: &Commit) -> Option<PackSet> {
+        judge::set_of(self, commit, commit.lists.get()?).ok().map(Cow::into_owned)
     }
 
     /// The content digest of a live COMMIT.
@@ -439,11 +442,12 @@ impl Fold {
     fn apply_commit(&mut self, at: &At, commit: &Commit) {
         let passed_over = CommitLists::default();
         let lists = commit.lists.get().unwrap_or(&passed_over);
+        let (set, unread) = self.set_to_apply(at, commit);
         if let Some(session) = self.sessions.get_mut(&commit.session) {
             session.packs.extend(&lists.new);
         }
         self.end_session(&commit.session, at.number);
-        for (session, pack) in lists.set.iter() {
+        for (session, pack) in set.iter() {
             self.reprieve(session, pack);
         }
         let replaced = commit.replaces.and_then(|number| self.commits.get(&number));
@@ -464,13 +468,26 @@ impl Fold {
             session: commit.session,
             summary: commit.summary.clone(),
             root: commit.root,
-            set: lists.set.clone(),
+            set,
             need,
             replaces: commit.replaces,
             first,
-            unread: None,
+            unread,
         };
         self.commits.insert(at.number, live);
+    }
+
+    /// The set of a valid COMMIT as far as it is known, and the lists that it takes besides, in order.
+    fn set_to_apply(&self, at: &At, commit: &Commit) -> (PackSet, Vec<ListAt>) {
+        let replaced = commit.replaces.and_then(|number| self.commits.get(&number));
+        let before = replaced.map(|replaced| replaced.unread.as_slice()).unwrap_or_default();
+        if let Some(lists) = commit.lists.get().filter(|_| before.is_empty()) {
+            // Judged before, or taken for granted.
+            return (self.set_of(commit).unwrap_or_else(|| lists.set.clone()), Vec::new());
+        }
+        let list = ListAt { entry: at.number, hash: at.hash };
+        let set = replaced.map(|replaced| replaced.set.clone()).unwrap_or_default();
+        (set, before.iter().copied().chain([list]).collect())
     }
 
     /// R5, R6: what a session needs of the WAL ends with it; its list stays.

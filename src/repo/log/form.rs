@@ -104,9 +104,12 @@ fn check_commit(commit: &Commit) -> Result<(), &'static str> {
     summary.wal.iter().try_for_each(SnapshotWal::check)?;
     let Some(lists) = commit.lists.get() else { return Ok(()) };
     lists.set.check()?;
+    lists.less.check()?;
+    ensure(commit.replaces.is_some() || lists.less.is_empty(), "packs are left out of a set that isn't another's")?;
     let mut ids = BTreeSet::new();
     ensure(lists.set.iter().all(|(_, pack)| ids.insert(*pack)), "a pack id stands twice in the set")?;
-    ensure(ids.contains(&commit.root.place.pack), "the root's pack is not in the set")?;
+    // Where another is replaced, it may be in that one's set: R5.
+    ensure(commit.replaces.is_some() || ids.contains(&commit.root.place.pack), "the root's pack is not in the set")?;
     ensure(lists.new.keys().all(|pack| lists.set.contains(&commit.session, pack)), "a new pack is not in the set")?;
     let runs_hold = lists.ledger.iter().all(|r| r.first.timeline == r.last.timeline && r.first <= r.last);
     ensure(runs_hold, "a run of the ledger ends before it begins")

@@ -17,6 +17,8 @@ use crate::crypt::sign::SigningKey;
 use crate::units::{ChunkId, Digest16, Hash32, Lsn, PackId, SegmentName, SegmentNo, SegmentSize, SessionId, TimelineId, Timestamp};
 
 const TRACES: &str = include_str!("../../../tests/fixtures/log/traces.jsonl");
+/// One more, by hand: COMMITs that replace others, which the model hasn't. `replaces` and FORGET's `commit` are numbers.
+const REPLACED: &str = include_str!("../../../tests/fixtures/log/replaced.jsonl");
 
 fn hash_of(name: &str) -> Hash32 {
     Hash32(*blake3::hash(name.as_bytes()).as_bytes())
@@ -115,15 +117,20 @@ impl Replay {
         let its = cluster_of(fold, name);
         let cluster = if wal.is_some() { event["wal_start"][0].as_str().unwrap().to_owned() } else { its };
         let own = packs.iter().filter(|p| pack(p).0 == session(name));
-        let lists =
-            CommitLists { new: own.map(|p| (pack(p).1, facts(p))).collect(), set: packs.iter().map(|p| pack(p)).collect(), ledger: vec![] };
-        let place = Place { pack: pack(&packs[0]).1, blob: 0, position: 0 };
+        let lists = CommitLists {
+            new: own.map(|p| (pack(p).1, facts(p))).collect(),
+            set: packs.iter().map(|p| pack(p)).collect(),
+            less: event["less"].as_array().into_iter().flatten().map(|p| pack(p.as_str().unwrap())).collect(),
+            ledger: vec![],
+        };
+        let root = event["root"].as_str().unwrap_or_else(|| &packs[0]);
+        let place = Place { pack: pack(root).1, blob: 0, position: 0 };
         Commit {
             session: session(name),
             summary: Summary { cluster, wal, ..summary(event["snapshot"].as_str().unwrap()) },
             root: Root { chunk: ChunkId([0; 32]), place, digest: Digest16([0; 16]) },
             lists: Held::Inline(lists),
-            replaces: None,
+            replaces: event["replaces"].as_u64(),
         }
     }
 
@@ -158,7 +165,7 @@ impl Replay {
             "COMMIT" => Kind::Commit(Box::new(self.commit(fold, event))),
             "ABORT" => Kind::Abort(Abort { session: of() }),
             "FORGET" => {
-                let commit = self.commit_number(event["snapshot"].as_str().unwrap());
+                let commit = event["commit"].as_u64().unwrap_or_else(|| self.commit_number(event["snapshot"].as_str().unwrap()));
                 Kind::Forget(Forget { commit, window: event["window"].as_bool().unwrap() })
             }
             "CONDEMN" => Kind::Condemn(set()),
@@ -176,7 +183,7 @@ impl Replay {
                 let cluster = event["wal_start"][0].as_str().map_or(its, str::to_owned);
                 self.snapshots.insert(snapshot(), (at, cluster));
             }
-            "FORGET" if !event["window"].as_bool().unwrap() => {
+            "FORGET" if !event["window"].as_bool().unwrap() && event["commit"].is_null() => {
                 self.snapshots.remove(&snapshot());
             }
             _ => {}
@@ -342,6 +349,14 @@ fn recorded_logs_fold_as_in_the_model() {
         }
     }
     assert!(kinds.len() == 8 && kinds.values().all(|(valid, void)| *valid > 20 && *void > 20), "{kinds:?}");
+}
+
+#[test]
+fn commits_that_replace_others_fold_as_recorded() {
+    for (line, text) in REPLACED.lines().enumerate() {
+        let fold = replay(line, &serde_json::from_str(text).unwrap());
+        assert_eq!(serde_json::from_slice::<Fold>(&serde_json::to_vec(&fold).unwrap()).unwrap(), fold);
+    }
 }
 
 #[test]

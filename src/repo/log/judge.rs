@@ -2,12 +2,14 @@
 //!
 //! All of it is decided by the log alone. A refused entry keeps its number and changes nothing.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::fold::{At, Fold, Session};
 use super::kind::*;
 use super::wal::{ClusterId, Need};
-use crate::units::{SessionId, TimelineId};
+use crate::units::{PackId, SessionId, TimelineId};
 
 /// Why an entry is void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +156,7 @@ fn judge_commit(fold: &Fold, commit: &Commit) -> Result<(), Void> {
     let lists = inline(&commit.lists)?;
     let session = fold.sessions.get(&commit.session).filter(|s| s.open).ok_or(Void::Rule("R5 the session is not open"))?;
     judge_facts(session, &lists.new)?;
-    for (of, pack) in lists.set.iter() {
+    for (of, pack) in set_of(fold, commit, lists)?.iter() {
         let new = *of == commit.session && lists.new.contains_key(pack);
         rule(new || fold.may_name(&commit.session, of, pack), "R5 it may not name a pack")?;
     }
@@ -162,6 +164,22 @@ fn judge_commit(fold: &Fold, commit: &Commit) -> Result<(), Void> {
         Some(number) => judge_replacement(fold, commit, number),
         None => judge_snapshot(fold, session, commit),
     }
+}
+
+/// All packs that a COMMIT relies on: where it replaces another, that one's without those that it leaves out, and its own.
+pub(super) fn set_of<'a>(fold: &Fold, commit: &Commit, lists: &'a CommitLists) -> Result<Cow<'a, PackSet>, Void> {
+    let Some(number) = commit.replaces else { return Ok(Cow::Borrowed(&lists.set)) };
+    let replaced = fold.commits.get(&number).ok_or(Void::Rule("R5 the COMMIT that it replaces is not live"))?;
+    let theirs = lists.less.iter().all(|(session, pack)| replaced.set.contains(session, pack));
+    rule(theirs, "R5 it leaves out a pack that the COMMIT that it replaces doesn't name")?;
+    let mut set = replaced.set.minus(&lists.less);
+    let mut ids: BTreeSet<PackId> = set.iter().map(|(_, pack)| *pack).collect();
+    for (session, pack) in lists.set.iter() {
+        rule(ids.insert(*pack), "R5 a pack id stands twice in its set")?;
+        set.insert(*session, *pack);
+    }
+    rule(ids.contains(&commit.root.place.pack), "R5 the root's pack is not in its set")?;
+    Ok(Cow::Owned(set))
 }
 
 /// The same snapshot in other packs. Its WAL need is that of the replaced COMMIT, which is live: R16 has nothing to ask.

@@ -69,6 +69,11 @@ impl PackSet {
         self.0.values().all(BTreeSet::is_empty)
     }
 
+    /// Those that are not in the other.
+    pub fn minus(&self, other: &PackSet) -> PackSet {
+        self.iter().filter(|(session, pack)| !other.contains(session, pack)).map(|(session, pack)| (*session, *pack)).collect()
+    }
+
     pub(super) fn check(&self) -> Result<(), &'static str> {
         if self.0.values().any(BTreeSet::is_empty) { Err("a session without packs in a set of packs") } else { Ok(()) }
     }
@@ -315,8 +320,12 @@ pub struct CommitLists {
     /// The session's packs that no PROGRESS listed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub new: NewPacks,
-    /// Every pack that the snapshot relies on, references of patches included; each pack id once.
+    /// Every pack that the snapshot relies on, references of patches included; each pack id once. Of a COMMIT that replaces
+    /// another: those of them that the other doesn't name ([`super::Fold::set_of`] has all).
     pub set: PackSet,
+    /// Of a COMMIT that replaces another: packs that the other names and this one doesn't rely on any more.
+    #[serde(default, skip_serializing_if = "PackSet::is_empty")]
+    pub less: PackSet,
     /// Segments archived since the cluster's last COMMIT: a hint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ledger: Vec<LedgerRun>,

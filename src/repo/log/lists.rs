@@ -237,6 +237,7 @@ impl Log<'_> {
     /// Reads lists into a view.
     fn load(&self, view: &mut LogView, at: &BTreeSet<ListAt>) -> Result<(), LogError> {
         let fold = &mut view.fold;
+        let at = &fold.with_those_before(at);
         self.lists(at, &mut |number, kind| fold.fill(number, &kind))?;
         fold.have_read(at);
         Ok(())
@@ -262,7 +263,7 @@ impl Log<'_> {
     /// If the store can't be read.
     pub fn know_keys(&self, view: &mut LogView, keys: &[KeyId]) -> Result<(), LogError> {
         let sessions = view.fold.sessions.values().filter(|s| keys.contains(&s.key)).flat_map(|s| s.unread.iter());
-        let commits = view.fold.commits.values().filter(|c| keys.contains(&c.key)).filter_map(|c| c.unread.as_ref());
+        let commits = view.fold.commits.values().filter(|c| keys.contains(&c.key)).flat_map(|c| c.unread.iter());
         let at: BTreeSet<ListAt> = sessions.chain(commits).copied().collect();
         self.load(view, &at)
     }
@@ -282,7 +283,7 @@ impl Log<'_> {
     /// If the store can't be read.
     pub fn know_commits(&self, view: &mut LogView, numbers: &BTreeSet<u64>) -> Result<(), LogError> {
         let commits = |fold: &Fold| numbers.iter().filter_map(|n| fold.commits.get(n)).cloned().collect::<Vec<_>>();
-        let sets = commits(&view.fold).iter().filter_map(|c| c.unread).collect();
+        let sets = commits(&view.fold).iter().flat_map(|c| c.unread.iter().copied()).collect();
         self.load(view, &sets)?;
         let sessions: BTreeSet<SessionId> = commits(&view.fold).iter().flat_map(|c| c.set.iter()).map(|(session, _)| *session).collect();
         let lists = sessions.iter().filter_map(|id| view.fold.sessions.get(id)).flat_map(|s| s.unread.iter()).copied().collect();
@@ -295,7 +296,7 @@ impl Log<'_> {
     /// If the store can't be read.
     pub fn packs_named(&self, fold: &Fold, commit: &LiveCommit) -> Result<Vec<(SessionId, PackId, PackFacts)>, LogError> {
         let mut set = commit.set.clone();
-        self.lists(&commit.unread.iter().copied().collect(), &mut |_, kind| set = set_of(kind).unwrap_or_default())?;
+        self.lists(&commit.unread.iter().copied().collect(), &mut |_, kind| take_set(&mut set, &kind))?;
         let sessions: BTreeSet<SessionId> = set.iter().map(|(session, _)| *session).collect();
         let unread = sessions.iter().filter_map(|id| fold.sessions.get(id)).flat_map(|s| s.unread.iter()).copied().collect();
         let mut more: BTreeMap<SessionId, NewPacks> = BTreeMap::new();
@@ -311,10 +312,13 @@ impl Log<'_> {
     }
 }
 
-fn set_of(kind: Kind) -> Option<PackSet> {
-    match kind {
-        Kind::Commit(commit) => Some(commit.lists.get()?.set.clone()),
-        _ => None,
+/// A set with what one more COMMIT of its chain says: the first has all of it, each that replaces another what changes.
+fn take_set(set: &mut PackSet, kind: &Kind) {
+    let Kind::Commit(commit) = kind else { return };
+    let Some(lists) = commit.lists.get() else { return };
+    *set = if commit.replaces.is_some() { set.minus(&lists.less) } else { PackSet::default() };
+    for (session, pack) in lists.set.iter() {
+        set.insert(*session, *pack);
     }
 }
 
@@ -338,10 +342,10 @@ impl Fold {
             session.packs.extend(packs);
         }
         match kind {
-            Kind::Commit(commit) => {
-                if let (Some(live), Some(lists)) = (self.commits.get_mut(&number), commit.lists.get()) {
-                    live.set = lists.set.clone();
-                }
+            Kind::Commit(_) => {
+                // Its own, and those of COMMITs that replace it.
+                let of_it = |live: &&mut LiveCommit| live.unread.iter().any(|list| list.entry == number);
+                self.commits.values_mut().filter(of_it).for_each(|live| take_set(&mut live.set, kind));
             }
             Kind::Condemn(packs) => {
                 for (session, pack) in packs.packs.get().into_iter().flat_map(PackSet::iter) {
@@ -362,6 +366,22 @@ impl Fold {
         }
     }
 
+    /// These lists, and those on which they build: what a COMMIT says of another's set comes after that set.
+    fn with_those_before(&self, at: &BTreeSet<ListAt>) -> BTreeSet<ListAt> {
+        let mut all = at.clone();
+        loop {
+            let before = all.len();
+            for commit in self.commits.values() {
+                if let Some(last) = commit.unread.iter().rposition(|list| all.contains(list)) {
+                    all.extend(commit.unread.iter().take(last));
+                }
+            }
+            if all.len() == before {
+                return all;
+            }
+        }
+    }
+
     /// These lists are no longer unread.
     fn have_read(&mut self, at: &BTreeSet<ListAt>) {
         self.unread.packs.retain(|list| !at.contains(list));
@@ -370,8 +390,8 @@ impl Fold {
         for session in self.sessions.values_mut() {
             session.unread.retain(|list| !at.contains(list));
         }
-        for commit in self.commits.values_mut().filter(|c| c.unread.is_some_and(|list| at.contains(&list))) {
-            commit.unread = None;
+        for commit in self.commits.values_mut() {
+            commit.unread.retain(|list| !at.contains(list));
         }
     }
 }

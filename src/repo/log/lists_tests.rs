@@ -100,7 +100,7 @@ impl World {
         commit.summary.cluster = cluster.into();
         commit.root.place.pack = pack(new.start);
         let set = new.clone().map(|n| (session, pack(n))).chain(more.iter().map(|(s, p)| (*s, *p))).collect();
-        commit.lists = Held::Inline(CommitLists { new: listed(old.end..new.end), set, ledger: Vec::new() });
+        commit.lists = Held::Inline(CommitLists { new: listed(old.end..new.end), set, less: PackSet::default(), ledger: Vec::new() });
         self.append(&mut view, key, Kind::Commit(Box::new(commit))).number
     }
 }
@@ -191,6 +191,60 @@ fn what_is_named_is_read_when_it_is_wanted() {
     names.iter().for_each(|name| world.store.inner.flip(name, 100));
     let lost = world.log().packs_named(&fresh.fold, &fresh.fold.commits[&numbers[0]]);
     assert!(matches!(lost, Err(LogError::MissingBody(_))), "{lost:?}");
+}
+
+/// The maintainer stores a snapshot anew: half of its packs, and others instead of the rest.
+fn replace(world: &World, number: u64, first: u32) -> u64 {
+    let mut view = world.of(&host());
+    let old = view.fold.commits[&number].clone();
+    let session = world.append(&mut view, &host(), Kind::Begin(begin("anew"))).session();
+    let less: PackSet = old.set.iter().step_by(2).map(|(s, p)| (*s, *p)).collect();
+    let new: NewPacks = (first..first + MANY).map(|n| (pack(n), facts(7))).collect();
+    let set = new.keys().map(|p| (session, *p)).collect();
+    let mut anew = commit(session, "unused", 0);
+    (anew.summary, anew.root) = (old.summary, Root { place: Place { pack: pack(first), ..old.root.place }, ..old.root });
+    (anew.lists, anew.replaces) = (Held::Inline(CommitLists { new, set, less, ledger: Vec::new() }), Some(number));
+    world.append(&mut view, &host(), Kind::Commit(Box::new(anew))).number
+}
+
+#[test]
+fn a_set_that_was_changed_again_and_again_is_put_together_in_order() {
+    let world = World::new();
+    let numbers = large_tenant(&world, 2);
+    let again = replace(&world, numbers[1], 50_000);
+    let last = replace(&world, again, 60_000);
+    let whole = world.log().read().unwrap();
+    assert_eq!(whole.fold.commits[&last].set.iter().count(), MANY as usize + MANY as usize / 2 + MANY as usize / 2);
+    let fresh = || world.of(&small());
+    let all = [numbers[0], numbers[1], again, last];
+    for number in all {
+        let view = fresh();
+        let named = |view: &LogView| world.log().packs_named(&view.fold, &view.fold.commits[&number]).unwrap();
+        assert_eq!(named(&view), named(&whole), "{number}");
+    }
+    // Whichever of the lists comes into the view first.
+    let same = |view: &LogView, number: u64| assert_eq!(view.fold.commits[&number].set, whole.fold.commits[&number].set, "{number}");
+    for order in [[numbers[1], again, last], [last, again, numbers[1]], [again, last, numbers[1]]] {
+        let mut view = fresh();
+        for number in order {
+            world.log().know_commits(&mut view, &BTreeSet::from([number])).unwrap();
+            same(&view, number);
+        }
+        order.iter().for_each(|number| same(&view, *number));
+    }
+    for order in [[host(), large()], [large(), host()]] {
+        let mut view = fresh();
+        order.iter().for_each(|key| world.log().know_keys(&mut view, &[key.id()]).unwrap());
+        all.iter().for_each(|number| same(&view, *number));
+    }
+    // Kept, resumed, and then changed once more.
+    let mut view = fresh();
+    world.log().know_commits(&mut view, &BTreeSet::from([again])).unwrap();
+    let mut view = world.log().resume(&world.log().keep(&view).unwrap()).unwrap().unwrap();
+    let more = replace(&world, last, 70_000);
+    world.log().advance(&mut view).unwrap();
+    world.log().know_commits(&mut view, &BTreeSet::from([more])).unwrap();
+    assert_eq!(view.fold.commits[&more].set, world.log().read().unwrap().fold.commits[&more].set);
 }
 
 #[test]

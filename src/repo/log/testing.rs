@@ -263,6 +263,7 @@ pub fn commit(session: SessionId, snapshot: &str, pack: u8) -> Commit {
         lists: Held::Inline(CommitLists {
             new: BTreeMap::from([(pack_id, facts(pack))]),
             set: [(session, pack_id)].into_iter().collect(),
+            less: PackSet::default(),
             ledger: vec![LedgerRun {
                 first: "000000010000000000000003".parse().unwrap(),
                 last: "000000010000000000000004".parse().unwrap(),

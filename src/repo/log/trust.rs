@@ -163,7 +163,41 @@ fn a_replacing_commit_is_the_same_snapshot_in_other_packs() {
         let refused = scene.log().append(&mut view, &host(), &Kind::Commit(Box::new(bad)));
         assert!(matches!(refused, Err(LogError::Void { void: Void::Rule(_), .. })), "{refused:?}");
     }
+    let pack = |n: u8| PackId([n; 16]);
+    let with = |change: &dyn Fn(&mut Commit, &mut CommitLists)| {
+        let mut commit = good.clone();
+        let Held::Inline(mut lists) = commit.lists.clone() else { unreachable!() };
+        change(&mut commit, &mut lists);
+        Commit { lists: Held::Inline(lists), ..commit }
+    };
+    let theirs = view.fold.commits[&old].session;
+    let bad: [&dyn Fn(&mut Commit, &mut CommitLists); 5] = [
+        // Packs that the old one doesn't name; one that it does, once more; under another session's name; a root that is left out.
+        &|_, lists| lists.less.insert(theirs, pack(9)),
+        &|_, lists| lists.less.insert(session, pack(1)),
+        &|_, lists| lists.set.insert(theirs, pack(1)),
+        &|_, lists| lists.set.insert(session, pack(1)),
+        &|commit, lists| {
+            commit.root.place.pack = pack(1);
+            lists.less.insert(theirs, pack(1));
+        },
+    ];
+    for (n, change) in bad.into_iter().enumerate() {
+        let refused = scene.log().append(&mut view, &host(), &Kind::Commit(Box::new(with(change))));
+        assert!(matches!(refused, Err(LogError::Void { void: Void::Rule(_), .. })), "{n}: {refused:?}");
+    }
+    let of_itself = with(&|commit, lists| {
+        commit.replaces = None;
+        lists.less.insert(theirs, pack(1));
+    });
+    let refused = scene.log().append(&mut view, &host(), &Kind::Commit(Box::new(of_itself)));
+    assert!(matches!(refused, Err(LogError::Form { .. })), "{refused:?}");
+    // Its set is the old one's, and what it names besides; or that without what it leaves out.
+    assert_eq!(view.fold.set_of(&good), Some([(theirs, pack(1)), (session, pack(2))].into_iter().collect()));
+    let good = with(&|_, lists| lists.less.insert(theirs, pack(1)));
     let new = scene.append(&mut view, Kind::Commit(Box::new(good))).number;
+    assert_eq!(view.fold.commits[&new].set, [(session, pack(2))].into_iter().collect());
+    assert_eq!(scene.read().fold.commits[&new].set, view.fold.commits[&new].set);
     assert_eq!(view.fold.commits[&new].need, view.fold.commits[&old].need);
     assert_eq!(view.fold.commits[&new].need.as_ref().unwrap().window.len(), 1);
     // The held snapshot stays, one of its two COMMITs may go.

@@ -126,6 +126,7 @@ fn commit(name: Name, set: &BTreeSet<Pack>) -> Kind {
     commit.lists = Held::Inline(CommitLists {
         new: set.iter().filter(|p| p.0 == name).map(|p| (pack_id(*p), facts(p.1))).collect(),
         set: set.iter().map(|p| (session_id(p.0), pack_id(*p))).collect(),
+        less: PackSet::default(),
         ledger: vec![],
     });
     Kind::Commit(Box::new(commit))
