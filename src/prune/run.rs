@@ -81,13 +81,13 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Report, PruneErro
         wal::expire(setting, *archive, &ended, options.dry_run, &mut report)?;
     }
     report.unfinished = unfinished(setting, options.dry_run)?;
-    if let Some(store) = setting.store.filter(|_| !options.dry_run) {
+    if !options.dry_run {
         // Of sessions that have ended, or are in no log: what they had stored is gone.
         let open: BTreeSet<String> = {
             let view = setting.opened.view();
             view.fold.sessions.iter().filter(|(_, s)| s.open).map(|(id, _)| id.to_string()).collect()
         };
-        store.remove_empty_pack_folders(&|session| !open.contains(session))?;
+        setting.opened.backend.remove_empty_pack_folders(&|session| !open.contains(session))?;
     }
     report.head = Some(setting.opened.view().newest);
     Ok(report)

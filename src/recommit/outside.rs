@@ -156,7 +156,7 @@ fn assert_whole(host: &Host) {
     let opened = &host.opened;
     let view = opened.view();
     let commit = view.fold.commits.values().next().unwrap();
-    let packs = opened.packs_of(&view.fold, commit);
+    let packs = opened.packs_of(&view.fold, commit).unwrap();
     let read = |id, place, digest| super::nodes::read(&packs, id, place, digest, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
     let place = super::nodes::place_of(&commit.root).unwrap();
     let Node::Snapshot(root) = read(commit.root.chunk.short(), place, commit.root.digest) else { panic!("no root") };

@@ -57,6 +57,10 @@ impl Backend for Counting {
         self.inner.delete(name)
     }
 
+    fn settle_deletions(&self, folder: &ObjectName) -> Result<(), StoreError> {
+        self.inner.settle_deletions(folder)
+    }
+
     fn age(&self, name: &ObjectName, session: &SessionTag) -> Result<Option<Duration>, StoreError> {
         self.inner.age(name, session)
     }
@@ -87,6 +91,10 @@ impl Backend for Counting {
 
     fn remove_leftovers(&self, of: &SessionTag) -> Result<usize, StoreError> {
         self.inner.remove_leftovers(of)
+    }
+
+    fn remove_empty_pack_folders(&self, may_go: &dyn Fn(&str) -> bool) -> Result<usize, StoreError> {
+        self.inner.remove_empty_pack_folders(may_go)
     }
 
     fn folder(&self) -> Option<&Path> {

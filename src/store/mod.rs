@@ -163,6 +163,12 @@ pub trait Backend: Send + Sync {
         Ok(0)
     }
 
+    /// Removes empty folders `pack/<session>` of sessions that may go, where a store has folders; how many.
+    fn remove_empty_pack_folders(&self, may_go: &dyn Fn(&str) -> bool) -> Result<usize, StoreError> {
+        let _ = may_go;
+        Ok(0)
+    }
+
     /// The folder, if this is one.
     fn folder(&self) -> Option<&std::path::Path> {
         None

@@ -163,7 +163,7 @@ fn damaged_nodes_of_an_older_snapshot_are_healed() {
         let (pack, blobs, bytes) = story.world.opened(|opened, _| {
             let view = opened.view();
             let commit = view.fold.commits.values().next().unwrap();
-            let packs = opened.packs_of(&view.fold, commit);
+            let packs = opened.packs_of(&view.fold, commit).unwrap();
             let root = commit.root.place;
             let pack = packs.known(root.pack).unwrap();
             let path = story.path_of(&pack);

@@ -108,7 +108,7 @@ impl World {
     fn stored(&self) -> Vec<u8> {
         let (_, commit) = self.only();
         let opened = &self.host.opened;
-        let packs: Packs = opened.packs_of(&opened.view().fold, &commit);
+        let packs: Packs = opened.packs_of(&opened.view().fold, &commit).unwrap();
         let opening = opened.opening.as_ref().unwrap();
         let at = commit.root.place;
         let place = Place { pack: at.pack, blob: at.blob, position: at.position as u16 };

@@ -129,6 +129,10 @@ impl Backend for Meanwhile {
         self.inner.settle_deletions(folder)
     }
 
+    fn prove(&self, session: &SessionTag) -> Result<Vec<String>, StoreError> {
+        self.inner.prove(session)
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -129,6 +129,10 @@ impl<F: FileSystem> Backend for LocalStore<F> {
         self.remove_unfinished(of)
     }
 
+    fn remove_empty_pack_folders(&self, may_go: &dyn Fn(&str) -> bool) -> Result<usize, StoreError> {
+        self.remove_empty_folders(may_go)
+    }
+
     fn folder(&self) -> Option<&Path> {
         Some(&self.root)
     }

@@ -128,7 +128,7 @@ impl<F: FileSystem> LocalStore<F> {
 
     /// Removes empty folders below `pack`, one for each session, where `may_go` says so of their names; how many went. A
     /// writer that finds its folder gone makes it again.
-    pub fn remove_empty_pack_folders(&self, may_go: &dyn Fn(&str) -> bool) -> Result<usize, StoreError> {
+    pub(super) fn remove_empty_folders(&self, may_go: &dyn Fn(&str) -> bool) -> Result<usize, StoreError> {
         const PACKS: &str = "pack";
         self.check_writable()?;
         let folders = self.entries(PACKS)?.into_iter().filter(|(_, kind)| *kind == Kind::Folder);
