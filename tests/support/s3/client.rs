@@ -21,6 +21,7 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    beside: Vec<(String, String)>,
     payload: Option<String>,
     host: Option<String>,
     time: Option<String>,
@@ -30,7 +31,7 @@ pub struct Request {
 impl Request {
     pub fn new(method: &'static str, path: impl Into<String>) -> Request {
         let (query, headers, body) = (Vec::new(), Vec::new(), Vec::new());
-        Request { method, path: path.into(), query, headers, body, payload: None, host: None, time: None, signed: true }
+        Request { method, path: path.into(), query, headers, body, beside: Vec::new(), payload: None, host: None, time: None, signed: true }
     }
 
     pub fn get(path: impl Into<String>) -> Request {
@@ -48,6 +49,12 @@ impl Request {
 
     pub fn header(mut self, name: &str, value: &str) -> Request {
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A header that isn't signed, as those of the connection.
+    pub fn header_beside(mut self, name: &str, value: &str) -> Request {
+        self.beside.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -209,6 +216,13 @@ impl Client {
         Ok(Connection { client: self, stream: BufReader::new(stream) })
     }
 
+    /// Head and body as they are sent, for tests that send them piece by piece.
+    pub fn bytes(&self, request: &Request) -> (Vec<u8>, Vec<u8>) {
+        let mut head = Vec::new();
+        self.head(request).write(&mut head).expect("room");
+        (head, request.body.clone())
+    }
+
     fn head(&self, request: &Request) -> Head {
         let payload = request.payload.clone().unwrap_or_else(|| sha256(&request.body));
         let time = request.time.clone().unwrap_or_else(now);
@@ -225,7 +239,8 @@ impl Client {
             let signed = Signed { method: request.method, path, query, headers: &headers, payload: &payload, time: &time, region };
             headers.push(("authorization".to_owned(), signed.authorization(&self.keys)));
         }
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+        headers.extend(request.beside.iter().cloned());
+        if !headers.iter().any(|(name, _)| ["content-length", "transfer-encoding"].contains(&name.as_str())) {
             headers.push(("content-length".to_owned(), request.body.len().to_string()));
         }
         Head { start: format!("{} {target} HTTP/1.1", request.method), headers }
@@ -245,9 +260,8 @@ impl Connection<'_> {
     /// One request and its whole answer.
     pub fn send(&mut self, request: &Request) -> Result<Answer> {
         let to = self.stream.get_mut();
-        let mut bytes = Vec::new();
-        self.client.head(request).write(&mut bytes)?;
-        bytes.extend(&request.body);
+        let (mut bytes, body) = self.client.bytes(request);
+        bytes.extend(body);
         to.write_all(&bytes)?;
         to.flush()?;
         let head = loop {

@@ -16,12 +16,14 @@
 //! - `service.rs`: [`Service`]: started, shared, ended; its endpoint and identities
 //! - `bucket.rs`: [`Bucket`]: what an administrator does to one
 //! - `client.rs`: [`Client`]: one signed request after the other, as wrong as a test wants it
+//! - `proxy/`: [`proxy::Proxy`]: faults, refusals and counts between the program and a service
 //! - `sign.rs`: signatures and checksums
 //! - `http.rs`: HTTP/1.1, as much as the client and the proxy need
 
 mod bucket;
 mod client;
-mod http;
+pub mod http;
+pub mod proxy;
 mod service;
 pub mod sign;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::super::certificates::{Pair, Wish};
+use super::super::folder::remove_tree;
 use super::super::{TestDir, temporary};
 use super::bucket::{Bucket, Kind};
 use super::{Client, Keys, RCLONE, S3, SEAWEED, Trust};
@@ -14,8 +15,9 @@ use super::{Client, Keys, RCLONE, S3, SEAWEED, Trust};
 /// What starts them: a second run as another user may not be able to read the checkout.
 const SCRIPT: &str = include_str!("../../../scripts/s3-server");
 
-/// Who asks. SeaweedFS holds readers and strangers to it; writers and maintainers have the same rights there (its `Write`
-/// includes deletion), so that what a writer may do beyond that is for the proxy to refuse.
+/// Who asks. SeaweedFS holds them to policies like AWS's (`scripts/s3-server`): readers read; writers add, and overwrite, but delete
+/// nothing; maintainers delete, too. That a writer creates only (the condition `s3:if-none-match`) it doesn't understand: that is
+/// for the proxy to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     Admin,
@@ -77,7 +79,11 @@ impl S3 {
                 return service;
             }
         }
+        // Nothing is there, or what a killed one left.
         let _ = std::fs::remove_file(&ready);
+        for old in std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            remove_tree(&old);
+        }
         write_certificates(&folder);
         let mut command = self.command("seaweedfs", &folder);
         command.arg("--while-used").arg(folder.join("used")).arg("--ready").arg(&ready).stdin(Stdio::null());
@@ -90,22 +96,33 @@ impl S3 {
     /// A SeaweedFS of the test's own, ended with the value: for tests that kill it, or fill it.
     #[track_caller]
     pub fn private(&self) -> Service {
-        self.start("seaweedfs")
+        self.start("seaweedfs", &[])
+    }
+
+    /// The same with another policy (JSON, AWS's language) for some of its identities.
+    #[track_caller]
+    pub fn with_policies(&self, policies: &[(Role, &str)]) -> Service {
+        self.start("seaweedfs", policies)
     }
 
     /// rclone's `serve s3`: it overwrites where it is told to create, and knows no versions.
     #[track_caller]
     pub fn rclone(&self) -> Service {
-        self.start("rclone")
+        self.start("rclone", &[])
     }
 
     #[track_caller]
-    fn start(&self, program: &str) -> Service {
+    fn start(&self, program: &str, policies: &[(Role, &str)]) -> Service {
         let scratch = TestDir::new();
         let folder = scratch.path().to_owned();
         write_certificates(&folder);
         let mut command = self.command(program, &folder);
         command.arg("--with-input").arg("--dir").arg(folder.join("data")).stdin(Stdio::piped());
+        for (role, policy) in policies {
+            let file = folder.join(format!("{}.policy", role.name()));
+            std::fs::write(&file, policy).expect("a policy");
+            command.arg("--policy").arg(format!("{}={}", role.name(), file.display()));
+        }
         let mut script = command.spawn().expect("python3");
         let input = script.stdin.take();
         let facts = facts_of(&mut script, &folder);
@@ -120,7 +137,8 @@ impl S3 {
         if program == "seaweedfs" {
             command.arg("--certificate").arg(folder.join("server.crt")).arg("--key").arg(folder.join("server.key"));
         }
-        command.env(SEAWEED, &self.seaweed).env(RCLONE, &self.rclone).current_dir(folder).stdout(Stdio::piped());
+        command.env(SEAWEED, &self.seaweed).env(RCLONE, &self.rclone).env("TMPDIR", folder).current_dir(folder);
+        command.stdout(Stdio::piped());
         command.stderr(File::create(folder.join("said")).expect("a file"));
         command
     }
@@ -202,6 +220,13 @@ impl Service {
         self.facts["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process id")
     }
 
+    /// Kills what started it, as a runner does to tests that take too long: the service must end all the same.
+    pub fn kill_script(mut self) {
+        if let Ends::With { script, .. } = &mut self.ends {
+            let _ = script.kill();
+        }
+    }
+
     /// A new bucket, removed with the value.
     #[track_caller]
     pub fn bucket(&self) -> Bucket {
@@ -221,7 +246,8 @@ impl Service {
     }
 
     fn answers(&self) -> bool {
-        self.client(Role::Admin).try_get("/pgcairn-ready/ready").is_ok_and(|answer| answer.status == 200)
+        // By what it was given when it started: another one may have its port by now.
+        self.client(Role::Admin).try_get("/pgcairn-ready/ready").is_ok_and(|answer| answer.text() == self.fact("name"))
     }
 }
 
