@@ -4,6 +4,7 @@
 //! - `create.rs`: `init`
 //! - `enrol.rs`: a KEY entry for this host
 //! - `index.rs`: [`KnownChunks`]: where chunks lie already
+//! - `locking.rs`: [`lock_snapshot`]: what a snapshot needs is locked against deletion
 //! - `log_store.rs`: the log over a backend, under the table key
 //! - `unlock.rs`: from what opens a slot to the root
 //! - `session.rs`: [`OpenSession`]: BEGIN, PROGRESS, COMMIT or ABORT
@@ -11,6 +12,7 @@
 mod create;
 mod enrol;
 mod index;
+mod locking;
 mod log_store;
 mod open;
 mod session;
@@ -23,6 +25,7 @@ mod unlock;
 pub use create::{Created, NewRepository, create};
 pub(in crate::host) use enrol::content_secrets;
 pub use index::KnownChunks;
+pub use locking::{Locked, lock_snapshot};
 pub use log_store::process_tag;
 pub use open::{Need, Opened, Place, open, repository_at};
 pub(in crate::host) use open::{open_with, remember_pin};
