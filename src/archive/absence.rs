@@ -145,7 +145,7 @@ fn named_by(ctx: &GetContext<'_>, rights: &mut Rights, listing: &Listing, timeli
 fn is_there(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileName) -> Result<bool, GetError> {
     let mut objects = Objects::new();
     let folder = ctx.site.address(ctx.system_identifier, file).folder()?;
-    ctx.site.backend.list(Some(&folder), &mut |listed| {
+    ctx.site.list(&folder, &mut |listed| {
         if let Some(archived) = parse_listed(&listed.name).filter(|archived| archived.file == *file) {
             objects.insert(archived.variant, (listed.name, listed.size));
         }
@@ -160,7 +160,7 @@ fn undecided(name: &SegmentName, why: String) -> GetError {
 
 fn list(ctx: &GetContext<'_>, timeline: TimelineId) -> Result<Listing, GetError> {
     let mut listing = Listing::default();
-    ctx.site.backend.list(Some(&ctx.site.root(ctx.system_identifier)?), &mut |listed| {
+    ctx.site.list(&ctx.site.root(ctx.system_identifier)?, &mut |listed| {
         match parse_listed(&listed.name) {
             Some(ArchivedName { file: WalFileName::Segment(segment), variant }) if segment.timeline == timeline => {
                 listing.segments.entry(segment).or_default().insert(variant, (listed.name, listed.size));

@@ -16,7 +16,7 @@ use crate::pg::timeline::History;
 use crate::pg::wal::{WalFileName, check_segment};
 use crate::repo::RepoError;
 use crate::repo::wal::{WalAddress, WalFront};
-use crate::store::{ObjectName, StoreError};
+use crate::store::{ObjectName, StoreError, seen_through};
 use crate::units::Hash32;
 
 /// How often a file that is pushed just now is looked for.
@@ -137,7 +137,7 @@ impl<'a> Search<'a> {
     /// The objects of this file's name as its folder lists them, in the order of variants.
     fn listed(&self) -> Result<Vec<(ObjectName, u64)>, GetError> {
         let mut found = Vec::new();
-        self.ctx.site.backend.list(Some(&self.address.folder()?), &mut |listed| {
+        self.ctx.site.list(&self.address.folder()?, &mut |listed| {
             if let Some(archived) = parse_listed(&listed.name).filter(|a| a.file == self.file) {
                 found.push((archived.variant, listed.name, listed.size));
             }
@@ -168,7 +168,8 @@ impl<'a> Search<'a> {
             return Ok(None);
         }
         self.note_head(object, &front)?;
-        match self.open(object, &front) {
+        let damaged = |e: &GetError| matches!(e, GetError::Repo(e) if is_damage(e));
+        match seen_through(site.backend, object, damaged, || self.open(object, &front)) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(GetError::Repo(e)) if is_damage(&e) => {
                 let why = words(&e);

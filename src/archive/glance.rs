@@ -78,7 +78,7 @@ pub fn segment(site: &Site<'_>, system_identifier: u64, name: SegmentName) -> Re
 
 fn list(site: &Site<'_>, folder: &ObjectName) -> Result<Folder, SiteError> {
     let mut found = Folder::new();
-    site.backend.list(Some(folder), &mut |listed| {
+    site.list(folder, &mut |listed| {
         if let Some(name) = parse_listed(&listed.name) {
             found.entry(name.file).or_default().push((name.variant, listed.size));
         }

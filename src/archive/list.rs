@@ -130,7 +130,7 @@ impl Archive {
         let rights = site.at_tail(&site.tail.known())?;
         let mut names: BTreeMap<WalFileName, Vec<(u32, u64)>> = BTreeMap::new();
         let mut stored = 0;
-        site.backend.list(Some(&site.root(system_identifier)?), &mut |listed| {
+        site.list(&site.root(system_identifier)?, &mut |listed| {
             if let Some(name) = parse_listed(&listed.name) {
                 names.entry(name.file).or_default().push((name.variant, listed.size));
                 stored += listed.size;
@@ -265,10 +265,12 @@ impl Reader<'_> {
         for (variant, size) in objects {
             let object = address.object(*variant)?;
             match self.judge(&address, file, &object, *size) {
-                Ok(Standing::Valid(front)) => match entry(&front, self.system_identifier, file, *variant, *size) {
-                    Ok(entry) => return Ok(Looked::Counts(Box::new(entry))),
-                    Err(why) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: why.into() }),
-                },
+                Ok(Standing::Valid(front)) => {
+                    match entry(&front, self.system_identifier, file, *variant, self.size(&front, &object, *size)?) {
+                        Ok(entry) => return Ok(Looked::Counts(Box::new(entry))),
+                        Err(why) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: why.into() }),
+                    }
+                }
                 Ok(Standing::NotEntitled) => {}
                 Ok(Standing::Unproven { why }) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why }),
                 Err(SiteError::Store(e)) if e.is_absent() => {}
@@ -283,6 +285,14 @@ impl Reader<'_> {
             }
         }
         Ok(damaged.unwrap_or(Looked::Void))
+    }
+
+    /// The object's length: as it was listed, or that of what lies beneath it.
+    fn size(&self, front: &WalFront, object: &ObjectName, listed: u64) -> Result<u64, SiteError> {
+        if front.object_len() == listed || !self.site.backend.rereads() {
+            return Ok(listed);
+        }
+        Ok(self.site.backend.size(object)?)
     }
 
     fn judge(&self, address: &WalAddress, file: &WalFileName, object: &ObjectName, size: u64) -> Result<Standing, SiteError> {

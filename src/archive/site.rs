@@ -2,12 +2,13 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 use super::failure::{SiteError, TailFailure};
+use super::names::parse_listed;
 use crate::crypt::sign::PublicKey;
 use crate::crypt::{Opening, Sealing};
 use crate::pg::wal::WalFileName;
 use crate::repo::log::{ClusterId, ENTRY_LIMIT, Expired, Fork, Head, KeyTable, LogView, Role, entry_name};
 use crate::repo::wal::WalAddress;
-use crate::store::{Backend, ObjectName, StoreError};
+use crate::store::{Backend, Listed, ObjectName, StoreError, seen_through};
 use crate::units::{Hash32, KeyId, RepositoryId, SegmentName, TimelineId};
 
 /// How often the log may grow under our eyes before it is given up.
@@ -61,6 +62,20 @@ impl Rights {
     pub(super) fn is_expired(&self, system_identifier: u64, name: SegmentName) -> bool {
         let row = self.expired.iter().find(|(system, timeline, _)| *system == system_identifier && *timeline == name.timeline);
         row.is_some_and(|(_, _, row)| name.no(row.segment_size).is_some_and(|no| no <= row.segment_size.segment_of(row.highest)))
+    }
+
+    /// Does the log say that this object, of this cluster, may be gone? A history file never, any other file if WAL of its
+    /// timeline up to it was expired.
+    fn may_be_gone(&self, cluster_key: [u8; 16], object: &ObjectName, file: &WalFileName) -> bool {
+        let own = format!("wal/{}/", crate::units::ids::hex(&cluster_key));
+        let system = object.as_str().strip_prefix(&own).and_then(|rest| rest.split('/').next()?.parse::<u64>().ok());
+        match (system, file) {
+            (Some(_), WalFileName::History(_)) => false,
+            (Some(system), WalFileName::Segment(name) | WalFileName::Partial(name) | WalFileName::Backup { segment: name, .. }) => {
+                self.is_expired(system, *name)
+            }
+            (None, _) => true,
+        }
     }
 
     /// May this key write for the cluster now?
@@ -131,7 +146,7 @@ impl Site<'_> {
     pub(super) fn at_tail(&self, known: &Rights) -> Result<Rights, SiteError> {
         let mut rights = known.clone();
         for _ in 0..PATIENCE {
-            let same = self.hash_of_entry(rights.head.number)? == Some(rights.head.hash);
+            let same = self.is_entry(rights.head.number, rights.head.hash)?;
             if same && !self.has_entry(rights.head.number.saturating_add(1))? {
                 return Ok(rights);
             }
@@ -139,7 +154,7 @@ impl Site<'_> {
             let back =
                 newer.head.number < rights.head.number || (newer.head.number == rights.head.number && newer.head.hash != rights.head.hash);
             // Later entries don't excuse it.
-            if back || (!same && self.hash_of_entry(rights.head.number)? != Some(rights.head.hash)) {
+            if back || (!same && !self.is_entry(rights.head.number, rights.head.hash)?) {
                 return Err(SiteError::SetBack { remembered: rights.head, found: newer.head });
             }
             rights = newer;
@@ -150,14 +165,41 @@ impl Site<'_> {
     /// Has the log, read to the tail, this entry? An object that names one which it hasn't was written before the store
     /// was set back, or never by us.
     pub(super) fn has_head(&self, head: &(u64, Hash32)) -> Result<bool, SiteError> {
-        Ok(self.hash_of_entry(head.0)? == Some(head.1))
+        self.is_entry(head.0, head.1)
     }
 
-    fn hash_of_entry(&self, number: u64) -> Result<Option<Hash32>, SiteError> {
+    /// Has the entry of this number this hash, or had it before something was put over it?
+    fn is_entry(&self, number: u64, hash: Hash32) -> Result<bool, SiteError> {
         let name = entry(number)?;
-        let bytes = match self.backend.read(&name, ENTRY_LIMIT as u64) {
+        let other = || StoreError::Absent { store: self.backend.describe(), name: name.clone() };
+        let wanted = || if self.hash_of_entry(&name)? == Some(hash) { Ok(true) } else { Err(SiteError::Store(other())) };
+        match seen_through(self.backend, &name, is_absent, wanted) {
+            Err(SiteError::Store(e)) if e.is_absent() => Ok(false),
+            other => other,
+        }
+    }
+
+    /// Calls `each` for every object of a folder of WAL. Those that were deleted while their contents were kept are among
+    /// them: whoever calls it can't tell from a listing what may be gone. What the log lists as expired is gone.
+    pub(super) fn list(&self, folder: &ObjectName, each: &mut dyn FnMut(Listed) -> Result<(), StoreError>) -> Result<(), SiteError> {
+        self.backend.list(Some(folder), each)?;
+        let mut rights = None;
+        for covered in self.backend.covered(folder)?.into_iter().filter(|covered| covered.deleted) {
+            let Some(archived) = parse_listed(&covered.name) else { continue };
+            let rights = rights.get_or_insert_with(|| self.tail.known());
+            if rights.may_be_gone(self.sealing.cluster_key(self.cluster), &covered.name, &archived.file) {
+                continue;
+            }
+            self.backend.choose(&covered.name, Some(&covered.oldest));
+            each(Listed { name: covered.name, size: covered.size })?;
+        }
+        Ok(())
+    }
+
+    fn hash_of_entry(&self, name: &ObjectName) -> Result<Option<Hash32>, SiteError> {
+        let bytes = match self.backend.read(name, ENTRY_LIMIT as u64) {
             // A void entry; of it the log hashes as much as this, too.
-            Err(StoreError::TooLarge { .. }) => self.backend.read_range(&name, 0, ENTRY_LIMIT + 1)?,
+            Err(StoreError::TooLarge { .. }) => self.backend.read_range(name, 0, ENTRY_LIMIT + 1)?,
             Err(e) if e.is_absent() => return Ok(None),
             other => other?,
         };
@@ -171,6 +213,10 @@ impl Site<'_> {
             Err(e) => Err(e.into()),
         }
     }
+}
+
+fn is_absent(error: &SiteError) -> bool {
+    matches!(error, SiteError::Store(e) if e.is_absent())
 }
 
 fn entry(number: u64) -> Result<ObjectName, SiteError> {

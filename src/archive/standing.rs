@@ -15,7 +15,7 @@ use super::site::{Rights, Site};
 use crate::pg::wal::WalFileName;
 use crate::repo::RepoError;
 use crate::repo::wal::{self, FRONT, WalAddress, WalFront};
-use crate::store::ObjectName;
+use crate::store::{ObjectName, StoreError, seen_through};
 use crate::units::Hash32;
 
 /// What an object proved to be.
@@ -87,6 +87,11 @@ impl Site<'_> {
         }
         *rights = self.at_tail(rights)?;
         let settled = self.judge(rights, address, file, object, front);
+        if let Standing::Unproven { .. } = &settled
+            && let Some(beneath) = self.beneath(rights, address, file, object)?
+        {
+            return Ok(beneath);
+        }
         if let Standing::Unproven { why } = &settled {
             // Only a WAL object of this repository names an entry of this log.
             let ours = wal::front_len(front).is_ok() && front.get(8..24) == Some(self.repository.0.as_slice());
@@ -97,6 +102,31 @@ impl Site<'_> {
             }
         }
         Ok(settled)
+    }
+}
+
+impl Site<'_> {
+    /// What lies beneath an object that nobody vouches for, if somebody does for that. It is what is read from then on.
+    fn beneath(
+        &self,
+        rights: &Rights,
+        address: &WalAddress,
+        file: &WalFileName,
+        object: &ObjectName,
+    ) -> Result<Option<Standing>, SiteError> {
+        let unproven = || SiteError::Store(StoreError::Absent { store: self.backend.describe(), name: object.clone() });
+        let again = || {
+            let front = self.read_front(object, self.backend.size(object)?)?;
+            match self.judge(rights, address, file, object, &front) {
+                Standing::Unproven { .. } => Err(unproven()),
+                other => Ok(Some(other)),
+            }
+        };
+        if !self.backend.rereads() {
+            return Ok(None);
+        }
+        let damaged = |e: &SiteError| matches!(e, SiteError::Store(StoreError::Absent { .. } | StoreError::Short { .. }));
+        seen_through(self.backend, object, damaged, again).or_else(|e| if damaged(&e) { Ok(None) } else { Err(e) })
     }
 }
 

@@ -9,13 +9,14 @@ use super::run::{Found, Options, Outcome, Setting};
 use super::take::Taken;
 use super::{BackupError, wal};
 use crate::crypt::ChunkRole;
-use crate::host::access::{Adopted, OpenSession};
+use crate::host::access::{Adopted, OpenSession, lock_snapshot};
 use crate::pg::facts::ClusterFacts;
 use crate::repo::PackRef;
 use crate::repo::log::{
     ClusterId, Commit, CommitLists, Held, NewPacks, PackSet, Place as LogPlace, Root, SnapshotWal, Summary, WalMode, WalRange,
 };
 use crate::repo::structure::{ChunkRef, Meta, Needs, put_snapshot};
+use crate::repo::wal::WalAddress;
 use crate::repo::write::{ChunkWriter, NewChunk};
 use crate::units::ids::hex;
 use crate::units::{PackId, SessionId, Timestamp};
@@ -117,7 +118,34 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
         kept.settle(&summary.id);
     }
     let notes = kept.iter().filter_map(Kept::note).collect();
-    Ok(Outcome { summary, head, waits_for, damaged, left_out: taken.scanned.left_out, tablespaces: taken.scanned.tablespaces, notes })
+    let unlocked = lock(setting, &summary, head.number);
+    Ok(Outcome {
+        summary,
+        head,
+        waits_for,
+        unlocked,
+        damaged,
+        left_out: taken.scanned.left_out,
+        tablespaces: taken.scanned.tablespaces,
+        notes,
+    })
+}
+
+/// Locks what the snapshot needs, where that is configured. It is there whatever comes of it: what a person should hear.
+fn lock(setting: &Setting<'_>, summary: &Summary, commit: u64) -> Option<String> {
+    let opened = setting.opened;
+    let cluster = opened.sealing.cluster_key(&summary.cluster);
+    let object = |name: String| WalAddress { cluster, system_identifier: summary.system_identifier, name }.object(0).ok();
+    let wal = summary.wal.as_ref().map_or_else(Vec::new, |wal| {
+        let ranges = wal.ranges.iter().filter(|_| wal.mode == WalMode::Archive);
+        let segments = ranges.flat_map(|r| wal::needed(r.timeline, r.first, r.last, wal.segment_size)).map(|name| name.to_string());
+        let timelines = wal.ancestry.iter().map(|branch| branch.timeline).chain([wal.timeline]);
+        segments.chain(timelines.map(|timeline| timeline.history_name())).filter_map(object).collect()
+    });
+    match lock_snapshot(opened, commit, wal, setting.progress) {
+        Ok(locked) => locked.and_then(|locked| locked.complaint()),
+        Err(e) => Some(format!("the snapshot is stored, and what it needs could not be locked: {e}")),
+    }
 }
 
 fn put_content(writer: &ChunkWriter, plain: &[u8], needs: &mut Needs) -> Result<ChunkRef, BackupError> {

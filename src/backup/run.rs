@@ -85,6 +85,8 @@ pub struct Outcome {
     pub head: Head,
     /// The first segment that the archive still lacks.
     pub waits_for: Option<SegmentName>,
+    /// Why what it needs isn't locked as it shall be.
+    pub unlocked: Option<String>,
     /// Damaged pages.
     pub damaged: Vec<DamagedPage>,
     /// What was not copied because it can't be.

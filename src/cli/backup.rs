@@ -248,5 +248,8 @@ fn say_what_needs_a_look(context: &Context, outcome: &Outcome) -> Exit {
             "the snapshot is stored, and can't be restored before WAL segment {segment} is in the archive: look at archive_command and the server's log"
         ));
     }
-    if outcome.damaged.is_empty() && outcome.waits_for.is_none() { Exit::DONE } else { Exit::LOOK }
+    if let Some(why) = &outcome.unlocked {
+        context.reporter.warn(why);
+    }
+    if outcome.damaged.is_empty() && outcome.waits_for.is_none() && outcome.unlocked.is_none() { Exit::DONE } else { Exit::LOOK }
 }

@@ -26,6 +26,7 @@ use crate::host::config::{ClusterKeys, ClusterSettings, SecretSource};
 use crate::pg::connection::{ConnectOptions, Connection, PgConnError};
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::Role;
+use crate::store::StoreError;
 use crate::units::{Explain, Progress, SegmentName, Timestamp, counted};
 
 /// Arguments of `check`.
@@ -119,6 +120,7 @@ fn repository(here: &Here, opened: &Opened, cluster: &ClusterSettings) -> Vec<Li
     if let Some(path) = url.folder() {
         lines.push(place::room("repository_room", "the repository", path));
     }
+    lines.extend(locks(opened));
     lines.push(keys(opened, cluster));
     lines.extend(used_elsewhere(opened));
     if let Some(line) = log(opened) {
@@ -154,6 +156,26 @@ fn used_elsewhere(opened: &Opened) -> Option<Line> {
     };
     let (text, cure) = (chain(&error), error.cure().unwrap_or_default());
     Some(if mixes { Line::error("host_key", text, cure) } else { Line::warning("host_key", text, cure) })
+}
+
+/// Can what is stored be locked, where it shall be?
+fn locks(opened: &Opened) -> Option<Line> {
+    const NAME: &str = "object_lock";
+    let locks = opened.backend.locks()?;
+    Some(match locks.bucket() {
+        Ok(bucket) if bucket.object_lock && bucket.versioning => {
+            Line::ok(NAME, format!("the bucket has versioning and object lock: what a snapshot needs is locked for {} days", locks.days()))
+        }
+        Ok(_) => {
+            let error = StoreError::NoLocks { store: opened.backend.describe() };
+            Line::error(NAME, error.to_string(), error.cure().unwrap_or_default())
+        }
+        Err(e) => Line::warning(
+            NAME,
+            format!("whether the bucket has versioning and object lock can't be asked: {}", chain(&e)),
+            "let this credential s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration, or run check by one that may",
+        ),
+    })
 }
 
 /// What this host's key may do, and what a backup needs.

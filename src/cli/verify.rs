@@ -35,6 +35,10 @@ pub(super) struct Args {
     seed: Option<u64>,
 }
 
+/// What is said of an object that is whole as an older version alone.
+const COVERED: &str = "something was put over it, or it was deleted, and an older version of it is read: find out who did that; then delete the newer \
+                       versions, or the delete marker, so that everybody can read it";
+
 /// Files of a damaged object that people are shown.
 const SHOWN: usize = 20;
 
@@ -142,6 +146,9 @@ fn verify(context: &Context, args: &Args, opened: &Opened) -> Result<Verified, F
             report.findings.note(&problem.object, &problem.problem);
             problem.snapshots.iter().for_each(|snapshot| report.findings.hit_snapshot(&problem.object, snapshot));
         }
+    }
+    for name in opened.backend.chosen() {
+        report.findings.note(name.as_str(), COVERED);
     }
     let findings = std::mem::take(&mut report.findings).take();
     let leftovers = opened.backend.leftovers().map_err(RepoError::from)?.len();

@@ -65,6 +65,17 @@ impl RepoError {
         RepoError::Corrupt { object: object.to_string(), why: why.into() }
     }
 
+    /// Is it the object that is damaged or gone, and not the store that failed or a key that is missing?
+    pub fn is_damage(&self) -> bool {
+        use StoreError as S;
+        match self {
+            RepoError::Store(e) => matches!(e, S::Absent { .. } | S::Short { .. } | S::TooLarge { .. }),
+            RepoError::Crypt { source, .. } => source.class() == Class::Corrupt,
+            RepoError::Codec { .. } | RepoError::Corrupt { .. } => true,
+            _ => false,
+        }
+    }
+
     /// A rule of ours doesn't hold.
     pub fn internal(what: &'static str) -> Self {
         RepoError::Internal(what)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::store::{Backend, Create, Listed, ObjectName, Requests, SessionTag, StoreError, Version};
+use crate::store::{Backend, Covered, Create, Listed, Locks, ObjectName, Requests, SessionTag, StoreError, Version};
 
 /// See the module.
 pub struct Counting {
@@ -77,12 +77,24 @@ impl Backend for Counting {
         self.inner.versions(name)
     }
 
-    fn read_version(&self, name: &ObjectName, version: &Version, max: u64) -> Result<Vec<u8>, StoreError> {
-        self.count(self.inner.read_version(name, version, max))
+    fn rereads(&self) -> bool {
+        self.inner.rereads()
     }
 
-    fn read_range_of_version(&self, name: &ObjectName, version: &Version, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.count(self.inner.read_range_of_version(name, version, offset, len))
+    fn covered(&self, folder: &ObjectName) -> Result<Vec<Covered>, StoreError> {
+        self.inner.covered(folder)
+    }
+
+    fn choose(&self, name: &ObjectName, version: Option<&Version>) {
+        self.inner.choose(name, version);
+    }
+
+    fn chosen(&self) -> Vec<ObjectName> {
+        self.inner.chosen()
+    }
+
+    fn locks(&self) -> Option<&dyn Locks> {
+        self.inner.locks()
     }
 
     fn leftovers(&self) -> Result<Vec<(SessionTag, PathBuf)>, StoreError> {

@@ -5,7 +5,8 @@ use super::findings::Findings;
 use crate::crypt::slot::{self, Slot, Unlock};
 use crate::crypt::{CryptError, Root};
 use crate::host::access::Opened;
-use crate::store::ObjectName;
+use crate::repo::RepoError;
+use crate::store::{ObjectName, seen_through};
 
 /// Looks at all slots; with what opens one, they are tried. Warnings are for people.
 pub(super) fn check(
@@ -17,6 +18,7 @@ pub(super) fn check(
 ) -> Result<(), ScrubError> {
     let (mut usable, mut opens) = (0, matches!(unlock, Some(Unlock::Root(root)) if is_ours(opened, root)));
     for name in slots {
+        see_through(opened, name);
         let bytes = match opened.backend.read(name, slot::MOST as u64) {
             Ok(bytes) => bytes,
             Err(e) => {
@@ -47,6 +49,18 @@ pub(super) fn check(
     Ok(())
 }
 
+/// From now on the version of a slot is read that is one.
+fn see_through(opened: &Opened, name: &ObjectName) {
+    let backend = opened.backend.as_ref();
+    let no_slot = |e: &RepoError| e.is_damage();
+    // What can't be seen through is said of it afterwards.
+    let _ = seen_through(backend, name, no_slot, || match Slot::parse(&backend.read(name, slot::MOST as u64)?) {
+        Ok(slot) if slot.repository() == opened.format.repository => Ok(()),
+        Err(CryptError::Unknown { .. }) => Ok(()),
+        _ => Err(RepoError::corrupt(name, "no slot")),
+    });
+}
+
 /// Does the slot open, and with what this host knows in it?
 fn try_slot(opened: &Opened, slot: &Slot, unlock: &Unlock, name: &ObjectName, findings: &Findings) -> Result<bool, ScrubError> {
     match slot.open(unlock) {
@@ -56,7 +70,7 @@ fn try_slot(opened: &Opened, slot: &Slot, unlock: &Unlock, name: &ObjectName, fi
             findings.note(name.as_str(), "it holds other keys than this repository's");
             Ok(false)
         }
-        Err(e @ (CryptError::System(_) | CryptError::Command(_))) => Err(crate::repo::RepoError::from(e).into()),
+        Err(e @ (CryptError::System(_) | CryptError::Command(_))) => Err(RepoError::from(e).into()),
         Err(e) => {
             findings.note(name.as_str(), &e.to_string());
             Ok(false)

@@ -7,7 +7,7 @@ use super::findings::Findings;
 use crate::repo::PackRef;
 use crate::repo::log::{Fold, entry_name};
 use crate::repo::pack::pack_name;
-use crate::store::{Backend, Listed, ObjectName};
+use crate::store::{Backend, Listed, ObjectName, StoreError};
 use crate::units::{Cancel, Hash32, PackId, SessionId};
 
 /// Objects, counted.
@@ -80,6 +80,36 @@ impl Listing {
         }
     }
 
+    /// Packs that are listed by the log, and gone or of another length: where the store keeps what was overwritten or
+    /// deleted, that is looked at from now on. Slots, too, if there is no other.
+    pub fn dig(&mut self, backend: &dyn Backend, fold: &Fold) -> Result<(), ScrubError> {
+        let as_listed = |listing: &Self, (session, pack): (SessionId, &PackRef)| {
+            listing.packs.get(&(session, pack.id, pack.hash)).is_some_and(|size| *size == pack.size)
+        };
+        if !backend.rereads() {
+            return Ok(());
+        }
+        if listed_packs(fold).any(|(session, pack)| !as_listed(self, (session, &pack))) {
+            for covered in backend.covered(&folder("pack")?)? {
+                let parts: Vec<&str> = covered.name.as_str().split('/').collect();
+                let ["pack", session, pack] = parts.as_slice() else { continue };
+                let Some(key) = pack_of(session, pack) else { continue };
+                let wanted = fold.pack(&key.0, &key.1).filter(|f| f.hash == key.2 && self.packs.get(&key) != Some(&f.size));
+                if wanted.is_some_and(|f| f.size == covered.size) {
+                    backend.choose(&covered.name, Some(&covered.oldest));
+                    self.packs.insert(key, covered.size);
+                }
+            }
+        }
+        if self.slots.is_empty() {
+            for covered in backend.covered(&folder("key")?)? {
+                backend.choose(&covered.name, Some(&covered.oldest));
+                self.slots.push(covered.name);
+            }
+        }
+        Ok(())
+    }
+
     /// Compares with what the log lists.
     pub fn compare(&mut self, fold: &Fold, findings: &Findings) -> Result<Compared, ScrubError> {
         let mut compared = Compared::default();
@@ -131,6 +161,10 @@ pub(super) struct Compared {
     pub orphans: Tally,
     /// Packs in no list yet, of open sessions.
     pub unlisted: Tally,
+}
+
+fn folder(name: &str) -> Result<ObjectName, StoreError> {
+    Ok(ObjectName::new(name)?)
 }
 
 fn pack_of(session: &str, pack: &str) -> Option<(SessionId, PackId, Hash32)> {

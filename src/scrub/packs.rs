@@ -12,7 +12,7 @@ use crate::crypt::{ChunkRole, Opening, Sealing};
 use crate::repo::log::{Fold, LiveCommit, PackSet};
 use crate::repo::pack::{BlobFault, LoadedTable, MAX_PACK, Packs, Place};
 use crate::repo::{PackRef, RepoError};
-use crate::store::{Backend, ObjectName};
+use crate::store::{Backend, ObjectName, seen_through};
 use crate::units::{Cancel, PackId, Progress, SessionId};
 
 /// Packs up to this size are read in one go.
@@ -21,6 +21,9 @@ const WHOLE: u64 = 64 << 20;
 const WINDOW: u64 = 8 << 20;
 /// Packs in memory at once, in bytes.
 const MEMORY: u64 = 128 << 20;
+
+/// What is said of a pack whose bytes were changed.
+const ROTTEN: &str = "its bytes have not the hash that its name says";
 
 /// Blobs that were read and are not what they must be; packs that are not there, or whose tables can't be read.
 #[derive(Default)]
@@ -156,13 +159,22 @@ impl PackCheck<'_> {
             return Ok(()); // said by its table
         }
         let _lease = memory.take(pack.size.min(WHOLE));
-        let (hash, bytes) = match self.hashed(&name, pack) {
+        let read = seen_through(self.backend.as_ref(), &name, RepoError::is_damage, || match self.hashed(&name, pack) {
+            Ok((hash, _)) if hash != pack.hash.0 && self.backend.rereads() => Err(RepoError::corrupt(&name, ROTTEN)),
+            other => other,
+        });
+        let (hash, bytes) = match read {
             Ok(read) => read,
+            // Of all that lies there nothing has the hash: then blob by blob.
+            Err(RepoError::Corrupt { why, .. }) if why == ROTTEN => match self.hashed(&name, pack) {
+                Ok(read) => read,
+                Err(e) => return self.note(e, &name),
+            },
             Err(e) => return self.note(e, &name),
         };
         let rotten = hash != pack.hash.0;
         if rotten {
-            self.findings.note(name.as_str(), "its bytes have not the hash that its name says");
+            self.findings.note(name.as_str(), ROTTEN);
         }
         // A table that can't be read was found before.
         let Ok(table) = packs.table(pack.id) else { return Ok(()) };

@@ -166,6 +166,12 @@ pub enum StoreError {
         /// The cause.
         source: io::Error,
     },
+    /// The bucket can't lock objects, and `lock-days` is set.
+    #[error("{store} lies in a bucket without object lock or versioning, and lock-days is set")]
+    NoLocks {
+        /// The store.
+        store: String,
+    },
     /// The service doesn't have what is needed.
     #[error("{what}: {source}")]
     NotOffered {
@@ -225,9 +231,12 @@ impl Explain for StoreError {
             E::NoFolder { .. } | E::Replaced { .. } | E::Unreachable { .. } | E::NoBucket { .. } => Class::Unreachable,
             E::Denied { .. } | E::ForeignOwner { .. } | E::NoCredentials { .. } => Class::Denied,
             E::TooLarge { .. } | E::Short { .. } | E::NotAFile { .. } => Class::Corrupt,
-            E::NoLinks { .. } | E::NotExclusive { .. } | E::NegativeLookups { .. } | E::NotTrusted { .. } | E::NotOffered { .. } => {
-                Class::Refused
-            }
+            E::NoLinks { .. }
+            | E::NotExclusive { .. }
+            | E::NegativeLookups { .. }
+            | E::NotTrusted { .. }
+            | E::NotOffered { .. }
+            | E::NoLocks { .. } => Class::Refused,
             E::S3Setting { .. } => Class::Usage,
             E::Interrupted { .. } => Class::Failed,
             E::BadName(_) | E::Full { .. } | E::NotDurable { .. } | E::NotDurableBefore { .. } | E::Io { .. } => Class::Failed,
@@ -267,6 +276,14 @@ impl Explain for StoreError {
             E::NotDurable { .. } | E::NotDurableBefore { .. } => {
                 Some("look for disk errors in the system's log before the next run".to_owned())
             }
+            E::NoLocks { .. } => Some(
+                "turn on versioning and object lock (docs/s3.md has the commands), or leave lock-days away: nothing is locked then".to_owned(),
+            ),
+            // A service's answer, not the operating system's.
+            E::Denied { source, .. } if source.raw_os_error().is_none() && source.kind() == io::ErrorKind::Other => Some(
+                "give this credential the policy of its role in docs/s3.md; without s3:ListBucket S3 answers 403 for an object that is absent, too"
+                    .to_owned(),
+            ),
             E::Denied { source, .. } | E::Io { source, .. } | E::Unreachable { source, .. } => cure_of_io(source),
             _ => None,
         }

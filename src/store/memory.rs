@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::{Backend, Create, Listed, ObjectName, SessionTag, StoreError};
+use super::{Backend, Covered, Create, Listed, ObjectName, SessionTag, StoreError, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,9 @@ pub(crate) struct MemoryStore {
     unreachable: AtomicBool,
     ages: Mutex<BTreeMap<ObjectName, Duration>>,
     unsettled: Mutex<BTreeSet<ObjectName>>,
+    /// Every content that an object has had, if they are kept; and which of them is read.
+    kept: Option<Mutex<BTreeMap<ObjectName, Vec<Vec<u8>>>>>,
+    chosen: Mutex<BTreeMap<ObjectName, usize>>,
 }
 
 impl MemoryStore {
@@ -26,7 +29,29 @@ impl MemoryStore {
         Ok(self.objects.lock().unwrap())
     }
 
+    /// One that keeps what is overwritten and deleted.
+    #[allow(dead_code, reason = "for the layers above")]
+    pub fn with_versions() -> Self {
+        MemoryStore { kept: Some(Mutex::default()), ..MemoryStore::default() }
+    }
+
+    /// Puts an object over whatever has the name, behind everybody's back.
+    #[allow(dead_code, reason = "for the layers above")]
+    pub fn put_over(&self, name: &ObjectName, bytes: &[u8]) {
+        self.objects.lock().unwrap().insert(name.clone(), bytes.to_vec());
+        self.keep(name, bytes);
+    }
+
+    fn keep(&self, name: &ObjectName, bytes: &[u8]) {
+        if let Some(kept) = &self.kept {
+            kept.lock().unwrap().entry(name.clone()).or_default().push(bytes.to_vec());
+        }
+    }
+
     fn get<T>(&self, name: &ObjectName, then: impl FnOnce(&[u8]) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if let (Some(kept), Some(chosen)) = (&self.kept, self.chosen.lock().unwrap().get(name)) {
+            return then(&kept.lock().unwrap()[name][*chosen]);
+        }
         match self.objects()?.get(name) {
             Some(bytes) => then(bytes),
             None => Err(StoreError::Absent { store: self.describe(), name: name.clone() }),
@@ -66,6 +91,7 @@ impl Backend for MemoryStore {
             Some(there) if *there == bytes => Ok(Create::Same),
             Some(_) => Ok(Create::Other),
             None => {
+                self.keep(name, &bytes);
                 objects.insert(name.clone(), bytes);
                 Ok(Create::Created)
             }
@@ -118,6 +144,42 @@ impl Backend for MemoryStore {
 
     fn age(&self, name: &ObjectName, _session: &SessionTag) -> Result<Option<Duration>, StoreError> {
         self.get(name, |_| Ok(self.ages.lock().unwrap().get(name).copied()))
+    }
+
+    fn rereads(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    fn versions(&self, name: &ObjectName) -> Result<Vec<Version>, StoreError> {
+        let Some(kept) = &self.kept else { return Ok(Vec::new()) };
+        let count = kept.lock().unwrap().get(name).map_or(0, Vec::len);
+        Ok((0..count).map(|number| Version::new(number.to_string())).collect())
+    }
+
+    fn covered(&self, folder: &ObjectName) -> Result<Vec<Covered>, StoreError> {
+        let Some(kept) = &self.kept else { return Ok(Vec::new()) };
+        let (kept, objects) = (kept.lock().unwrap(), self.objects()?);
+        let below = kept.iter().filter(|(name, _)| name.as_str().starts_with(&format!("{folder}/")));
+        let covered = below.filter(|(name, all)| all.len() > 1 || !objects.contains_key(*name));
+        let oldest = |(name, all): (&ObjectName, &Vec<Vec<u8>>)| Covered {
+            name: name.clone(),
+            oldest: Version::new("0"),
+            size: all[0].len() as u64,
+            deleted: !objects.contains_key(name),
+        };
+        Ok(covered.map(oldest).collect())
+    }
+
+    fn choose(&self, name: &ObjectName, version: Option<&Version>) {
+        let mut chosen = self.chosen.lock().unwrap();
+        match version {
+            Some(version) => _ = chosen.insert(name.clone(), version.id().parse().unwrap()),
+            None => _ = chosen.remove(name),
+        }
+    }
+
+    fn chosen(&self) -> Vec<ObjectName> {
+        self.chosen.lock().unwrap().keys().cloned().collect()
     }
 
     fn prove(&self, _: &SessionTag) -> Result<Vec<String>, StoreError> {

@@ -8,16 +8,20 @@
 //! - `failure.rs`: [`StoreError`]: absent, unreachable, denied, full and damaged are told apart here and nowhere later
 //! - `local/`: [`LocalStore`], a directory: `create.rs` (the order of steps that makes an object durable), `read.rs`,
 //!   `open.rs` (whose folder it is, and what is proved about it), `mounts.rs` (NFS), `fs.rs` (the file-system seam)
+//! - `beneath.rs`: [`seen_through`]: older versions are read before an object is called damaged
+//! - `lock.rs`: [`Locks`]: what nobody can delete, and until when
 //! - `s3/`: [`S3Store`], a bucket of an S3-compatible service · `requests.rs`: [`Requests`], how many it was sent
 //! - `fault.rs` (tests): a file system that forgets what was not fsynced, and dies at a chosen step
 //! - `memory.rs` (tests): a backend in memory for the layers above
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod beneath;
 mod failure;
 #[cfg(test)]
 pub(crate) mod fault;
 pub mod local;
+mod lock;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod memory;
 mod name;
@@ -27,8 +31,10 @@ pub mod s3;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use beneath::seen_through;
 pub use failure::StoreError;
 pub use local::LocalStore;
+pub use lock::{BucketLocks, LockSpan, Locks};
 pub use name::{BadName, ObjectName, SessionTag};
 pub use requests::{RequestKind, Requests};
 pub use s3::S3Store;
@@ -53,6 +59,22 @@ pub struct Listed {
     pub name: ObjectName,
     /// Its length in bytes.
     pub size: u64,
+}
+
+/// The most versions of an object that are looked at.
+pub const MOST_VERSIONS: usize = 16;
+
+/// An object whose newest content is not its only one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Covered {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its oldest content.
+    pub oldest: Version,
+    /// The length of that in bytes.
+    pub size: u64,
+    /// It was deleted: no listing shows it.
+    pub deleted: bool,
 }
 
 /// One of several contents that an object has had, where a store keeps them.
@@ -133,23 +155,39 @@ pub trait Backend: Send + Sync {
         Ok(())
     }
 
-    /// The contents that an object has had, the oldest first, where the store keeps them: since nothing is overwritten or
-    /// written again by us, the oldest is the one that was meant. None where it doesn't keep them.
+    /// May another reading give something else: is the way to it long, or does it keep older contents?
+    fn rereads(&self) -> bool {
+        false
+    }
+
+    /// The contents that an object has had, the oldest first, at most [`MOST_VERSIONS`] of them, where the store keeps
+    /// them: since nothing is overwritten or written again by us, the oldest is the one that was meant. None where it
+    /// doesn't keep them.
     fn versions(&self, name: &ObjectName) -> Result<Vec<Version>, StoreError> {
         let _ = name;
         Ok(Vec::new())
     }
 
-    /// As [`Backend::read`], of one version.
-    fn read_version(&self, name: &ObjectName, version: &Version, max: u64) -> Result<Vec<u8>, StoreError> {
-        let _ = version;
-        self.read(name, max)
+    /// Objects of a folder that have had several contents, or were deleted while their contents were kept, and their oldest
+    /// ones. Costs nothing directly behind a [`Backend::list`] of that folder, nor where nothing is kept.
+    fn covered(&self, folder: &ObjectName) -> Result<Vec<Covered>, StoreError> {
+        let _ = folder;
+        Ok(Vec::new())
     }
 
-    /// As [`Backend::read_range`], of one version.
-    fn read_range_of_version(&self, name: &ObjectName, version: &Version, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        let _ = version;
-        self.read_range(name, offset, len)
+    /// From now on whoever reads this object is given this version of it; `None`: the newest again.
+    fn choose(&self, name: &ObjectName, version: Option<&Version>) {
+        let _ = (name, version);
+    }
+
+    /// The objects of which an older version is read now.
+    fn chosen(&self) -> Vec<ObjectName> {
+        Vec::new()
+    }
+
+    /// Locks against deletion, where they are configured.
+    fn locks(&self) -> Option<&dyn Locks> {
+        None
     }
 
     /// What runs that died have left unfinished, and whose it is. None where a store has nothing unfinished.

@@ -65,6 +65,7 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
     }
     remove(backend.as_ref(), leftovers)?;
     let tag = process_tag()?;
+    can_lock(backend.as_ref())?;
     for said in backend.prove(&tag)? {
         place.progress.warn(&said);
     }
@@ -109,6 +110,17 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
     opened.remember(place)?;
     opened.pin(place)?;
     Ok(Created { opened, slot: id })
+}
+
+/// Where locks are configured, the store must be able to keep them. One that may not be asked says so when it is written.
+fn can_lock(backend: &dyn Backend) -> Result<(), HostError> {
+    let Some(locks) = backend.locks() else { return Ok(()) };
+    match locks.bucket() {
+        Ok(bucket) if bucket.object_lock && bucket.versioning => Ok(()),
+        Ok(_) => Err(StoreError::NoLocks { store: backend.describe() }.into()),
+        Err(StoreError::Denied { .. } | StoreError::NotOffered { .. }) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn must_create(backend: &dyn Backend, name: &ObjectName, bytes: &[u8], tag: &SessionTag) -> Result<(), HostError> {

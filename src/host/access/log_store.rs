@@ -1,15 +1,52 @@
 //! The log over a backend, sealed under the table key.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::crypt::{CryptError, Sealing, seal};
 use crate::repo::log::{self, LogStore, SealFailure, Sealed, Sealer, StoreFailure};
-use crate::store::{Backend, Create, ObjectName, SessionTag, StoreError};
+use crate::store::{Backend, Create, ObjectName, SessionTag, StoreError, seen_through};
+use crate::units::Hash32;
 
 /// A backend as the log sees it.
 pub(super) struct BackendLog {
-    pub backend: Arc<dyn Backend>,
-    pub tag: SessionTag,
+    backend: Arc<dyn Backend>,
+    tag: SessionTag,
+    /// Objects that are read from beneath what was put over them, and listed though they were deleted.
+    dug: Mutex<BTreeSet<ObjectName>>,
+}
+
+impl BackendLog {
+    pub(super) fn new(backend: Arc<dyn Backend>, tag: SessionTag) -> Self {
+        BackendLog { backend, tag, dug: Mutex::default() }
+    }
+
+    fn dug(&self) -> MutexGuard<'_, BTreeSet<ObjectName>> {
+        self.dug.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_object(&self, name: &ObjectName, limit: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.backend.read(name, limit as u64) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::TooLarge { .. }) => self.backend.read_range(name, 0, limit + 1).map(Some),
+            Err(e) if e.is_absent() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// An object whose name says what its hash is.
+    fn read_hashed(&self, name: &ObjectName, hash: Hash32, limit: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        let other = |e: &StoreError| e.is_absent();
+        let wanted = || match self.read_object(name, limit)? {
+            Some(bytes) if *blake3::hash(&bytes).as_bytes() == hash.0 => Ok(bytes),
+            _ => Err(StoreError::Absent { store: self.backend.describe(), name: name.clone() }),
+        };
+        match seen_through(self.backend.as_ref(), name, other, wanted) {
+            // Whoever asks says what is wrong with it.
+            Err(e) if e.is_absent() => self.read_object(name, limit),
+            other => other.map(Some),
+        }
+    }
 }
 
 fn failure(error: StoreError) -> StoreFailure {
@@ -29,19 +66,37 @@ impl LogStore for BackendLog {
     }
 
     fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, StoreFailure> {
-        let name = name_of(name)?;
-        match self.backend.read(&name, limit as u64) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(StoreError::TooLarge { .. }) => self.backend.read_range(&name, 0, limit + 1).map(Some).map_err(failure),
-            Err(e) if e.is_absent() => Ok(None),
-            Err(e) => Err(failure(e)),
+        let object = name_of(name)?;
+        let hash = name.strip_prefix("body/").and_then(|hash| hash.parse::<Hash32>().ok());
+        match hash {
+            Some(hash) => self.read_hashed(&object, hash, limit),
+            None => self.read_object(&object, limit),
         }
+        .map_err(failure)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<String>, StoreFailure> {
         let folder = name_of(prefix.trim_end_matches('/'))?;
-        let all = self.backend.list_sorted(Some(&folder)).map_err(failure)?;
-        Ok(all.into_iter().map(|object| object.name.to_string()).collect())
+        let mut all: BTreeSet<String> =
+            self.backend.list_sorted(Some(&folder)).map_err(failure)?.into_iter().map(|object| object.name.to_string()).collect();
+        all.extend(self.dug().iter().map(ObjectName::to_string).filter(|name| name.starts_with(prefix)));
+        Ok(all.into_iter().collect())
+    }
+
+    fn dig(&self, prefix: &str) -> Result<bool, StoreFailure> {
+        let folder = name_of(prefix.trim_end_matches('/'))?;
+        let mut anew = false;
+        for covered in self.backend.covered(&folder).map_err(failure)? {
+            if self.dug().insert(covered.name.clone()) {
+                self.backend.choose(&covered.name, Some(&covered.oldest));
+                anew = true;
+            }
+        }
+        Ok(anew)
+    }
+
+    fn fill_in(&self) {
+        std::mem::take(&mut *self.dug()).iter().for_each(|name| self.backend.choose(name, None));
     }
 }
 

@@ -5,6 +5,7 @@
 //! - `elsewhere.rs`: is this host's key used by another one, too?
 //! - `enrol.rs`: a KEY entry for this host
 //! - `index.rs`: [`KnownChunks`]: where chunks lie already
+//! - `locking.rs`: [`lock_snapshot`]: what a snapshot needs is locked against deletion
 //! - `log_store.rs`: the log over a backend, under the table key
 //! - `unlock.rs`: from what opens a slot to the root
 //! - `session.rs`: [`OpenSession`]: BEGIN, PROGRESS, COMMIT or ABORT
@@ -13,6 +14,7 @@ mod create;
 mod elsewhere;
 mod enrol;
 mod index;
+mod locking;
 mod log_store;
 mod open;
 #[cfg(test)]
@@ -28,6 +30,7 @@ pub use create::{Created, NewRepository, create};
 pub use elsewhere::Elsewhere;
 pub(in crate::host) use enrol::content_secrets;
 pub use index::KnownChunks;
+pub use locking::{Locked, lock_snapshot};
 pub use log_store::process_tag;
 pub use open::{Need, Opened, Place, open, repository_at};
 pub(in crate::host) use open::{open_with, remember_pin};

@@ -19,7 +19,7 @@ use crate::repo::format::{self, Format};
 use crate::repo::log::{self, Log, LogView};
 use crate::repo::pack::Packs;
 use crate::store::s3::Watch;
-use crate::store::{Backend, LocalStore, ObjectName, S3Store, StoreError};
+use crate::store::{Backend, LocalStore, ObjectName, S3Store, StoreError, seen_through};
 use crate::units::ids::unhex;
 use crate::units::{Explain, Hash32, KeyId, Progress, RepositoryId, SessionId};
 
@@ -72,14 +72,23 @@ pub struct Opened {
     view: Mutex<LogView>,
 }
 
-/// The object that says what this is.
-pub(super) fn read_format(backend: &dyn Backend, place: &str) -> Result<Format, HostError> {
+/// The object that says what this is; it must say `known`, if that is known.
+pub(super) fn read_format(backend: &dyn Backend, place: &str, known: Option<RepositoryId>) -> Result<Format, HostError> {
     let name = ObjectName::new(format::NAME).map_err(StoreError::from)?;
-    match backend.read(&name, 4096) {
-        Ok(bytes) => Ok(Format::decode(&bytes)?),
-        Err(e) if e.is_absent() => Err(HostError::NoRepository { place: place.into() }),
-        Err(StoreError::NoFolder { .. }) => Err(HostError::NoRepository { place: place.into() }),
-        Err(e) => Err(e.into()),
+    let is_damage = |e: &HostError| match e {
+        HostError::Store(e) => e.is_absent() || matches!(e, StoreError::TooLarge { .. }),
+        HostError::Format(_) | HostError::Another { .. } => true,
+        _ => false,
+    };
+    let read = || {
+        let format = Format::decode(&backend.read(&name, 4096)?)?;
+        let other = known.is_some_and(|known| known != format.repository);
+        if other { Err(HostError::Another { place: place.to_owned() }) } else { Ok(format) }
+    };
+    match seen_through(backend, &name, is_damage, read) {
+        Err(HostError::Store(e)) if e.is_absent() => Err(HostError::NoRepository { place: place.into() }),
+        Err(HostError::Store(StoreError::NoFolder { .. })) => Err(HostError::NoRepository { place: place.into() }),
+        other => other,
     }
 }
 
@@ -89,7 +98,7 @@ pub(super) fn read_format(backend: &dyn Backend, place: &str) -> Result<Format, 
 /// If there is none.
 pub fn repository_at(repository: &RepositorySettings, watch: &Watch) -> Result<RepositoryId, HostError> {
     let store = open_store(repository, watch)?;
-    Ok(read_format(store.as_ref(), &repository.url.to_string())?.repository)
+    Ok(read_format(store.as_ref(), &repository.url.to_string(), None)?.repository)
 }
 
 /// Opens the store at a URL.
@@ -123,11 +132,8 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     let url = &place.repository.url;
     let shown = url.to_string();
     let backend = open_store(place.repository, place.watch)?;
-    let format = read_format(backend.as_ref(), &shown)?;
     let pin = place.state.map(|s| s.pin(url)).transpose()?.flatten();
-    if pin.as_ref().is_some_and(|pin| pin.repository != format.repository) {
-        return Err(HostError::Another { place: shown });
-    }
+    let format = read_format(backend.as_ref(), &shown, pin.as_ref().map(|pin| pin.repository))?;
     if need == Need::Write && format.read_only_features != 0 {
         return Err(format::FormatError::Features(format.read_only_features).into());
     }
@@ -200,7 +206,7 @@ fn prove_once(place: &Place<'_>, backend: &dyn Backend, format: &Format) -> Resu
 pub(in crate::host) fn open_with(place: &Place<'_>, keys: &HostKeys) -> Result<Opened, HostError> {
     let shown = place.repository.url.to_string();
     let backend = open_store(place.repository, place.watch)?;
-    let format = read_format(backend.as_ref(), &shown)?;
+    let format = read_format(backend.as_ref(), &shown, Some(keys.repository))?;
     let pin = place.state.map(|s| s.pin(&place.repository.url)).transpose()?.flatten();
     if pin.is_some_and(|pin| pin.repository != keys.repository || pin.owner_key != keys.owner_key) {
         return Err(HostError::Another { place: shown });
@@ -274,7 +280,7 @@ pub(super) struct LogParts {
 
 impl LogParts {
     pub(super) fn new(backend: &Arc<dyn Backend>, sealing: &Sealing, format: &Format, owner: &PublicKey) -> Result<Self, HostError> {
-        let store = BackendLog { backend: Arc::clone(backend), tag: process_tag()? };
+        let store = BackendLog::new(Arc::clone(backend), process_tag()?);
         Ok(LogParts { store, sealer: TableSealer(sealing.clone()), repository: format.repository, owner: owner.clone() })
     }
 
@@ -330,10 +336,17 @@ fn load(
             other => other.into(),
         })?,
     };
-    if let Some(newest) = remembered {
-        log.check_remembered(&view, &log::Head { number: newest.number, hash: newest.hash })?;
+    let Some(newest) = remembered else { return Ok(view) };
+    let newest = log::Head { number: newest.number, hash: newest.hash };
+    match log.check_remembered(&view, &newest) {
+        // Somebody deleted or covered the newest entries: what they were may lie beneath.
+        Err(log::LogError::SetBack { .. } | log::LogError::Changed { .. }) if log.dig()? => {
+            let view = log.read()?;
+            log.check_remembered(&view, &newest)?;
+            Ok(view)
+        }
+        other => other.map(|()| view).map_err(HostError::from),
     }
-    Ok(view)
 }
 
 impl Opened {

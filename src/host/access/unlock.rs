@@ -11,7 +11,7 @@ use crate::host::HostError;
 use crate::host::config::{KeyOperation, SecretError, SecretSource, run_key_command};
 use crate::repo::format::Format;
 use crate::repo::log;
-use crate::store::{Backend, ObjectName, StoreError};
+use crate::store::{Backend, ObjectName, StoreError, seen_through};
 use crate::units::RepositoryId;
 
 /// Slots that are tried: each may cost a key derivation.
@@ -74,24 +74,48 @@ pub(in crate::host) fn read_slots(backend: &dyn Backend, repository: RepositoryI
     let mut slots = Vec::new();
     let mut others = 0;
     for object in backend.list_sorted(Some(&folder))? {
-        let parsed = match backend.read(&object.name, slot::MOST as u64) {
-            Ok(bytes) => Slot::parse(&bytes),
-            // No slot, and no reason not to try the others.
-            Err(StoreError::TooLarge { .. }) => Err(CryptError::WrongKey),
+        match seen_through(backend, &object.name, is_no_slot, || read_slot(backend, &object.name, repository)) {
+            Ok(slot) => slots.push(StoredSlot { name: object.name, slot }),
             // Removed meanwhile.
-            Err(e) if e.is_absent() => continue,
-            Err(e) => return Err(e.into()),
-        };
-        match parsed {
-            Ok(slot) if slot.repository() == repository => slots.push(StoredSlot { name: object.name, slot }),
-            // A slot of a newer kind may lie beside one that we know; and anybody who can write to the store may have
-            // put something here.
-            _ => others += 1,
+            Err(HostError::Store(e)) if e.is_absent() => {}
+            // No slot, and no reason not to try the others: a slot of a newer kind may lie beside one that we know; and
+            // anybody who can write to the store may have put something here.
+            Err(HostError::Store(StoreError::TooLarge { .. }) | HostError::Crypt(_)) => others += 1,
+            Err(e) => return Err(e),
         }
     }
     // Cheap ones first: one that was planted may cost gigabytes and minutes. Of equal ones those of after a rotation.
     slots.sort_by_key(|s| (s.slot.cost(), std::cmp::Reverse(s.slot.as_bytes().len())));
     Ok((slots, others))
+}
+
+fn read_slot(backend: &dyn Backend, name: &ObjectName, repository: RepositoryId) -> Result<Slot, HostError> {
+    let slot = Slot::parse(&backend.read(name, slot::MOST as u64)?)?;
+    if slot.repository() == repository { Ok(slot) } else { Err(CryptError::WrongKey.into()) }
+}
+
+fn is_no_slot(error: &HostError) -> bool {
+    match error {
+        HostError::Store(e) => matches!(e, StoreError::TooLarge { .. }),
+        HostError::Crypt(e) => !matches!(e, CryptError::Unknown { .. }),
+        _ => false,
+    }
+}
+
+/// The slots that lie beneath what was put over them; where there is no other, those that were deleted, too. (Where there
+/// are others, a deleted one was removed on purpose.)
+fn buried_slots(backend: &dyn Backend, repository: RepositoryId, deleted: bool) -> Result<Vec<StoredSlot>, HostError> {
+    let folder = ObjectName::new("key").map_err(StoreError::from)?;
+    let mut slots = Vec::new();
+    for covered in backend.covered(&folder)?.into_iter().filter(|c| deleted || !c.deleted).take(MOST_SLOTS) {
+        backend.choose(&covered.name, Some(&covered.oldest));
+        match read_slot(backend, &covered.name, repository) {
+            Ok(slot) => slots.push(StoredSlot { name: covered.name, slot }),
+            Err(_) => backend.choose(&covered.name, None),
+        }
+    }
+    slots.sort_by_key(|s| (s.slot.cost(), std::cmp::Reverse(s.slot.as_bytes().len())));
+    Ok(slots)
 }
 
 /// Opens a slot. One in clear only where `clear` allows it and no secret is given: where this host knows the repository,
@@ -101,7 +125,10 @@ pub(super) fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, 
     if let Some(Unlock::Root(root)) = given {
         return of_this(*root, format, shown);
     }
-    let (slots, others) = read_slots(backend, format.repository)?;
+    let (mut slots, others) = read_slots(backend, format.repository)?;
+    if slots.is_empty() {
+        slots = buried_slots(backend, format.repository, true)?;
+    }
     if slots.is_empty() {
         let first = ObjectName::new(log::entry_name(0)).map_err(StoreError::from)?;
         return Err(match backend.size(&first) {
@@ -115,22 +142,33 @@ pub(super) fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, 
         None => return Err(HostError::NoKey { place: shown.into() }),
     };
     let mut failed = None;
+    if let Some(root) = try_slots(place, shown, &slots, &unlock, &mut failed) {
+        return of_this(root, format, shown);
+    }
+    let buried = buried_slots(backend, format.repository, false)?;
+    if let Some(root) = try_slots(place, shown, &buried, &unlock, &mut failed) {
+        return of_this(root, format, shown);
+    }
+    if slots.len() > MOST_SLOTS {
+        place.progress.warn(&format!("there are {} key slots, of which {MOST_SLOTS} were tried: were some of them planted?", slots.len()));
+    }
+    Err(failed.unwrap_or(CryptError::WrongKey).into())
+}
+
+fn try_slots(place: &Place<'_>, shown: &str, slots: &[StoredSlot], unlock: &Unlock, failed: &mut Option<CryptError>) -> Option<Root> {
     for StoredSlot { slot, .. } in slots.iter().take(MOST_SLOTS) {
-        match slot.open(&unlock) {
+        match slot.open(unlock) {
             Ok(None) => {}
             Err(e) => _ = failed.get_or_insert(e),
             Ok(Some(root)) => {
                 if slot.is_weak() {
                     place.progress.warn(&format!("the passphrase of {shown} is cheap to guess: its key slot was made with --test-kdf"));
                 }
-                return of_this(root, format, shown);
+                return Some(root);
             }
         }
     }
-    if slots.len() > MOST_SLOTS {
-        place.progress.warn(&format!("there are {} key slots, of which {MOST_SLOTS} were tried: were some of them planted?", slots.len()));
-    }
-    Err(failed.unwrap_or(CryptError::WrongKey).into())
+    None
 }
 
 /// The owner's key, if the configured secret opens a slot; `None` where no secret is configured. For what this host's own

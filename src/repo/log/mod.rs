@@ -71,6 +71,16 @@ pub trait LogStore: Sync {
 
     /// The names of all objects that begin with `prefix`, in any order.
     fn list(&self, prefix: &str) -> Result<Vec<String>, StoreFailure>;
+
+    /// From now on the oldest content is read of every object whose name begins with `prefix`, where the store keeps
+    /// several; those that were deleted are listed and read, too. Is there any of which that wasn't so before?
+    fn dig(&self, prefix: &str) -> Result<bool, StoreFailure> {
+        let _ = prefix;
+        Ok(false)
+    }
+
+    /// Ends what [`LogStore::dig`] began.
+    fn fill_in(&self) {}
 }
 
 /// What came of creating an object.

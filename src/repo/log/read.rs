@@ -15,6 +15,9 @@
 //! not there   there                    n is damaged (found by listing)
 //! ```
 //!
+//! Where the store keeps older contents of objects (somebody may have put others over them, or deleted them), the oldest are
+//! read before any of this is said: nothing is ever written again under a name, so the oldest is what all others saw.
+//!
 //! Behind damage the fold goes on as well as it can, for those who read; nobody appends or deletes.
 
 use std::collections::{BTreeSet, HashMap};
@@ -93,6 +96,9 @@ pub struct LogView {
     unsigned: bool,
     /// The one before it is not there.
     hole: bool,
+    /// An entry is signed and names another predecessor, or is listed behind the end and can't be read: what is read may
+    /// not be what was written.
+    odd: bool,
     /// Where the log is damaged.
     pub damage: Vec<Damage>,
     /// Bodies that can't be had.
@@ -197,6 +203,24 @@ impl<'a> Log<'a> {
     }
 
     fn read_with(&self, reads: Reads) -> Result<LogView, LogError> {
+        let first = self.read_once(reads.clone());
+        if !is_strange(&first) || !self.dig()? {
+            return first;
+        }
+        let second = self.read_once(reads);
+        if is_better(&second, &first) {
+            return second;
+        }
+        self.store.fill_in();
+        first
+    }
+
+    /// From now on the oldest contents of entries are read; is there one that wasn't read before?
+    pub fn dig(&self) -> Result<bool, LogError> {
+        Ok(self.store.dig("log/")?)
+    }
+
+    fn read_once(&self, reads: Reads) -> Result<LogView, LogError> {
         let names = self.store.list("log/")?;
         let numbers: BTreeSet<u64> = names.iter().filter_map(|name| number_in(name)).collect();
         if numbers.is_empty() {
@@ -218,7 +242,8 @@ impl<'a> Log<'a> {
                 self.take_with(&mut view, *number, &bytes, &bodies)?;
             }
         }
-        self.advance(&mut view)?;
+        self.go_on(&mut view)?;
+        view.odd |= numbers.last().is_some_and(|last| view.newest.number < *last);
         Ok(view)
     }
 
@@ -265,6 +290,18 @@ impl<'a> Log<'a> {
 
     /// Reads on to the end; the number of new entries.
     pub fn advance(&self, view: &mut LogView) -> Result<u64, LogError> {
+        let (before, strange) = (view.newest.number, is_strange_view(view));
+        self.go_on(view)?;
+        if is_strange_view(view) && !strange && self.dig()? {
+            let again = self.read_with(view.reads.clone())?;
+            if again.newest.number >= before {
+                *view = again;
+            }
+        }
+        Ok(view.newest.number.saturating_sub(before))
+    }
+
+    fn go_on(&self, view: &mut LogView) -> Result<(), LogError> {
         let before = view.newest.number;
         // Who is far behind asks for many at once.
         let mut at_once = 1;
@@ -281,7 +318,7 @@ impl<'a> Log<'a> {
                 self.take_with(view, *number, bytes, &bodies)?;
             }
             if ends {
-                return Ok(view.newest.number - before);
+                return Ok(());
             }
             if view.newest.number - before >= ONE_BY_ONE {
                 at_once = (at_once * 2).min(AT_ONCE as u64);
@@ -295,8 +332,11 @@ impl<'a> Log<'a> {
         if remembered.number > view.newest.number {
             return Err(set_back());
         }
-        let bytes = self.store.read(&entry_name(remembered.number), ENTRY_LIMIT)?.ok_or_else(set_back)?;
-        let found = hash(&bytes);
+        let mut bytes = self.store.read(&entry_name(remembered.number), ENTRY_LIMIT)?;
+        if bytes.as_deref().map(hash) != Some(remembered.hash) && self.dig()? {
+            bytes = self.store.read(&entry_name(remembered.number), ENTRY_LIMIT)?;
+        }
+        let found = hash(&bytes.ok_or_else(set_back)?);
         if found == remembered.hash {
             Ok(())
         } else {
@@ -350,6 +390,7 @@ impl<'a> Log<'a> {
                     damaged(view);
                 }
                 let rotten = view.unsigned && !follows;
+                view.odd |= !follows;
                 view.unsigned = false;
                 if follows || rotten {
                     self.judge(view, at(&newest, &parts), said);
@@ -462,7 +503,7 @@ enum Content {
 }
 
 fn view_of(fold: Fold, newest: Head, reads: Reads) -> LogView {
-    LogView { fold, newest, unsigned: false, hole: false, damage: Vec::new(), missing: Vec::new(), doubtful: Vec::new(), reads }
+    LogView { fold, newest, unsigned: false, hole: false, odd: false, damage: Vec::new(), missing: Vec::new(), doubtful: Vec::new(), reads }
 }
 
 fn at(newest: &Head, parts: &Parts<'_>) -> At {
@@ -474,6 +515,31 @@ fn damaged(view: &mut LogView) {
     let number = view.newest.number;
     view.fold.alarms.remove(&number);
     view.damage.push(Damage::Changed(number));
+}
+
+/// Is anything as it can't be, or needn't be, while nobody puts anything over an entry or deletes one?
+fn is_strange(read: &Result<LogView, LogError>) -> bool {
+    match read {
+        Ok(view) => is_strange_view(view),
+        Err(e) => matches!(e, LogError::NotThere | LogError::First(_)),
+    }
+}
+
+fn is_strange_view(view: &LogView) -> bool {
+    view.odd || view.unsigned || !view.damage.is_empty()
+}
+
+/// Is the log as it lies beneath a better one?
+fn is_better(beneath: &Result<LogView, LogError>, above: &Result<LogView, LogError>) -> bool {
+    match (beneath, above) {
+        (Ok(_), Err(_)) => true,
+        (Ok(beneath), Ok(above)) => {
+            (beneath.damage.len(), beneath.missing.len()) < (above.damage.len(), above.missing.len())
+                || beneath.newest.number > above.newest.number
+                || !is_strange_view(beneath)
+        }
+        (Err(_), _) => false,
+    }
 }
 
 /// The entries behind the newest of the view are gone, up to `last`.

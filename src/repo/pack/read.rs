@@ -11,7 +11,7 @@ use crate::crypt::envelope::{self, Envelope};
 use crate::crypt::{ChunkRole, CryptError, Opening, Sealing, Secret, seal};
 use crate::repo::bytes::{Malformed, Reader};
 use crate::repo::{PackRef, RepoError};
-use crate::store::{Backend, ObjectName};
+use crate::store::{self, Backend, ObjectName};
 use crate::units::{ChunkId, PackId, SessionId, ShortId};
 
 /// Neighbouring blobs are fetched together if no more than this lies between them.
@@ -146,8 +146,11 @@ impl Packs {
             return Err(RepoError::corrupt(&name, "the log gives it an impossible size"));
         }
         let tail_at = pack.size - u64::from(pack.tail);
-        let tail = self.backend.read_range(&name, tail_at, pack.tail as usize)?;
-        let table = Arc::new(self.open_tail(id, &tail, tail_at).map_err(|e| e.at(&name))?);
+        let table = self.seen_through(&name, || {
+            let tail = self.backend.read_range(&name, tail_at, pack.tail as usize)?;
+            self.open_tail(id, &tail, tail_at).map_err(|e| e.at(&name))
+        })?;
+        let table = Arc::new(table);
         self.keep(id, Arc::clone(&table));
         Ok(table)
     }
@@ -170,6 +173,11 @@ impl Packs {
         Ok(LoadedTable { table: PackTable::decode(&plain, envelopes, blobs_end)?, subkey, envelopes: envelopes_ })
     }
 
+    /// See [`store::seen_through`].
+    fn seen_through<T>(&self, name: &ObjectName, attempt: impl FnMut() -> Result<T, RepoError>) -> Result<T, RepoError> {
+        store::seen_through(self.backend.as_ref(), name, RepoError::is_damage, attempt)
+    }
+
     /// One node of the structure: needs the table key alone.
     ///
     /// # Errors
@@ -181,8 +189,10 @@ impl Packs {
         if found.short() != id || row.role != ChunkRole::Structure || row.chunks.len() != 1 {
             return Err(RepoError::corrupt(&name, "another chunk lies where a node of the structure is expected"));
         }
-        let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
-        let plain = self.open_node(&table, row, sealed, &name)?;
+        let plain = self.seen_through(&name, || {
+            let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
+            self.open_node(&table, row, sealed, &name)
+        })?;
         self.checked(&name, ChunkRole::Structure, found, plain)
     }
 
@@ -321,7 +331,7 @@ impl Packs {
                 return Err(RepoError::corrupt(&self.name(first.pack)?, "a node names a blob that it hasn't"));
             };
             let name = self.name(first.pack)?;
-            let bytes = self.backend.read_range(&name, start, (end - start) as usize)?;
+            let bytes = self.seen_through(&name, || Ok(self.backend.read_range(&name, start, (end - start) as usize)?))?;
             let mut last: Option<(u32, Vec<u8>)> = None;
             for i in order.get(at..at + run.count).unwrap_or_default() {
                 let Some((id, place)) = wanted.get(*i) else { continue };
@@ -333,7 +343,15 @@ impl Packs {
                 if last.as_ref().is_none_or(|(blob, _)| *blob != place.blob) {
                     let from = (u64::from(row.offset) - start) as usize;
                     let sealed = bytes.get(from..from + row.len as usize).unwrap_or_default();
-                    last = Some((place.blob, self.open_blob(opening, &table, row, sealed, references, &name)?));
+                    let plain = match self.open_blob(opening, &table, row, sealed, references, &name) {
+                        // By itself, and from beneath whatever lies over it.
+                        Err(e) if e.is_damage() && self.backend.rereads() => self.seen_through(&name, || {
+                            let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
+                            self.open_blob(opening, &table, row, &sealed, references, &name)
+                        })?,
+                        other => other?,
+                    };
+                    last = Some((place.blob, plain));
                 }
                 let plain = last.as_ref().map(|(_, plain)| plain.as_slice()).unwrap_or_default();
                 let before: u64 = row.chunks.iter().take(place.position.into()).map(|(_, len)| u64::from(*len)).sum();

@@ -15,12 +15,14 @@ use bytes::Bytes;
 
 use super::S3Store;
 use super::attempt::{Patience, Refusal, Size, Trouble, understand};
+use super::lock::locked;
 use crate::store::{Create, ObjectName, RequestKind, StoreError};
 
 impl S3Store {
     pub(super) fn create_object(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Create, StoreError> {
         let bytes = Bytes::from(parts.concat());
         let what = format!("storing {name} in {}", self.settings.place());
+        let until = self.lock_from_now();
         let mut patience = Patience::new(self, &what);
         loop {
             if self.settings.single_writer
@@ -29,10 +31,13 @@ impl S3Store {
                 return Ok(there);
             }
             let sent = self.ask_by(&mut patience, RequestKind::Put, Size::Sent(bytes.len() as u64), || {
-                self.put(name.as_str(), bytes.clone(), !self.settings.single_writer, &what)
+                self.put(name.as_str(), bytes.clone(), !self.settings.single_writer, until, &what)
             });
             match sent {
-                Ok(()) => return Ok(Create::Created),
+                Ok(()) => {
+                    self.stored.note(name, until);
+                    return Ok(Create::Created);
+                }
                 Err(Refusal::Condition) => match self.compare(name, &bytes)? {
                     Some(there) => return Ok(there),
                     // Deleted between the two, or the answer to the reading was an old one.
@@ -49,6 +54,7 @@ impl S3Store {
         name: &str,
         bytes: Bytes,
         if_absent: bool,
+        lock_until: Option<u64>,
         what: &str,
     ) -> impl Future<Output = Result<(), Trouble>> + Send + 'static {
         let checksum = STANDARD.encode(crc32c::crc32c(&bytes).to_be_bytes());
@@ -57,9 +63,13 @@ impl S3Store {
         if if_absent {
             request = request.if_none_match("*");
         }
-        let request = request.body(ByteStream::from(bytes));
-        let what = what.to_owned();
-        async move { request.send().await.map(drop).map_err(|e| understand(e, &what)) }
+        let request = locked(request, lock_until).body(ByteStream::from(bytes));
+        let (what, kept) = (what.to_owned(), self.layers.keeper());
+        async move {
+            let answer = request.send().await.map_err(|e| understand(e, &what))?;
+            kept.note(answer.version_id());
+            Ok(())
+        }
     }
 
     fn as_configured(&self, mut request: PutObjectFluentBuilder, name: &str) -> PutObjectFluentBuilder {
@@ -78,7 +88,7 @@ impl S3Store {
 
     /// Is what has this name the same? `None` if nothing has it.
     fn compare(&self, name: &ObjectName, bytes: &[u8]) -> Result<Option<Create>, StoreError> {
-        match self.read_whole(name, bytes.len() as u64, None) {
+        match self.read_whole(name, bytes.len() as u64) {
             Ok(there) if there == bytes => Ok(Some(Create::Same)),
             Ok(_) | Err(StoreError::TooLarge { .. }) => Ok(Some(Create::Other)),
             Err(e) if e.is_absent() => Ok(None),

@@ -10,12 +10,23 @@ struct Page {
     next: Option<String>,
 }
 
+/// Nothing in these folders is deleted but slots, and WAL that the log lists as expired: a listing that shows what lies
+/// beneath is hardly longer.
+fn shows_versions(folder: &ObjectName) -> bool {
+    ["log", "key", "wal"].contains(&folder.as_str().split('/').next().unwrap_or_default())
+}
+
 impl S3Store {
     pub(super) fn list_folder(
         &self,
         folder: Option<&ObjectName>,
         each: &mut dyn FnMut(Listed) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        if let Some(folder) = folder.filter(|folder| shows_versions(folder))
+            && self.list_versions(folder, each)?
+        {
+            return Ok(());
+        }
         let root = self.key("");
         let prefix = match folder {
             Some(folder) => format!("{root}{folder}/"),

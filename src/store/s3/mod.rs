@@ -9,7 +9,7 @@
 //! - `attempt.rs`: which failures are worth another attempt, until when, and what is said of the rest
 //! - `gate.rs`: how many requests run at once · `counts.rs`: [`Requests`], how many there were
 //! - `create.rs`: create-if-absent, and how ambiguous answers are settled · `prove.rs`: does the service honour it?
-//! - `read.rs`: reading, in the middle of a body too, and older versions · `date.rs`: the service's clock · `list.rs`: listing and deleting
+//! - `read.rs`: reading, in the middle of a body too · `versions.rs`: older versions · `lock.rs`: object lock · `date.rs`: the service's clock · `list.rs`: listing and deleting
 
 mod attempt;
 mod client;
@@ -18,23 +18,27 @@ mod create;
 mod date;
 mod gate;
 mod list;
+mod lock;
 mod prove;
 mod read;
 mod runtime;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
 
-use super::{Backend, Create, Listed, ObjectName, Requests, SessionTag, StoreError, Version};
+use super::{Backend, Covered, Create, Listed, Locks, ObjectName, Requests, SessionTag, StoreError, Version};
 use counts::Counts;
 use gate::Gate;
+use lock::Stored;
 use runtime::Runtime;
 pub use settings::{BadS3Setting, S3Settings, Watch};
+use versions::Layers;
 
 /// A store in a bucket.
 pub struct S3Store {
@@ -43,6 +47,8 @@ pub struct S3Store {
     client: Client,
     gate: Gate,
     counts: Arc<Counts>,
+    layers: Layers,
+    stored: Stored,
     // Last: requests end before their thread does.
     runtime: Runtime,
 }
@@ -57,7 +63,16 @@ impl S3Store {
         let runtime = Runtime::start()?;
         let counts = Arc::new(Counts::default());
         let client = client::build(&runtime, &settings)?;
-        Ok(S3Store { gate: Gate::new(settings.most_requests), settings, watch, client, counts, runtime })
+        Ok(S3Store {
+            gate: Gate::new(settings.most_requests),
+            settings,
+            watch,
+            client,
+            counts,
+            layers: Layers::default(),
+            stored: Stored::default(),
+            runtime,
+        })
     }
 
     /// What is configured.
@@ -80,6 +95,14 @@ impl S3Store {
 
 impl Drop for S3Store {
     fn drop(&mut self) {
+        let beneath = self.layers.all_chosen();
+        if let Some(first) = beneath.first() {
+            (self.watch.notice)(&format!(
+                "{first} and {} other objects were read from older versions: something was put over them, or they were deleted; \
+                 `pgcairn verify` names them and the cure",
+                beneath.len() - 1
+            ));
+        }
         (self.watch.summary)(&format!("{}: {}", self.settings.place(), self.counts.so_far()));
     }
 }
@@ -90,11 +113,11 @@ impl Backend for S3Store {
     }
 
     fn read(&self, name: &ObjectName, max: u64) -> Result<Vec<u8>, StoreError> {
-        self.read_whole(name, max, None)
+        self.read_whole(name, max)
     }
 
     fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.read_part(name, offset, len, None)
+        self.read_part(name, offset, len)
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
@@ -125,12 +148,24 @@ impl Backend for S3Store {
         self.versions_of(name)
     }
 
-    fn read_version(&self, name: &ObjectName, version: &Version, max: u64) -> Result<Vec<u8>, StoreError> {
-        self.read_whole(name, max, Some(version))
+    fn rereads(&self) -> bool {
+        true
     }
 
-    fn read_range_of_version(&self, name: &ObjectName, version: &Version, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.read_part(name, offset, len, Some(version))
+    fn covered(&self, folder: &ObjectName) -> Result<Vec<Covered>, StoreError> {
+        self.covered_in(folder)
+    }
+
+    fn choose(&self, name: &ObjectName, version: Option<&Version>) {
+        self.layers.choose(name, version);
+    }
+
+    fn chosen(&self) -> Vec<ObjectName> {
+        self.layers.all_chosen()
+    }
+
+    fn locks(&self) -> Option<&dyn Locks> {
+        self.settings.lock_days.map(|_| self as &dyn Locks)
     }
 
     fn requests(&self) -> Option<Requests> {

@@ -1,4 +1,4 @@
-//! Reading: whole objects and ranges, from the middle of a body that broke off too, and older versions.
+//! Reading: whole objects and ranges, from the middle of a body that broke off too, of the version that was chosen.
 
 use std::future::Future;
 use std::time::Duration;
@@ -37,28 +37,29 @@ enum Span {
 }
 
 impl S3Store {
-    pub(super) fn read_whole(&self, name: &ObjectName, max: u64, version: Option<&Version>) -> Result<Vec<u8>, StoreError> {
-        self.fetch(name, Span::Whole(max), version)
+    pub(super) fn read_whole(&self, name: &ObjectName, max: u64) -> Result<Vec<u8>, StoreError> {
+        self.fetch(name, Span::Whole(max))
     }
 
-    pub(super) fn read_part(&self, name: &ObjectName, offset: u64, len: usize, version: Option<&Version>) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn read_part(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         if len == 0 {
             let size = self.look_at(name)?.size;
             let short = StoreError::Short { name: name.clone(), offset, len, size };
             return if offset <= size { Ok(Vec::new()) } else { Err(short) };
         }
-        self.fetch(name, Span::Part(offset, len), version)
+        self.fetch(name, Span::Part(offset, len))
     }
 
-    fn fetch(&self, name: &ObjectName, span: Span, version: Option<&Version>) -> Result<Vec<u8>, StoreError> {
+    fn fetch(&self, name: &ObjectName, span: Span) -> Result<Vec<u8>, StoreError> {
         let what = format!("reading {name} in {}", self.settings.place());
+        let version = self.layers.chosen_of(name);
         let mut patience = Patience::new(self, &what);
         let mut got: Vec<u8> = Vec::new();
         let mut tag: Option<String> = None;
         loop {
             let had = got.len() as u64;
             let piece = self.ask_by(&mut patience, RequestKind::Get, Size::Received(span.most()), || {
-                self.get(name, span, had, tag.clone(), version, &what)
+                self.get(name, span, had, tag.clone(), version.as_ref(), &what)
             });
             let piece = match piece {
                 Ok(piece) => piece,
@@ -125,11 +126,12 @@ impl S3Store {
         };
         let ranged = range.is_some();
         let request = self.get_request(name, version).set_range(range).set_if_match(tag);
-        let (what, name) = (what.to_owned(), name.clone());
+        let (what, name, kept) = (what.to_owned(), name.clone(), self.layers.keeper());
         async move {
             let sent = tokio::time::timeout(super::client::STALLED, request.send()).await;
             let late = |_| Trouble::Passing { why: "no answer in time".to_owned(), too_much: false };
             let answer = sent.map_err(late)?.map_err(|e| understand(e, &what))?;
+            kept.note(answer.version_id());
             let size = size_of(&answer, ranged)
                 .ok_or_else(|| Trouble::Passing { why: "an answer that doesn't say how long the object is".to_owned(), too_much: false })?;
             // Nothing longer than was asked for is taken.
@@ -159,8 +161,9 @@ impl S3Store {
     /// an object that is missing look the same.
     pub(super) fn look_at(&self, name: &ObjectName) -> Result<Look, StoreError> {
         let what = format!("looking at {name} in {}", self.settings.place());
+        let version = self.layers.chosen_of(name);
         let one = |range: Option<&str>| {
-            let request = self.get_request(name, None).set_range(range.map(str::to_owned));
+            let request = self.get_request(name, version.as_ref()).set_range(range.map(str::to_owned));
             let (what, date) = (what.clone(), DateOfAnswer::default());
             let ranged = range.is_some();
             async move {
@@ -182,32 +185,6 @@ impl S3Store {
             Err(Refusal::Absent) => Err(self.absent(name)),
             Err(other) => Err(other.into_error(&what)),
         }
-    }
-
-    pub(super) fn versions_of(&self, name: &ObjectName) -> Result<Vec<Version>, StoreError> {
-        let what = format!("looking for older versions of {name} in {}", self.settings.place());
-        let key = self.key(name.as_str());
-        let one = || {
-            let request = self.client.list_object_versions().bucket(&self.settings.bucket).prefix(&key);
-            let (what, key) = (what.clone(), key.clone());
-            async move {
-                let answer = request.send().await.map_err(|e| understand(e, &what))?;
-                let mut found: Vec<(i128, String)> = Vec::new();
-                for version in answer.versions() {
-                    if version.key() == Some(&key)
-                        && let Some(id) = version.version_id()
-                    {
-                        let when = version.last_modified().map_or(0, aws_sdk_s3::primitives::DateTime::as_nanos);
-                        found.push((when, id.to_owned()));
-                    }
-                }
-                // They come newest first, and those of one second stay in that order.
-                found.reverse();
-                found.sort_by_key(|(when, _)| *when);
-                Ok(found.into_iter().map(|(_, id)| Version::new(id)).collect())
-            }
-        };
-        self.ask(RequestKind::List, &what, Size::Small, one).map_err(|refusal| refusal.into_error(&what))
     }
 }
 
