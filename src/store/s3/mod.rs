@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 
-use super::{Backend, Create, Listed, ObjectName, Requests, SessionTag, StoreError, Version};
+use super::{Backend, Create, Listed, ObjectName, Pace, Requests, SessionTag, StoreError, Version};
 use counts::Counts;
 use gate::Gate;
 use runtime::Runtime;
@@ -131,6 +131,10 @@ impl Backend for S3Store {
 
     fn read_range_of_version(&self, name: &ObjectName, version: &Version, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         self.read_part(name, offset, len, Some(version))
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::of_a_service(self.settings.most_requests)
     }
 
     fn requests(&self) -> Option<Requests> {
