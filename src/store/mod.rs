@@ -9,8 +9,9 @@
 //! - `local/`: [`LocalStore`], a directory: `create.rs` (the order of steps that makes an object durable), `read.rs`,
 //!   `open.rs` (whose folder it is, and what is proved about it), `mounts.rs` (NFS), `fs.rs` (the file-system seam)
 //! - `s3/`: [`S3Store`], a bucket of an S3-compatible service · `requests.rs`: [`Requests`], how many it was sent
+//! - `pace.rs`: [`Pace`], how a store is asked best, and asking for several things at once
 //! - `fault.rs` (tests): a file system that forgets what was not fsynced, and dies at a chosen step
-//! - `memory.rs` (tests): a backend in memory for the layers above
+//! - `memory.rs` (tests): a backend in memory for the layers above · `observed.rs` (tests): one that counts what runs at once
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -21,6 +22,9 @@ pub mod local;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod memory;
 mod name;
+#[cfg(test)]
+pub(crate) mod observed;
+mod pace;
 mod requests;
 pub mod s3;
 
@@ -30,6 +34,7 @@ use std::time::Duration;
 pub use failure::StoreError;
 pub use local::LocalStore;
 pub use name::{BadName, ObjectName, SessionTag};
+pub use pace::{Pace, at_once};
 pub use requests::{RequestKind, Requests};
 pub use s3::S3Store;
 
@@ -158,6 +163,11 @@ pub trait Backend: Send + Sync {
     /// The folder, if this is one.
     fn folder(&self) -> Option<&std::path::Path> {
         None
+    }
+
+    /// How it is asked best.
+    fn pace(&self) -> Pace {
+        Pace::OF_A_DISK
     }
 
     /// What was asked of it so far, if it is a service that counts.
