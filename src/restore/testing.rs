@@ -11,8 +11,8 @@ use crate::repo::structure::{
     encode_attributes, file_of_extents, file_of_leaves, put_folder, put_leaf, put_part, put_snapshot,
 };
 use crate::repo::write::{ChunkWriter, Known, NewChunk, WriterSetup};
-use crate::store::SessionTag;
 use crate::store::memory::MemoryStore;
+use crate::store::{Backend, SessionTag};
 use crate::units::{ChunkId, SessionId};
 
 struct Nothing;
@@ -75,11 +75,20 @@ impl TestSnapshot {
 
     /// Folders called `annex:NAME` are annexes, and have to be the last. `tweak` may make the entries of each folder lie.
     pub fn store(folders: &[TestFolder], extra: serde_json::Value, tweak: impl Fn(&mut Vec<Attributes>, &mut Part)) -> TestSnapshot {
+        TestSnapshot::store_in(Arc::new(MemoryStore::default()), folders, extra, tweak)
+    }
+
+    /// As [`TestSnapshot::store`], in a store of the caller's.
+    pub fn store_in(
+        backend: Arc<dyn Backend>,
+        folders: &[TestFolder],
+        extra: serde_json::Value,
+        tweak: impl Fn(&mut Vec<Attributes>, &mut Part),
+    ) -> TestSnapshot {
         let root = Root::random().unwrap();
-        let backend = Arc::new(MemoryStore::default());
-        let packs = Arc::new(Packs::new(Arc::clone(&backend) as _, root.sealing()));
+        let packs = Arc::new(Packs::new(Arc::clone(&backend), root.sealing()));
         let setup = WriterSetup {
-            backend,
+            backend: Arc::clone(&backend),
             packs: Arc::clone(&packs),
             sealing: root.sealing(),
             opening: Some(root.opening()),
@@ -107,8 +116,11 @@ impl TestSnapshot {
         let meta = serde_json::to_vec(&Meta { folders: metas, annexes, extra }).unwrap();
         let meta = content(&writer, &meta);
         let top = put_snapshot(&writer, meta, children, &mut needs).unwrap();
-        writer.finish().unwrap();
-        TestSnapshot { packs, opening: root.opening(), root: top.1 }
+        let (stored, _) = writer.finish().unwrap();
+        // As another run finds it: nothing of it is in memory.
+        let cold = Packs::new(backend, root.sealing());
+        cold.add(stored);
+        TestSnapshot { packs: Arc::new(cold), opening: root.opening(), root: top.1 }
     }
 }
 

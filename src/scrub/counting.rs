@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::store::{Backend, Covered, Create, Listed, Locks, ObjectName, Requests, SessionTag, StoreError, Version};
+use crate::store::{Backend, Covered, Create, Listed, Locks, ObjectName, Pace, Requests, SessionTag, StoreError, Version};
 
 /// See the module.
 pub struct Counting {
@@ -111,6 +111,10 @@ impl Backend for Counting {
 
     fn folder(&self) -> Option<&Path> {
         self.inner.folder()
+    }
+
+    fn pace(&self) -> Pace {
+        self.inner.pace()
     }
 
     fn requests(&self) -> Option<Requests> {

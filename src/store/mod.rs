@@ -11,8 +11,9 @@
 //! - `beneath.rs`: [`seen_through`]: older versions are read before an object is called damaged
 //! - `lock.rs`: [`Locks`]: what nobody can delete, and until when
 //! - `s3/`: [`S3Store`], a bucket of an S3-compatible service · `requests.rs`: [`Requests`], how many it was sent
+//! - `pace.rs`: [`Pace`], how a store is asked best, and asking for several things at once
 //! - `fault.rs` (tests): a file system that forgets what was not fsynced, and dies at a chosen step
-//! - `memory.rs` (tests): a backend in memory for the layers above
+//! - `memory.rs` (tests): a backend in memory for the layers above · `observed.rs` (tests): one that counts what runs at once
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -25,6 +26,9 @@ mod lock;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod memory;
 mod name;
+#[cfg(test)]
+pub(crate) mod observed;
+mod pace;
 mod requests;
 pub mod s3;
 
@@ -36,6 +40,7 @@ pub use failure::StoreError;
 pub use local::LocalStore;
 pub use lock::{BucketLocks, LockSpan, Locks};
 pub use name::{BadName, ObjectName, SessionTag};
+pub use pace::{Pace, at_once};
 pub use requests::{RequestKind, Requests};
 pub use s3::S3Store;
 
@@ -210,6 +215,11 @@ pub trait Backend: Send + Sync {
     /// The folder, if this is one.
     fn folder(&self) -> Option<&std::path::Path> {
         None
+    }
+
+    /// How it is asked best.
+    fn pace(&self) -> Pace {
+        Pace::OF_A_DISK
     }
 
     /// What was asked of it so far, if it is a service that counts.

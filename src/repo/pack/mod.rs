@@ -3,7 +3,9 @@
 //!
 //! - `table.rs`: what stands where in a pack, as bytes and as values
 //! - `build.rs`: [`PackBuilder`] collects blobs and closes
-//! - `read.rs`: [`Packs`] finds packs by id, fetches tables, reads and opens blobs
+//! - `read.rs`: [`Packs`] finds packs by id, fetches tables, opens blobs
+//! - `fetch.rs`: many chunks of content, with what they are patches of: which bytes are read at once
+//! - `ahead.rs`: tables and nodes of the structure, many at once before they are needed one by one
 //!
 //! ```text
 //! pack   = header 40 | sealed blobs | tail
@@ -14,7 +16,9 @@
 //! The table is sealed under subkey(table key, salt), as are blobs of role structure; content blobs are sealed under the
 //! key in the envelope that their row names.
 
+mod ahead;
 mod build;
+mod fetch;
 mod read;
 mod table;
 

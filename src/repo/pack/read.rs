@@ -2,31 +2,26 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
+use super::ahead::Blocks;
 use super::{END, MAX_PACK, MAX_TAIL, PackTable, Place, Row, TRAILER, blob_aad, table_aad};
 use crate::codec;
 use crate::crypt::envelope::{self, Envelope};
 use crate::crypt::{ChunkRole, CryptError, Opening, Sealing, Secret, seal};
 use crate::repo::bytes::{Malformed, Reader};
 use crate::repo::{PackRef, RepoError};
-use crate::store::{self, Backend, ObjectName};
+use crate::store::{self, Backend, ObjectName, Pace};
 use crate::units::{ChunkId, PackId, SessionId, ShortId};
 
-/// Neighbouring blobs are fetched together if no more than this lies between them.
-const GAP: u64 = 64 << 10;
-/// The most that one request fetches.
-const WINDOW: u64 = 8 << 20;
 /// Tables that are kept in memory, in bytes.
 const KEPT_TABLES: usize = 32 << 20;
-/// Plain bytes of references that are held at once.
-const MOST_REFERENCES: u64 = 32 << 20;
 
 /// The bytes of a chunk whose id has been re-computed.
 #[derive(Clone)]
 pub struct VerifiedChunk {
-    id: ChunkId,
+    pub(super) id: ChunkId,
     bytes: Arc<[u8]>,
 }
 
@@ -77,10 +72,12 @@ impl LoadedTable {
 /// The packs that a reader knows of: those that one COMMIT names, or that one session may name, each id once. To the log
 /// a pack is (session, id): whose pack an id means is settled by whoever fills this.
 pub struct Packs {
-    backend: Arc<dyn Backend>,
-    sealing: Sealing,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) pace: Pace,
+    pub(super) sealing: Sealing,
     directory: RwLock<HashMap<PackId, PackRef>>,
     tables: Mutex<Kept>,
+    pub(super) blocks: Mutex<Blocks>,
 }
 
 #[derive(Default)]
@@ -98,7 +95,13 @@ pub fn pack_name(session: SessionId, pack: &PackRef) -> Result<ObjectName, RepoE
 impl Packs {
     /// Knows no pack yet.
     pub fn new(backend: Arc<dyn Backend>, sealing: Sealing) -> Self {
-        Packs { backend, sealing, directory: RwLock::default(), tables: Mutex::default() }
+        let (directory, tables, blocks) = (RwLock::default(), Mutex::default(), Mutex::default());
+        Packs { pace: backend.pace(), backend, sealing, directory, tables, blocks }
+    }
+
+    /// How the store is asked best.
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// Makes packs known.
@@ -117,7 +120,7 @@ impl Packs {
     }
 
     /// Puts a table that is known already (its pack was just stored, or it comes from elsewhere and was checked).
-    fn keep(&self, id: PackId, table: Arc<LoadedTable>) {
+    pub(super) fn keep(&self, id: PackId, table: Arc<LoadedTable>) {
         let mut kept = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let weight = table.weight();
         if kept.tables.insert(id, table).is_none() {
@@ -137,9 +140,21 @@ impl Packs {
     /// # Errors
     /// If the pack isn't known, isn't there, or its tail is damaged.
     pub fn table(&self, id: PackId) -> Result<Arc<LoadedTable>, RepoError> {
-        if let Some(table) = self.tables.lock().unwrap_or_else(PoisonError::into_inner).tables.get(&id) {
-            return Ok(Arc::clone(table));
+        if let Some(table) = self.table_at_hand(id) {
+            return Ok(table);
         }
+        let table = self.read_table(id)?;
+        self.keep(id, Arc::clone(&table));
+        Ok(table)
+    }
+
+    /// The table of a pack, if it is in memory.
+    pub(super) fn table_at_hand(&self, id: PackId) -> Option<Arc<LoadedTable>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).tables.get(&id).map(Arc::clone)
+    }
+
+    /// The table of a pack by one ranged read.
+    pub(super) fn read_table(&self, id: PackId) -> Result<Arc<LoadedTable>, RepoError> {
         let pack = self.known(id)?;
         let name = pack_name(pack.session, &pack)?;
         if pack.size > MAX_PACK || u64::from(pack.tail) > pack.size || pack.tail > MAX_TAIL {
@@ -150,9 +165,7 @@ impl Packs {
             let tail = self.backend.read_range(&name, tail_at, pack.tail as usize)?;
             self.open_tail(id, &tail, tail_at).map_err(|e| e.at(&name))
         })?;
-        let table = Arc::new(table);
-        self.keep(id, Arc::clone(&table));
-        Ok(table)
+        Ok(Arc::new(table))
     }
 
     fn open_tail(&self, id: PackId, tail: &[u8], blobs_end: u64) -> Result<LoadedTable, TailError> {
@@ -174,7 +187,7 @@ impl Packs {
     }
 
     /// See [`store::seen_through`].
-    fn seen_through<T>(&self, name: &ObjectName, attempt: impl FnMut() -> Result<T, RepoError>) -> Result<T, RepoError> {
+    pub(super) fn seen_through<T>(&self, name: &ObjectName, attempt: impl FnMut() -> Result<T, RepoError>) -> Result<T, RepoError> {
         store::seen_through(self.backend.as_ref(), name, RepoError::is_damage, attempt)
     }
 
@@ -189,10 +202,14 @@ impl Packs {
         if found.short() != id || row.role != ChunkRole::Structure || row.chunks.len() != 1 {
             return Err(RepoError::corrupt(&name, "another chunk lies where a node of the structure is expected"));
         }
-        let plain = self.seen_through(&name, || {
-            let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
-            self.open_node(&table, row, sealed, &name)
-        })?;
+        let plain = match self.small(place.pack, row).and_then(|sealed| self.open_node(&table, row, sealed, &name)) {
+            // By itself, and from beneath whatever lies over it.
+            Err(e) if e.is_damage() && self.backend.rereads() => self.seen_through(&name, || {
+                let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
+                self.open_node(&table, row, sealed, &name)
+            })?,
+            other => other?,
+        };
         self.checked(&name, ChunkRole::Structure, found, plain)
     }
 
@@ -240,19 +257,6 @@ impl Packs {
         Ok(())
     }
 
-    /// One chunk of content.
-    ///
-    /// # Errors
-    /// If it isn't there or not what `id` names.
-    pub fn content(&self, opening: &Opening, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError> {
-        let mut found = None;
-        self.contents(opening, &[(id, place)], &mut |_, chunk| {
-            found = Some(chunk.clone());
-            Ok(())
-        })?;
-        found.ok_or_else(|| RepoError::Corrupt { object: format!("pack {}", place.pack), why: "a chunk was not found".into() })
-    }
-
     /// A chunk of content of which this host has kept the bytes: they are taken only if they are what `id` names.
     ///
     /// # Errors
@@ -265,105 +269,7 @@ impl Packs {
         Ok(VerifiedChunk { id: found, bytes: bytes.into() })
     }
 
-    /// Many chunks of content, neighbours fetched together; `each` gets the number of the wanted one and its bytes, in
-    /// any order.
-    ///
-    /// # Errors
-    /// If one of them isn't there or not what its id names; or what `each` returned.
-    pub fn contents(
-        &self,
-        opening: &Opening,
-        wanted: &[(ShortId, Place)],
-        each: &mut dyn FnMut(usize, &VerifiedChunk) -> Result<(), RepoError>,
-    ) -> Result<(), RepoError> {
-        let mut done = 0;
-        while let Some(rest) = wanted.get(done..).filter(|rest| !rest.is_empty()) {
-            let (count, references) = self.references_of(rest)?;
-            let mut loaded: HashMap<Place, VerifiedChunk> = HashMap::new();
-            self.fetch(opening, &references, &HashMap::new(), &mut |at, chunk| {
-                if let Some((_, place)) = references.get(at) {
-                    loaded.insert(*place, chunk.clone());
-                }
-                Ok(())
-            })?;
-            self.fetch(opening, rest.get(..count).unwrap_or_default(), &loaded, &mut |at, chunk| each(done + at, chunk))?;
-            done += count;
-        }
-        Ok(())
-    }
-
-    /// How many of `wanted` can be read at once, at least one: their patches' references must be held meanwhile; and these
-    /// whole chunks, each once.
-    fn references_of(&self, wanted: &[(ShortId, Place)]) -> Result<(usize, Vec<(ShortId, Place)>), RepoError> {
-        let (mut references, mut bytes) = (BTreeMap::new(), 0u64);
-        for (count, (_, place)) in wanted.iter().enumerate() {
-            let table = self.table(place.pack)?;
-            // A blob with several is refused when it is opened: nobody needs to fetch them.
-            let Some((Row { references: named, .. }, _, _)) = table.find(*place) else { continue };
-            let [one] = named.as_slice() else { continue };
-            if references.contains_key(&one.place) {
-                continue;
-            }
-            let len = self.table(one.place.pack)?.find(one.place).map_or(0, |(row, _, _)| row.plain_len());
-            bytes = bytes.saturating_add(len.into());
-            if count > 0 && bytes > MOST_REFERENCES {
-                return Ok((count, references.into_iter().map(|(place, id)| (id, place)).collect()));
-            }
-            references.insert(one.place, one.id.short());
-        }
-        Ok((wanted.len(), references.into_iter().map(|(place, id)| (id, place)).collect()))
-    }
-
-    fn fetch(
-        &self,
-        opening: &Opening,
-        wanted: &[(ShortId, Place)],
-        references: &HashMap<Place, VerifiedChunk>,
-        each: &mut dyn FnMut(usize, &VerifiedChunk) -> Result<(), RepoError>,
-    ) -> Result<(), RepoError> {
-        let mut order: Vec<usize> = (0..wanted.len()).collect();
-        order.sort_by_key(|i| wanted.get(*i).map(|(_, place)| *place));
-        let mut at = 0;
-        while let Some((_, first)) = order.get(at).and_then(|i| wanted.get(*i)) {
-            let table = self.table(first.pack)?;
-            let run = window_of(&table, order.get(at..).unwrap_or_default(), wanted, first.pack);
-            let Some((start, end)) = run.range else {
-                return Err(RepoError::corrupt(&self.name(first.pack)?, "a node names a blob that it hasn't"));
-            };
-            let name = self.name(first.pack)?;
-            let bytes = self.seen_through(&name, || Ok(self.backend.read_range(&name, start, (end - start) as usize)?))?;
-            let mut last: Option<(u32, Vec<u8>)> = None;
-            for i in order.get(at..at + run.count).unwrap_or_default() {
-                let Some((id, place)) = wanted.get(*i) else { continue };
-                let (row, found, len) =
-                    table.find(*place).ok_or_else(|| RepoError::corrupt(&name, "a node names a blob that it hasn't"))?;
-                if found.short() != *id || row.role != ChunkRole::Content {
-                    return Err(RepoError::corrupt(&name, "another chunk lies where this one is expected"));
-                }
-                if last.as_ref().is_none_or(|(blob, _)| *blob != place.blob) {
-                    let from = (u64::from(row.offset) - start) as usize;
-                    let sealed = bytes.get(from..from + row.len as usize).unwrap_or_default();
-                    let plain = match self.open_blob(opening, &table, row, sealed, references, &name) {
-                        // By itself, and from beneath whatever lies over it.
-                        Err(e) if e.is_damage() && self.backend.rereads() => self.seen_through(&name, || {
-                            let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
-                            self.open_blob(opening, &table, row, &sealed, references, &name)
-                        })?,
-                        other => other?,
-                    };
-                    last = Some((place.blob, plain));
-                }
-                let plain = last.as_ref().map(|(_, plain)| plain.as_slice()).unwrap_or_default();
-                let before: u64 = row.chunks.iter().take(place.position.into()).map(|(_, len)| u64::from(*len)).sum();
-                let part = plain.get(before as usize..(before + u64::from(len)) as usize).unwrap_or_default();
-                each(*i, &self.checked(&name, ChunkRole::Content, found, part.to_vec())?)?;
-            }
-            at += run.count;
-        }
-        Ok(())
-    }
-
-    fn open_blob(
+    pub(super) fn open_blob(
         &self,
         opening: &Opening,
         table: &LoadedTable,
@@ -403,7 +309,7 @@ impl Packs {
         codec::decode(row.kind, &frame, row.plain_len(), reference).map_err(|source| RepoError::Codec { object: name.to_string(), source })
     }
 
-    fn checked(&self, name: &ObjectName, role: ChunkRole, id: ChunkId, plain: Vec<u8>) -> Result<VerifiedChunk, RepoError> {
+    pub(super) fn checked(&self, name: &ObjectName, role: ChunkRole, id: ChunkId, plain: Vec<u8>) -> Result<VerifiedChunk, RepoError> {
         if self.sealing.chunk_id(role, &plain) != id {
             return Err(RepoError::corrupt(name, "a chunk's content is not what its id says"));
         }
@@ -446,30 +352,6 @@ impl From<RepoError> for BlobFault {
     fn from(e: RepoError) -> Self {
         BlobFault::Own(e)
     }
-}
-
-/// A run of wanted blobs that one request fetches.
-struct Run {
-    count: usize,
-    range: Option<(u64, u64)>,
-}
-
-fn window_of(table: &LoadedTable, order: &[usize], wanted: &[(ShortId, Place)], pack: PackId) -> Run {
-    let mut run = Run { count: 0, range: None };
-    for i in order {
-        let Some((_, place)) = wanted.get(*i).filter(|(_, place)| place.pack == pack) else { break };
-        let Some((row, _, _)) = table.find(*place) else { break };
-        let (start, end) = (u64::from(row.offset), u64::from(row.offset) + u64::from(row.len));
-        match run.range {
-            None => run.range = Some((start, end)),
-            Some((from, to)) if start >= from && start <= to + GAP && end.max(to) - from <= WINDOW => {
-                run.range = Some((from, end.max(to)));
-            }
-            Some(_) => break,
-        }
-        run.count += 1;
-    }
-    run
 }
 
 /// Why a tail can't be read.

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use super::{Attributes, Child, ChildKind, ChunkRef, Extent, FileData, FileEntry, Needs, Node, SnapshotNode, TreeRef, decode_attributes};
+use super::{
+    Attributes, Child, ChildKind, ChunkRef, Extent, FileData, FileEntry, Needs, Node, Part, SnapshotNode, TreeRef, decode_attributes,
+};
 use crate::crypt::Opening;
 use crate::repo::RepoError;
 use crate::repo::bytes::Malformed;
@@ -76,11 +78,30 @@ pub trait Contents: Send + Sync {
     /// # Errors
     /// If it can't be had, or isn't what `id` names.
     fn content(&self, packs: &Packs, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError>;
+
+    /// Many chunks, in their order.
+    ///
+    /// # Errors
+    /// If one of them can't be had.
+    fn contents(&self, packs: &Packs, wanted: &[(ShortId, Place)]) -> Result<Vec<VerifiedChunk>, RepoError> {
+        wanted.iter().map(|(id, place)| self.content(packs, *id, *place)).collect()
+    }
 }
 
 impl Contents for Opening {
     fn content(&self, packs: &Packs, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError> {
         packs.content(self, id, place)
+    }
+
+    fn contents(&self, packs: &Packs, wanted: &[(ShortId, Place)]) -> Result<Vec<VerifiedChunk>, RepoError> {
+        let mut found = vec![None; wanted.len()];
+        packs.contents(self, wanted, &mut |at, chunk| {
+            if let Some(slot) = found.get_mut(at) {
+                *slot = Some(chunk.clone());
+            }
+            Ok(())
+        })?;
+        found.into_iter().map(|chunk| chunk.ok_or(RepoError::internal("a chunk was wanted and did not come"))).collect()
     }
 }
 
@@ -159,6 +180,7 @@ impl<'a> Snapshot<'a> {
                 break;
             }
             let mut below = Vec::new();
+            self.packs.nodes_ahead(row.iter().map(|child| child.place));
             for child in row {
                 below.extend(self.branch(&child)?);
                 // One node can stand for a hundred: a tree is read no further than its folders are named.
@@ -206,6 +228,7 @@ impl<'a> Snapshot<'a> {
                 return Ok(row);
             }
             let mut below = Vec::new();
+            self.packs.nodes_ahead(row.iter().filter(|child| child.kind != ChildKind::Part).map(|child| child.place));
             for child in row {
                 if child.kind == ChildKind::Part {
                     below.push(child);
@@ -234,29 +257,44 @@ impl<'a> Snapshot<'a> {
         Ok(self.part(part)?.1)
     }
 
+    /// The files of several parts, read together: of each part in order.
+    ///
+    /// # Errors
+    /// As [`Snapshot::files`].
+    pub fn files_of(&self, parts: &[Child]) -> Result<Vec<Vec<StoredFile>>, RepoError> {
+        self.packs.nodes_ahead(parts.iter().map(|part| part.place));
+        let nodes: Vec<Part> = parts.iter().map(|part| self.part_node(part)).collect::<Result<_, _>>()?;
+        let wanted: Vec<_> = nodes.iter().map(|node| (node.attributes.id, node.attributes.place)).collect();
+        let chunks = self.contents.contents(self.packs, &wanted)?;
+        let files: Vec<_> = nodes.into_iter().zip(&chunks).map(|(node, chunk)| files_in(node, chunk)).collect::<Result<_, _>>()?;
+        self.trees_ahead(files.iter().flatten());
+        Ok(files)
+    }
+
+    /// Reads the roots of the trees of these files, many at once: they will be asked for next.
+    fn trees_ahead<'f>(&self, files: impl Iterator<Item = &'f StoredFile>) {
+        self.packs.nodes_ahead(files.filter_map(|file| match &file.entry.data {
+            FileData::Tree { root, .. } => Some(root.place),
+            _ => None,
+        }));
+    }
+
     /// A part: where its attributes chunk lies, and its files.
     ///
     /// # Errors
     /// As [`Snapshot::files`].
     pub fn part(&self, part: &Child) -> Result<(ChunkRef, Vec<StoredFile>), RepoError> {
-        let Node::Part(node) = read_node(self.packs, part.id, part.place, part.digest)? else {
-            return Err(corrupt("a snapshot", "a part is another kind of node"));
-        };
-        let chunk = self.contents.content(self.packs, node.attributes.id, node.attributes.place)?;
-        let attributes = decode_attributes(chunk.bytes()).map_err(|e| corrupt("the attributes of a part", e.0))?;
-        if attributes.len() != node.files.len() {
-            return Err(corrupt("a part", "it has not as many files as names"));
+        let node = self.part_node(part)?;
+        let attributes = node.attributes;
+        let chunk = self.contents.content(self.packs, attributes.id, attributes.place)?;
+        Ok((attributes, files_in(node, &chunk)?))
+    }
+
+    fn part_node(&self, part: &Child) -> Result<Part, RepoError> {
+        match read_node(self.packs, part.id, part.place, part.digest)? {
+            Node::Part(node) => Ok(node),
+            _ => Err(corrupt("a snapshot", "a part is another kind of node")),
         }
-        if !attributes.is_sorted_by(|a, b| a.name < b.name) {
-            return Err(corrupt("a part", "its names are not in order"));
-        }
-        let joint: Arc<[ChunkRef]> = node.joint.into();
-        let files = attributes
-            .into_iter()
-            .zip(node.files)
-            .map(|(attributes, entry)| StoredFile { attributes, entry, joint: Arc::clone(&joint) })
-            .collect();
-        Ok((node.attributes, files))
     }
 
     /// The leaves of a file, in order: (bytes covered, leaf). A file without a tree has none.
@@ -318,6 +356,20 @@ impl<'a> Snapshot<'a> {
     }
 }
 
+/// The files of a part, with the names and attributes that its chunk holds.
+fn files_in(node: Part, chunk: &VerifiedChunk) -> Result<Vec<StoredFile>, RepoError> {
+    let attributes = decode_attributes(chunk.bytes()).map_err(|e| corrupt("the attributes of a part", e.0))?;
+    if attributes.len() != node.files.len() {
+        return Err(corrupt("a part", "it has not as many files as names"));
+    }
+    if !attributes.is_sorted_by(|a, b| a.name < b.name) {
+        return Err(corrupt("a part", "its names are not in order"));
+    }
+    let joint: Arc<[ChunkRef]> = node.joint.into();
+    let one = |(attributes, entry)| StoredFile { attributes, entry, joint: Arc::clone(&joint) };
+    Ok(attributes.into_iter().zip(node.files).map(one).collect())
+}
+
 /// The leaves below `root`, which must cover `len` bytes.
 ///
 /// # Errors
@@ -336,6 +388,7 @@ pub fn leaves_and_nodes(packs: &Packs, root: TreeRef, len: u64, node: &mut dyn F
     let mut row = vec![(len, root)];
     while row.iter().any(|(_, tree)| tree.level > 0) {
         let mut below = Vec::new();
+        packs.nodes_ahead(row.iter().map(|(_, tree)| tree.place));
         for (len, tree) in row {
             node(tree.place);
             let Node::Stream { level, children } = read_node(packs, tree.id, tree.place, tree.digest)? else {

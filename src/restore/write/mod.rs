@@ -2,8 +2,12 @@
 //!
 //! One thread walks the manifest and hands out tasks; the others fetch, decode and write. A long file is created once,
 //! at its full length, and its leaves (at most 32 extents, 8 MiB) are written by whoever takes them; stretches of zeros
-//! are left as holes. Small files come many at a time, so that neighbours in a pack are fetched together. What is in
-//! memory is what the tasks under work hold: about 16 MiB a thread.
+//! are left as holes. Small files come many at a time, so that neighbours in a pack are fetched together.
+//!
+//! Of a store that answers late, many tasks are done together: what they need is read at once, in ranges of which each
+//! brings neighbours, and opened as it comes. Some threads more than there are cores then wait for bytes. What is in memory
+//! is what the tasks under work hold: about 16 MiB a thread of a disk; of a service at most [`MEMORY`] in all, and what is
+//! kept of tables and nodes, 64 MiB.
 //!
 //! In place, what lies there already is hashed and compared with the chunks' ids, and only what differs is fetched and
 //! written.
@@ -31,10 +35,46 @@ use super::folders::Folders;
 use crate::crypt::Opening;
 use crate::repo::pack::Packs;
 use crate::repo::structure::Snapshot;
+use crate::store::Pace;
 use crate::units::{Cancel, Progress};
 
 use task::Task;
 pub(super) use walk::folders_of;
+
+/// Chunks fetched at once of a disk, in plain bytes.
+const BATCH: u64 = 8 << 20;
+/// Of a service: what all threads together hold of chunks, sealed and as references, in bytes.
+const MEMORY: u64 = 192 << 20;
+/// The most of it that one thread asks for at once.
+const MOST_AT_ONCE: u64 = 32 << 20;
+/// Folders and files that may be open for tasks that wait or are done.
+const OPEN: usize = 400;
+
+/// How much is done by whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Size {
+    /// Threads.
+    threads: usize,
+    /// Batches that wait.
+    queue: usize,
+    /// Tasks of a batch.
+    tasks: usize,
+    /// Plain bytes of a batch, about.
+    batch: u64,
+}
+
+impl Size {
+    fn of(jobs: usize, pace: Pace) -> Self {
+        let jobs = jobs.max(1);
+        if pace.reads <= 1 {
+            return Size { threads: jobs, queue: jobs * 2, tasks: 1, batch: 0 };
+        }
+        // While as many as there are cores open what has come, others wait for more. Sealed bytes and references: twice.
+        let threads = jobs + 2;
+        let batch = (MEMORY / 2 / threads as u64).clamp(1 << 20, MOST_AT_ONCE);
+        Size { threads, queue: 1, tasks: (OPEN / (threads + 2)).max(1), batch }
+    }
+}
 
 /// A file that is written: what a backup_manifest says of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,6 +147,7 @@ pub struct Writing<'a> {
 /// What the threads fill.
 struct Shared<'a> {
     writing: &'a Writing<'a>,
+    size: Size,
     files: Mutex<Vec<WrittenFile>>,
     failure: Mutex<Option<RestoreError>>,
     bytes: AtomicU64,
@@ -119,18 +160,19 @@ impl Writing<'_> {
     /// # Errors
     /// The first that any thread met; what was written until then stays.
     pub fn run(&self) -> Result<Written, RestoreError> {
+        let size = Size::of(self.jobs, self.packs.pace());
         let shared = Shared {
             writing: self,
+            size,
             files: Mutex::default(),
             failure: Mutex::default(),
             bytes: AtomicU64::new(0),
             written: AtomicU64::new(0),
         };
-        let jobs = self.jobs.max(1);
-        let (queue, tasks) = sync_channel::<Task>(jobs * 2);
+        let (queue, tasks) = sync_channel::<Vec<Task>>(size.queue);
         let tasks = Arc::new(Mutex::new(tasks));
         let walked = std::thread::scope(|scope| {
-            for number in 0..jobs {
+            for number in 0..size.threads {
                 let (tasks, shared) = (Arc::clone(&tasks), &shared);
                 std::thread::Builder::new()
                     .name(format!("restore {number}"))
@@ -157,11 +199,11 @@ impl Writing<'_> {
 
 impl Shared<'_> {
     /// What each thread does.
-    fn work(&self, tasks: &Mutex<Receiver<Task>>) {
+    fn work(&self, tasks: &Mutex<Receiver<Vec<Task>>>) {
         loop {
-            let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(task) = task else { return };
-            let done = self.writing.cancel.check().map_err(RestoreError::from).and_then(|()| self.one(task));
+            let tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(tasks) = tasks else { return };
+            let done = self.writing.cancel.check().map_err(RestoreError::from).and_then(|()| self.all(tasks));
             if let Err(error) = done {
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 return;

@@ -1,14 +1,16 @@
-//! The units of work.
+//! The units of work: tasks become pieces, a chunk each with the place where its bytes go, and all pieces of several tasks
+//! are fetched together.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Shared, sparse};
+use super::{BATCH, Shared, sparse};
 use crate::chunk::FilePlace;
 use crate::crypt::ChunkRole;
 use crate::repo::RepoError;
@@ -18,9 +20,6 @@ use crate::restore::RestoreError;
 use crate::restore::crc::Crc;
 use crate::restore::folders::{Opened, Rights, join};
 use crate::units::ShortId;
-
-/// Chunks fetched at once, in plain bytes.
-pub(super) const BATCH: u64 = 8 << 20;
 
 /// Takes a chunk: its number among the wanted, and its bytes.
 type Each<'e> = dyn FnMut(usize, &[u8]) -> Result<(), RestoreError> + 'e;
@@ -33,6 +32,51 @@ pub(super) enum Task {
     Singles { folder: Arc<OpenFolder>, files: Vec<(SmallFile, ShortId, Place)> },
     /// All small files of a part.
     Joint { folder: Arc<OpenFolder>, chunks: Arc<[ChunkRef]>, files: Vec<(SmallFile, u16, u32)> },
+}
+
+impl Task {
+    /// Bytes of its files, about.
+    pub fn bytes(&self) -> u64 {
+        let sum = |lengths: &mut dyn Iterator<Item = u64>| lengths.fold(0, u64::saturating_add);
+        match self {
+            Task::Leaf { len, .. } => *len,
+            Task::Singles { files, .. } => sum(&mut files.iter().map(|(file, _, _)| file.len)),
+            Task::Joint { chunks, .. } => sum(&mut chunks.iter().map(|chunk| chunk.len.into())),
+        }
+    }
+}
+
+/// A chunk that is fetched.
+struct Piece {
+    id: ShortId,
+    place: Place,
+    /// Its plain length, as its file or leaf says.
+    len: u64,
+    goes: Goes,
+}
+
+/// Where a chunk's bytes go.
+enum Goes {
+    /// Into a long file: the number of its leaf in the work, that of the extent in the leaf, the offset in the file.
+    Extent(usize, usize, u64),
+    /// They are a file.
+    Single(Arc<OpenFolder>, SmallFile),
+    /// Files lie in it, from these offsets on.
+    Joint(Arc<OpenFolder>, Vec<(SmallFile, u32)>),
+}
+
+/// A leaf under work.
+struct LeafWork {
+    file: Arc<LongFile>,
+    number: usize,
+    crcs: Vec<Crc>,
+}
+
+/// What several tasks need.
+#[derive(Default)]
+struct Work {
+    leaves: Vec<LeafWork>,
+    pieces: Vec<Piece>,
 }
 
 /// A folder in which files are created.
@@ -152,19 +196,40 @@ impl Shared<'_> {
         self.writing.folders.shown(path)
     }
 
-    pub(super) fn one(&self, task: Task) -> Result<(), RestoreError> {
-        match task {
-            Task::Leaf { file, number, offset, len, tree } => self.leaf(&file, number, offset, len, tree),
-            Task::Singles { folder, files } => {
-                let files = self.lacking(&folder, files)?;
-                let wanted: Vec<_> = files.iter().map(|(_, id, place)| (*id, *place)).collect();
-                self.fetch(&wanted, &mut |at, bytes| match files.get(at) {
-                    Some((file, _, _)) => file.write(self, &folder, bytes),
-                    None => Err(RestoreError::Internal("a chunk that nobody wanted")),
-                })
+    /// Does these tasks: what they need is fetched together.
+    pub(super) fn all(&self, tasks: Vec<Task>) -> Result<(), RestoreError> {
+        self.writing.packs.nodes_ahead(tasks.iter().filter_map(|task| match task {
+            Task::Leaf { tree, .. } => Some(tree.place),
+            _ => None,
+        }));
+        let mut work = Work::default();
+        for task in tasks {
+            match task {
+                Task::Leaf { file, number, offset, len, tree } => self.add_leaf(&mut work, file, number, offset, len, tree)?,
+                Task::Singles { folder, files } => {
+                    let singles = self.lacking(&folder, files)?.into_iter().map(|(file, id, place)| {
+                        let len = file.len;
+                        Piece { id, place, len, goes: Goes::Single(Arc::clone(&folder), file) }
+                    });
+                    work.pieces.extend(singles);
+                }
+                Task::Joint { folder, chunks, files } => work.pieces.extend(joint_pieces(&folder, &chunks, files)),
             }
-            Task::Joint { folder, chunks, files } => self.joint(&folder, &chunks, &files),
         }
+        let Work { mut leaves, pieces } = work;
+        let mut rest = pieces.as_slice();
+        while !rest.is_empty() {
+            self.writing.cancel.check()?;
+            let (batch, behind) = rest.split_at(batch_of(rest.iter().map(|piece| piece.len), self.size.batch.max(BATCH)));
+            let wanted: Vec<_> = batch.iter().map(|piece| (piece.id, piece.place)).collect();
+            self.fetch(&wanted, &mut |at, bytes| match batch.get(at) {
+                Some(piece) => self.put(piece, bytes, &mut leaves),
+                None => Err(RestoreError::Internal("a chunk that nobody wanted")),
+            })?;
+            rest = behind;
+        }
+        leaves.into_iter().for_each(|leaf| self.leaf_done(leaf));
+        Ok(())
     }
 
     /// Those of the files that aren't there already.
@@ -205,65 +270,77 @@ impl Shared<'_> {
         if seen == wanted.len() { Ok(()) } else { Err(RestoreError::Internal("a chunk was wanted and did not come")) }
     }
 
-    fn leaf(&self, file: &LongFile, number: usize, offset: u64, len: u64, tree: TreeRef) -> Result<(), RestoreError> {
+    /// What is lacking of a leaf. Zeros are written here, and what is there already is left as it is.
+    fn add_leaf(
+        &self,
+        work: &mut Work,
+        file: Arc<LongFile>,
+        number: usize,
+        offset: u64,
+        len: u64,
+        tree: TreeRef,
+    ) -> Result<(), RestoreError> {
         let extents = self.writing.snapshot.leaf(tree)?;
         let sum = extents.iter().fold(0u64, |sum, e| sum.saturating_add(e.len().into()));
         if sum != len {
             return Err(RestoreError::corrupt(&file.path, "a leaf of it has not the length that its tree says"));
         }
         let mut crcs: Vec<Crc> = Vec::with_capacity(extents.len());
-        let mut chunks: Vec<(usize, u64, ChunkRef)> = Vec::with_capacity(extents.len());
         let mut at = offset;
         for (index, extent) in extents.iter().enumerate() {
-            match extent {
+            crcs.push(match extent {
                 Extent::Zeros(len) => {
                     let zeroed = sparse::zero(&file.file, at, (*len).into(), file.before);
                     let written = zeroed.map_err(RestoreError::io(format!("writing {}", self.shown(&file.path))))?;
                     self.advance((*len).into(), written);
-                    crcs.push(Crc::zeros((*len).into()));
+                    Crc::zeros((*len).into())
                 }
                 Extent::Chunk(chunk) => match file.old(at, chunk.len).filter(|old| self.is_chunk(chunk.id, old)) {
                     Some(old) => {
                         self.advance(chunk.len.into(), 0);
-                        crcs.push(Crc::of(&old));
+                        Crc::of(&old)
                     }
                     None => {
-                        chunks.push((index, at, *chunk));
-                        crcs.push(Crc::default());
+                        let goes = Goes::Extent(work.leaves.len(), index, at);
+                        work.pieces.push(Piece { id: chunk.id, place: chunk.place, len: chunk.len.into(), goes });
+                        Crc::default()
                     }
                 },
-            }
+            });
             at += u64::from(extent.len());
         }
-        let mut rest = chunks.as_slice();
-        while !rest.is_empty() {
-            self.writing.cancel.check()?;
-            let (batch, behind) = rest.split_at(batch_of(rest.iter().map(|(_, _, chunk)| chunk.len)));
-            self.batch(file, batch, &mut crcs)?;
-            rest = behind;
-        }
-        self.leaf_done(file, number, crcs.into_iter().fold(Crc::default(), Crc::then));
+        work.leaves.push(LeafWork { file, number, crcs });
         Ok(())
     }
 
-    fn batch(&self, file: &LongFile, batch: &[(usize, u64, ChunkRef)], crcs: &mut [Crc]) -> Result<(), RestoreError> {
-        let wanted: Vec<_> = batch.iter().map(|(_, _, chunk)| (chunk.id, chunk.place)).collect();
-        self.fetch(&wanted, &mut |i, bytes| {
-            let Some((index, at, chunk)) = batch.get(i) else { return Err(RestoreError::Internal("a chunk that nobody wanted")) };
-            if bytes.len() as u64 != u64::from(chunk.len) {
-                return Err(RestoreError::corrupt(&file.path, "a chunk of it has not the length that its leaf says"));
+    /// Writes a chunk where it goes.
+    fn put(&self, piece: &Piece, bytes: &[u8], leaves: &mut [LeafWork]) -> Result<(), RestoreError> {
+        match &piece.goes {
+            Goes::Extent(leaf, index, at) => {
+                let leaf = leaves.get_mut(*leaf).ok_or(RestoreError::Internal("a chunk of a leaf that nobody has"))?;
+                let file = &leaf.file;
+                if bytes.len() as u64 != piece.len {
+                    return Err(RestoreError::corrupt(&file.path, "a chunk of it has not the length that its leaf says"));
+                }
+                let written = sparse::write(&file.file, bytes, *at, file.before);
+                let written = written.map_err(RestoreError::io(format!("writing {}", self.shown(&file.path))))?;
+                self.advance(piece.len, written);
+                if let Some(crc) = leaf.crcs.get_mut(*index) {
+                    *crc = Crc::of(bytes);
+                }
+                Ok(())
             }
-            let written = sparse::write(&file.file, bytes, *at, file.before);
-            let written = written.map_err(RestoreError::io(format!("writing {}", self.shown(&file.path))))?;
-            self.advance(chunk.len.into(), written);
-            if let Some(crc) = crcs.get_mut(*index) {
-                *crc = Crc::of(bytes);
-            }
-            Ok(())
-        })
+            Goes::Single(folder, file) => file.write(self, folder, bytes),
+            Goes::Joint(folder, files) => files.iter().try_for_each(|(file, offset)| {
+                let bytes = slice_of(bytes, *offset, file.len)
+                    .ok_or_else(|| RestoreError::corrupt(&join(&folder.path, &file.name), "it lies outside the chunk that holds it"))?;
+                file.write(self, folder, bytes)
+            }),
+        }
     }
 
-    fn leaf_done(&self, file: &LongFile, number: usize, crc: Crc) {
+    fn leaf_done(&self, LeafWork { file, number, crcs }: LeafWork) {
+        let crc = crcs.into_iter().fold(Crc::default(), Crc::then);
         if let Some(slot) = file.leaves.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
             *slot = crc;
         }
@@ -272,26 +349,20 @@ impl Shared<'_> {
             self.finished(file.path.clone(), file.mtime, leaves.into_iter().fold(Crc::default(), Crc::then));
         }
     }
+}
 
-    /// Small files that lie together: each chunk is decoded once, and let go before the next.
-    fn joint(&self, folder: &OpenFolder, chunks: &[ChunkRef], files: &[(SmallFile, u16, u32)]) -> Result<(), RestoreError> {
-        for (number, chunk) in chunks.iter().enumerate() {
-            let here = || files.iter().filter(|(_, chunk, _)| usize::from(*chunk) == number);
-            if here().next().is_none() {
-                continue;
-            }
-            self.writing.cancel.check()?;
-            self.fetch(&[(chunk.id, chunk.place)], &mut |_, bytes| {
-                for (file, _, offset) in here() {
-                    let bytes = slice_of(bytes, *offset, file.len)
-                        .ok_or_else(|| RestoreError::corrupt(&join(&folder.path, &file.name), "it lies outside the chunk that holds it"))?;
-                    file.write(self, folder, bytes)?;
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
+/// The chunks in which small files lie together; one in which none lies is left out.
+fn joint_pieces(folder: &Arc<OpenFolder>, chunks: &[ChunkRef], files: Vec<(SmallFile, u16, u32)>) -> Vec<Piece> {
+    let mut in_chunk: BTreeMap<u16, Vec<(SmallFile, u32)>> = BTreeMap::new();
+    for (file, chunk, offset) in files {
+        in_chunk.entry(chunk).or_default().push((file, offset));
     }
+    let piece = |(number, files): (u16, Vec<(SmallFile, u32)>)| {
+        let chunk = chunks.get(usize::from(number))?;
+        let goes = Goes::Joint(Arc::clone(folder), files);
+        Some(Piece { id: chunk.id, place: chunk.place, len: chunk.len.into(), goes })
+    };
+    in_chunk.into_iter().filter_map(piece).collect()
 }
 
 /// A small file's bytes in its chunk.
@@ -299,14 +370,14 @@ pub(super) fn slice_of(chunk: &[u8], offset: u32, len: u64) -> Option<&[u8]> {
     FilePlace { chunk: 0, offset, len: u32::try_from(len).ok()? }.of(chunk)
 }
 
-/// How many of these chunks are fetched at once: at least one.
-pub(super) fn batch_of(lengths: impl Iterator<Item = u32>) -> usize {
+/// How many chunks of these lengths are fetched together, of at most so many bytes: at least one.
+pub(super) fn batch_of(lengths: impl Iterator<Item = u64>, most: u64) -> usize {
     let mut sum = 0u64;
     lengths
         .take_while(|len| {
             let first = sum == 0;
-            sum = sum.saturating_add((*len).into());
-            first || sum <= BATCH
+            sum = sum.saturating_add(*len);
+            first || sum <= most
         })
         .count()
         .max(1)

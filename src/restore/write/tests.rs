@@ -1,12 +1,15 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::*;
 use crate::repo::structure::{Attributes, FileData, Part};
 use crate::restore::crc::Crc;
+use crate::restore::folders::join;
 use crate::restore::testing::{As, TestFolder, TestSnapshot, file, folder};
+use crate::store::observed::Observed;
 use crate::units::{Class, Explain, Quiet};
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -186,8 +189,82 @@ fn an_interruption_ends_it() {
 #[test]
 fn batches_are_bounded_and_never_empty() {
     use super::task::batch_of;
-    assert_eq!(batch_of([100u32, 100].into_iter()), 2);
-    assert_eq!(batch_of([16u32 << 20, 100].into_iter()), 1);
-    assert_eq!(batch_of(std::iter::repeat_n(1u32 << 20, 32)), 8);
-    assert_eq!(batch_of(std::iter::repeat_n(256u32 << 10, 32)), 32);
+    assert_eq!(batch_of([100, 100].into_iter(), BATCH), 2);
+    assert_eq!(batch_of([16 << 20, 100].into_iter(), BATCH), 1);
+    assert_eq!(batch_of(std::iter::repeat_n(1 << 20, 32), BATCH), 8);
+    assert_eq!(batch_of(std::iter::repeat_n(256 << 10, 32), BATCH), 32);
+}
+
+/// As a service is asked, in little.
+fn small_pace() -> Pace {
+    Pace { gap: 16 << 10, stretch: 256 << 10, block: 8 << 10, ..Pace::of_a_service(64) }
+}
+
+#[test]
+fn one_long_file_is_read_by_many_requests_at_once_and_by_far_fewer_than_it_has_chunks() {
+    let bytes = noise(4, 12 << 20);
+    let store = Arc::new(Observed::new(small_pace()));
+    let cluster = [folder("base/1", vec![file("16384", bytes.clone(), As::Tree(16 << 10))])];
+    let stored = TestSnapshot::store_in(Arc::clone(&store) as _, &cluster, serde_json::Value::Null, |_, _| {});
+    // No table, no block of nodes is so long.
+    store.hold(128 << 10, 24);
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("data");
+    write(&stored, &target, &BTreeMap::new()).unwrap();
+    assert_eq!(fs::read(target.join("base/1/16384")).unwrap(), bytes);
+    let seen = store.seen();
+    assert!(seen.at_once >= 24, "{seen:?}");
+    // 768 chunks in 24 leaves; 48 reads are the least.
+    assert!(seen.reads < 100, "{seen:?}");
+    assert!(seen.bytes < bytes.len() as u64 + (1 << 20), "{seen:?}");
+}
+
+#[test]
+fn a_thousand_small_files_take_few_requests() {
+    let files = |folder: u64| (0..100).map(|i| file(&format!("{i}"), noise(folder * 100 + i, 700), As::Single)).collect();
+    let cluster: Vec<TestFolder> = (0..10).map(|i| folder(&format!("base/{i}"), files(i))).collect();
+    let store = Arc::new(Observed::new(Pace::of_a_service(64)));
+    let stored = TestSnapshot::store_in(Arc::clone(&store) as _, &cluster, serde_json::Value::Null, |_, _| {});
+    store.hold(usize::MAX, 0);
+    let scratch = tempfile::tempdir().unwrap();
+    let written = write(&stored, &scratch.path().join("data"), &BTreeMap::new()).unwrap();
+    assert_eq!(written.files.len(), 1000);
+    assert!(store.seen().reads < 60, "{:?}", store.seen());
+}
+
+#[test]
+fn what_a_service_holds_comes_back_as_from_a_disk() {
+    let cluster = cluster();
+    for pace in [small_pace(), Pace { reads: 2, stretch: 1, gap: 0, ..small_pace() }, Pace::of_a_service(64)] {
+        let store = Arc::new(Observed::new(pace));
+        let stored = TestSnapshot::store_in(store, &cluster, serde_json::Value::Null, |_, _| {});
+        let scratch = tempfile::tempdir().unwrap();
+        let (target, space) = (scratch.path().join("data"), scratch.path().join("space"));
+        write(&stored, &target, &[(16385, space.clone())].into()).unwrap();
+        let place = |path: &[u8]| match path.strip_prefix(b"pg_tblspc/16385/") {
+            Some(inside) => space.join(std::ffi::OsStr::from_bytes(inside)),
+            None => target.join(std::ffi::OsStr::from_bytes(path)),
+        };
+        for folder in &cluster {
+            for f in folder.files.iter().filter(|f| !matches!(f.how, As::Folder)) {
+                let path = join(&folder.path, &f.name);
+                if fate(&path) == Fate::Write {
+                    assert!(fs::read(place(&path)).unwrap() == f.bytes, "{}", f.name.escape_ascii());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn work_is_bounded_whatever_the_number_of_threads() {
+    for jobs in [0, 1, 2, 8, 64, 500] {
+        let disk = Size::of(jobs, Pace::OF_A_DISK);
+        assert_eq!((disk.threads, disk.tasks, disk.batch), (jobs.max(1), 1, 0));
+        let service = Size::of(jobs, Pace::of_a_service(96));
+        assert!(service.threads > jobs && service.tasks >= 1);
+        let held = service.batch * service.threads as u64 * 2;
+        assert!(held <= MEMORY || service.batch == 1 << 20, "{service:?}");
+        assert!(service.tasks * (service.threads + 2) <= OPEN || service.tasks == 1, "{service:?}");
+    }
 }

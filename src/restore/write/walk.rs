@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use super::task::{BATCH, LongFile, OpenFolder, SmallFile, Task, slice_of};
-use super::{Fate, Kept, Shared};
-use crate::repo::structure::{Extent, FileData, LEAF, Snapshot, StoredFile};
+use super::task::{LongFile, OpenFolder, SmallFile, Task, slice_of};
+use super::{BATCH, Fate, Kept, Shared};
+use crate::repo::structure::{Child, Extent, FileData, LEAF, Snapshot, StoredFile};
 use crate::restore::RestoreError;
 use crate::restore::folders::{Rights, join, names, parent_of};
 use crate::units::ShortId;
@@ -18,7 +18,9 @@ const MOST_KEPT: u64 = 16 << 20;
 
 pub(super) struct Walk<'s, 'a> {
     shared: &'s Shared<'a>,
-    queue: SyncSender<Task>,
+    queue: SyncSender<Vec<Task>>,
+    /// Tasks that will be done together, and their bytes.
+    batch: (Vec<Task>, u64),
     walked: Walked,
 }
 
@@ -68,8 +70,8 @@ fn in_tablespace(names: &[&[u8]], is_folder: bool) -> Result<(), &'static str> {
 }
 
 impl<'s, 'a> Walk<'s, 'a> {
-    pub fn new(shared: &'s Shared<'a>, queue: SyncSender<Task>) -> Self {
-        Walk { shared, queue, walked: Walked::default() }
+    pub fn new(shared: &'s Shared<'a>, queue: SyncSender<Vec<Task>>) -> Self {
+        Walk { shared, queue, batch: Default::default(), walked: Walked::default() }
     }
 
     pub fn run(mut self) -> Result<Walked, RestoreError> {
@@ -79,14 +81,30 @@ impl<'s, 'a> Walk<'s, 'a> {
         for (path, rights) in &made {
             writing.folders.make(path, *rights)?;
         }
+        let mut parts: Vec<(&[u8], Child)> = Vec::new();
         for (meta, child) in snapshot.folders()? {
             for part in snapshot.parts(&child)? {
-                writing.cancel.check()?;
-                self.part(&meta.path, snapshot.files(&part)?, &mut made)?;
+                parts.push((&meta.path, part));
+                if parts.len() >= writing.packs.pace().reads {
+                    self.parts(std::mem::take(&mut parts), &mut made)?;
+                }
             }
         }
+        self.parts(parts, &mut made)?;
+        self.flush()?;
         self.walked.folders = made.into_keys().collect();
         Ok(self.walked)
+    }
+
+    /// Parts of folders, read together.
+    fn parts(&mut self, parts: Vec<(&[u8], Child)>, made: &mut BTreeMap<Vec<u8>, Rights>) -> Result<(), RestoreError> {
+        let writing = self.shared.writing;
+        let children: Vec<Child> = parts.iter().map(|(_, part)| *part).collect();
+        for ((path, _), files) in parts.iter().zip(writing.snapshot.files_of(&children)?) {
+            writing.cancel.check()?;
+            self.part(path, files, made)?;
+        }
+        Ok(())
     }
 
     fn part(&mut self, path: &[u8], files: Vec<StoredFile>, made: &mut BTreeMap<Vec<u8>, Rights>) -> Result<(), RestoreError> {
@@ -141,7 +159,7 @@ impl<'s, 'a> Walk<'s, 'a> {
         }
     }
 
-    fn long(&self, folder: &OpenFolder, small: SmallFile, entry: &crate::repo::structure::FileEntry) -> Result<(), RestoreError> {
+    fn long(&mut self, folder: &OpenFolder, small: SmallFile, entry: &crate::repo::structure::FileEntry) -> Result<(), RestoreError> {
         let leaves = self.shared.writing.snapshot.leaves(entry)?;
         if leaves.is_empty() {
             return Err(RestoreError::corrupt(&join(&folder.path, &small.name), "its tree has no leaves"));
@@ -155,9 +173,25 @@ impl<'s, 'a> Walk<'s, 'a> {
         Ok(())
     }
 
-    fn send(&self, task: Task) -> Result<(), RestoreError> {
+    fn send(&mut self, task: Task) -> Result<(), RestoreError> {
+        let size = self.shared.size;
+        let bytes = task.bytes();
+        if self.batch.1.saturating_add(bytes) > size.batch {
+            self.flush()?;
+        }
+        self.batch.0.push(task);
+        self.batch.1 = self.batch.1.saturating_add(bytes);
+        if self.batch.0.len() >= size.tasks { self.flush() } else { Ok(()) }
+    }
+
+    /// Hands over what was collected.
+    fn flush(&mut self) -> Result<(), RestoreError> {
+        let (tasks, _) = std::mem::take(&mut self.batch);
+        if tasks.is_empty() {
+            return Ok(());
+        }
         // Every worker that ends early has left its error before it let go of the queue; that one is reported.
-        self.queue.send(task).map_err(|_| RestoreError::Internal("the threads that write have ended"))
+        self.queue.send(tasks).map_err(|_| RestoreError::Internal("the threads that write have ended"))
     }
 
     fn keep(&mut self, path: Vec<u8>, stored: StoredFile) -> Result<(), RestoreError> {

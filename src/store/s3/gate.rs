@@ -1,7 +1,7 @@
 //! How many requests run at once.
 //!
-//! As TCP does with a window: when the service says that it is asked too much, half of it; for each full window of
-//! answers, one more, up to what is configured.
+//! As TCP does with a window: for each answer one more until the service says for the first time that it is asked too
+//! much; then half of it, and for each full window of answers one more, up to what is configured.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +19,8 @@ struct State {
     /// The round in which the window was halved last: of many requests that are refused at once only the first counts.
     halved_in: u64,
     round: u64,
+    /// It was never said to be too much.
+    opening: bool,
 }
 
 const ONE: usize = 100;
@@ -26,7 +28,7 @@ const ONE: usize = 100;
 impl Gate {
     pub(super) fn new(most: usize) -> Self {
         let most = most.max(1);
-        let state = State { running: 0, window: most.min(32) * ONE, halved_in: 0, round: 1 };
+        let state = State { running: 0, window: most.min(32) * ONE, halved_in: 0, round: 1, opening: true };
         Gate { state: Mutex::new(state), freed: Condvar::new(), most }
     }
 
@@ -61,13 +63,15 @@ impl Place<'_> {
     /// It was answered.
     pub(super) fn answered(&self) {
         let mut state = self.gate.state();
-        state.window = (state.window + ONE * ONE / state.window.max(ONE)).min(self.gate.most * ONE);
+        let more = if state.opening { ONE } else { ONE * ONE / state.window.max(ONE) };
+        state.window = (state.window + more).min(self.gate.most * ONE);
         self.gate.freed.notify_all();
     }
 
     /// The service said that it is asked too much.
     pub(super) fn refused(&self) {
         let mut state = self.gate.state();
+        state.opening = false;
         if state.halved_in < self.round {
             state.window = (state.window / 2).max(ONE);
             state.halved_in = state.round;
@@ -111,6 +115,20 @@ mod tests {
             gate.enter().answered();
         }
         assert_eq!(gate.window(), 64, "never more than configured");
+    }
+
+    #[test]
+    fn it_opens_with_each_answer_until_the_service_has_had_enough() {
+        let gate = Gate::new(96);
+        for _ in 0..32 {
+            gate.enter().answered();
+        }
+        assert_eq!(gate.window(), 64);
+        gate.enter().refused();
+        for _ in 0..32 {
+            gate.enter().answered();
+        }
+        assert!((32..34).contains(&gate.window()), "{}", gate.window());
     }
 
     #[test]

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 
-use super::{Backend, Covered, Create, Listed, Locks, ObjectName, Requests, SessionTag, StoreError, Version};
+use super::{Backend, Covered, Create, Listed, Locks, ObjectName, Pace, Requests, SessionTag, StoreError, Version};
 use counts::Counts;
 use gate::Gate;
 use lock::Stored;
@@ -166,6 +166,10 @@ impl Backend for S3Store {
 
     fn locks(&self) -> Option<&dyn Locks> {
         self.settings.lock_days.map(|_| self as &dyn Locks)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::of_a_service(self.settings.most_requests)
     }
 
     fn requests(&self) -> Option<Requests> {
