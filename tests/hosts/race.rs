@@ -125,7 +125,19 @@ impl Racer {
 fn open(state: &StateDir) -> Arc<Opened> {
     let settings = Settings::load(&FlagOverrides::default(), &ProcessEnv).unwrap();
     let repository = settings.repository(None).unwrap();
-    Arc::new(access::open(&Place { repository: &repository, state: Some(state), cache: None, progress: &Quiet }, Need::Write).unwrap())
+    Arc::new(
+        access::open(
+            &Place {
+                watch: &pgcairn::store::s3::Watch::default(),
+                repository: &repository,
+                state: Some(state),
+                cache: None,
+                progress: &Quiet,
+            },
+            Need::Write,
+        )
+        .unwrap(),
+    )
 }
 
 /// What a process does: called by others.

@@ -30,9 +30,10 @@ pub fn enrol(world: &World, name: &str, roles: &str) -> Host {
 
 /// The repository as a host's library sees it.
 pub fn opened(world: &World, host: &Host) -> Arc<Opened> {
-    let settings = RepositorySettings { name: None, url: RepositoryUrl::Local(world.repository()), secret: None };
+    let settings = RepositorySettings::at(RepositoryUrl::Local(world.repository()), None);
     let state = StateDir::open(Some(&host.home().join(".local/state/pgcairn")), &ProcessEnv, &Quiet).unwrap();
-    let place = Place { repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
+    let place =
+        Place { watch: &pgcairn::store::s3::Watch::default(), repository: &settings, state: Some(&state), cache: None, progress: &Quiet };
     Arc::new(access::open(&place, Need::Write).unwrap())
 }
 
@@ -64,7 +65,7 @@ impl Tenants {
                 number += self.packs;
                 new.keys().for_each(|pack| set.insert(session, *pack));
                 access::append(opened, &Kind::Progress(Progressed { session, packs: Held::Inline(new) })).unwrap();
-                let lists = CommitLists { new: NewPacks::new(), set: set.clone(), ledger: Vec::new() };
+                let lists = CommitLists { new: NewPacks::new(), set: set.clone(), less: PackSet::default(), ledger: Vec::new() };
                 let commit = snapshot_of(session, cluster, snapshot, lists);
                 access::append(opened, &Kind::Commit(Box::new(commit))).unwrap();
             }

@@ -11,12 +11,12 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::open::{Opened, refs_in};
+use super::open::Opened;
 use crate::host::HostError;
 use crate::host::cache_file;
-use crate::repo::log::entry_name;
+use crate::repo::log::{PackFacts, entry_name};
 use crate::repo::pack::pack_name;
-use crate::repo::{RepoError, format};
+use crate::repo::{PackRef, RepoError, format};
 use crate::store::{LockSpan, Locks, ObjectName, StoreError};
 use crate::units::{Explain, Progress, Timestamp};
 
@@ -114,8 +114,10 @@ impl Work<'_> {
 fn needed(opened: &Opened, commit: u64, wal: Vec<ObjectName>) -> Result<BTreeSet<ObjectName>, HostError> {
     let (newest, packs) = {
         let view = opened.view();
-        let set = view.fold.commits.get(&commit).map(|commit| refs_in(&view.fold, &commit.set));
-        (view.newest.number, set.unwrap_or_default())
+        let commit = view.fold.commits.get(&commit);
+        let named = commit.map(|commit| opened.log().packs_named(&view.fold, commit)).transpose()?.unwrap_or_default();
+        let of = |(session, id, f): (_, _, PackFacts)| PackRef { session, id, hash: f.hash, size: f.size, tail: f.tail };
+        (view.newest.number, named.into_iter().map(of).collect::<Vec<_>>())
     };
     let mut names: BTreeSet<ObjectName> = wal.into_iter().collect();
     for pack in packs {
