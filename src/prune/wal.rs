@@ -118,7 +118,7 @@ pub(super) fn expire(
             let done = of_timeline(setting, archive, *timeline, &way, &leaving, dry_run, report)?;
             if unreadable > 0 && done {
                 report.warnings.push(format!(
-                    "{} of WAL of {} on timeline {timeline} needed by nothing and not readable: what can't be read stays (pgcairn verify says what is wrong with it)",
+                    "{} of WAL of {} on timeline {timeline}, needed by nothing, can't be read and so stay there (pgcairn verify says what is wrong)",
                     counted(unreadable, "object", "objects"),
                     cluster.name
                 ));

@@ -125,7 +125,7 @@ pub struct FileEntry {
     pub data: FileData,
 }
 
-/// At most [`FANOUT`] files of one folder.
+/// At most [`FANOUT`](super::FANOUT) files of one folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Part {
     /// Names and attributes.
