@@ -260,7 +260,7 @@ fn what_a_small_host_costs_beside_large_ones() {
             }
         };
         measure("alone", &small, &wal[0], &mut table);
-        Tenants { clusters: 50, snapshots: 10, packs: 1_000 }.write(&opened(&world, &large));
+        Tenants { clusters: 50, snapshots: 3, packs: 400 }.write(&opened(&world, &large));
         measure("beside 50 others", &small, &wal[1], &mut table);
         forget_cache(&small);
         measure("the same, without a cache", &small, &wal[2], &mut table);

@@ -279,7 +279,7 @@ impl Opened {
             drop(view);
             return self.read_whole();
         }
-        self.log().know_keys(&mut view, trust_writers)?;
+        self.log().know_keys(&mut view, trust_writers, system_identifier)?;
         let newest = view.fold.commits.iter().filter(|(_, c)| trusts(&c.key)).map(|(number, _)| *number).max();
         let died = view.fold.sessions.values().filter(|s| !s.open && trusts(&s.key) && !s.packs.is_empty());
         let oldest = died.filter_map(|s| s.ended).filter(|ended| newest.is_none_or(|newest| *ended > newest)).min();

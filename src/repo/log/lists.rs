@@ -257,15 +257,21 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// What sessions of these keys have stored, and what their live COMMITs name.
+    /// What backups by these keys have stored, and what their live COMMITs name. Of what a maintainer among them has stored anew
+    /// only what snapshots under this system identifier need: it did so for everybody.
     ///
     /// # Errors
     /// If the store can't be read.
-    pub fn know_keys(&self, view: &mut LogView, keys: &[KeyId]) -> Result<(), LogError> {
-        let sessions = view.fold.sessions.values().filter(|s| keys.contains(&s.key)).flat_map(|s| s.unread.iter());
-        let commits = view.fold.commits.values().filter(|c| keys.contains(&c.key)).flat_map(|c| c.unread.iter());
-        let at: BTreeSet<ListAt> = sessions.chain(commits).copied().collect();
-        self.load(view, &at)
+    pub fn know_keys(&self, view: &mut LogView, keys: &[KeyId], system_identifier: u64) -> Result<(), LogError> {
+        let of_system = |c: &LiveCommit| c.summary.system_identifier == system_identifier;
+        let commits = view.fold.commits.values().filter(|c| keys.contains(&c.key) && (c.replaces.is_none() || of_system(c)));
+        let sets: BTreeSet<ListAt> = commits.flat_map(|c| c.unread.iter().copied()).collect();
+        self.load(view, &sets)?;
+        let named: BTreeSet<SessionId> =
+            view.fold.commits.values().filter(|c| of_system(c)).flat_map(|c| c.set.iter()).map(|(session, _)| *session).collect();
+        let sessions = view.fold.sessions.iter().filter(|(id, s)| keys.contains(&s.key) && (s.cluster.is_some() || named.contains(id)));
+        let lists: BTreeSet<ListAt> = sessions.flat_map(|(_, s)| s.unread.iter()).copied().collect();
+        self.load(view, &lists)
     }
 
     /// What was condemned and swept behind an entry, of packs that are in lists known here.

@@ -234,7 +234,7 @@ fn a_set_that_was_changed_again_and_again_is_put_together_in_order() {
     }
     for order in [[host(), large()], [large(), host()]] {
         let mut view = fresh();
-        order.iter().for_each(|key| world.log().know_keys(&mut view, &[key.id()]).unwrap());
+        order.iter().for_each(|key| world.log().know_keys(&mut view, &[key.id()], u64::MAX - 5).unwrap());
         all.iter().for_each(|number| same(&view, *number));
     }
     // Kept, resumed, and then changed once more.
@@ -292,12 +292,47 @@ fn packs_of_trusted_keys_are_named_once_their_lists_are_read() {
     // What wasn't read can't be named.
     let unread = world.log().append(&mut view, &small(), &shares);
     assert!(matches!(unread, Err(LogError::Void { void: Void::Rule(why), .. }) if why.starts_with("R5")), "{unread:?}");
-    world.log().know_keys(&mut view, &[large().id()]).unwrap();
+    world.log().know_keys(&mut view, &[large().id()], u64::MAX - 5).unwrap();
     assert_eq!(view.fold.sessions[&theirs].packs.len(), MANY as usize);
     let head = world.append(&mut view, &small(), shares);
     // All others say so, too.
     for other in [world.log().read().unwrap(), world.of(&large()), world.of(&host())] {
         assert!(other.fold.commits.contains_key(&head.number) && other.fold.alarms.is_empty());
+    }
+}
+
+#[test]
+fn of_a_trusted_maintainer_only_what_concerns_the_own_cluster_is_read() {
+    let world = World::new();
+    let others = large_tenant(&world, 2);
+    let own = world.snapshot(&small(), "small", "s0", 50_000..50_004, &PackSet::default());
+    let mut maintainer = world.log().read().unwrap();
+    // It stores both anew; ours is of another system identifier here.
+    let again = |view: &mut LogView, number: u64, id: &str, first: u32, count: u32| {
+        let begin = Begin { purpose: "prune".into(), machine: "m".into(), ..Begin::default() };
+        let session = world.append(view, &host(), Kind::Begin(begin)).session();
+        let replaced = view.fold.commits[&number].clone();
+        let new: NewPacks = (first..first + count).map(|n| (pack(n), facts(9))).collect();
+        let set = new.keys().map(|pack| (session, *pack)).collect();
+        let mut root = replaced.root;
+        root.place.pack = pack(first);
+        assert_eq!(replaced.summary.id, id);
+        let lists = Held::Inline(CommitLists { new, set, ledger: Vec::new() });
+        let commit = Commit { session, summary: replaced.summary, root, lists, replaces: Some(number) };
+        world.append(view, &host(), Kind::Commit(Box::new(commit))).number
+    };
+    let (theirs, ours) = (again(&mut maintainer, others[1], "l1", 60_000, MANY), again(&mut maintainer, own, "s0", 70_000, 4));
+    let mut view = world.of(&small());
+    assert!(view.fold.commits[&ours].unread.is_some());
+    world.store.reset();
+    // All clusters of this test have one system identifier: asked for another one, nothing that was stored anew is read.
+    world.log().know_keys(&mut view, &[host().id()], 1).unwrap();
+    assert_eq!((world.store.total(), view.fold.commits[&ours].unread.is_some()), (0, true));
+    world.log().know_keys(&mut view, &[host().id()], u64::MAX - 5).unwrap();
+    let whole = world.log().read().unwrap();
+    for number in [ours, theirs] {
+        assert_eq!(view.fold.commits[&number], whole.fold.commits[&number]);
+        assert_eq!(view.fold.sessions[&view.fold.commits[&number].session], whole.fold.sessions[&whole.fold.commits[&number].session]);
     }
 }
 

@@ -85,7 +85,8 @@ fn costs(each: usize, takes: std::time::Duration) -> (Vec<u32>, Vec<u32>) {
         let log = log_in(&slow, owner.public());
         let mut view = log.read().unwrap();
         let one = |i| {
-            (slow.creates.store(0, std::sync::atomic::Ordering::Relaxed), slow.reads.store(0, std::sync::atomic::Ordering::Relaxed));
+            slow.creates.store(0, std::sync::atomic::Ordering::Relaxed);
+            slow.reads.store(0, std::sync::atomic::Ordering::Relaxed);
             log.append(&mut view, &host(), &evidence(&format!("{name} {i}"))).unwrap();
             (slow.creates.load(std::sync::atomic::Ordering::Relaxed), slow.reads.load(std::sync::atomic::Ordering::Relaxed))
         };
@@ -98,7 +99,8 @@ fn costs(each: usize, takes: std::time::Duration) -> (Vec<u32>, Vec<u32>) {
     });
     assert_eq!(log_in(&store, owner().public()).read().unwrap().newest.number as usize, 16 * each);
     let (mut creates, mut reads): (Vec<u32>, Vec<u32>) = all.into_iter().unzip();
-    (creates.sort(), reads.sort());
+    creates.sort();
+    reads.sort();
     (creates, reads)
 }
 
