@@ -7,7 +7,7 @@ use super::findings::Findings;
 use crate::repo::PackRef;
 use crate::repo::log::{Fold, entry_name};
 use crate::repo::pack::pack_name;
-use crate::store::{Backend, Listed, ObjectName};
+use crate::store::{Backend, Listed, ObjectName, PROBE};
 use crate::units::{Cancel, Hash32, PackId, SessionId};
 
 /// Objects, counted.
@@ -66,6 +66,7 @@ impl Listing {
         let parts: Vec<&str> = name.as_str().split('/').collect();
         match parts.as_slice() {
             ["pgcairn"] => {}
+            _ if name.as_str().starts_with(PROBE) => {}
             ["key", _] => self.slots.push(name.clone()),
             ["log", number] if number.parse().is_ok_and(|n: u64| entry_name(n) == name.as_str()) => {}
             ["body", hash] if hash.parse::<Hash32>().is_ok() => {}
@@ -81,12 +82,20 @@ impl Listing {
     }
 
     /// Compares with what the log lists.
-    pub fn compare(&mut self, fold: &Fold, findings: &Findings) -> Result<Compared, ScrubError> {
+    ///
+    /// A listing may be an old one, on services that promise no more: what it lacks is looked at by its name.
+    pub fn compare(&mut self, backend: &dyn Backend, fold: &Fold, findings: &Findings) -> Result<Compared, ScrubError> {
         let mut compared = Compared::default();
         for (session, pack) in listed_packs(fold) {
             let reference = PackRef { session, id: pack.id, hash: pack.hash, size: pack.size, tail: pack.tail };
             let name = pack_name(session, &reference)?;
-            match self.packs.remove(&(session, pack.id, pack.hash)) {
+            let listed = self.packs.remove(&(session, pack.id, pack.hash));
+            let size = match listed.map_or_else(|| backend.size(&name), Ok) {
+                Ok(size) => Some(size),
+                Err(e) if e.is_absent() => None,
+                Err(e) => return Err(e.into()),
+            };
+            match size {
                 Some(size) if size == pack.size => {}
                 // Its blobs may be there all the same.
                 Some(size) => findings.note(name.as_str(), &format!("it has {size} bytes, and the log says {}", pack.size)),

@@ -3,8 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crowd;
+mod faults;
+mod late;
+mod race;
 mod refused;
 mod road;
+mod world;
 
 use std::ffi::OsString;
 

@@ -18,6 +18,12 @@ const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
+/// So long an answer is waited for, besides the time that bytes take.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The same at least, however short the retry time.
+const SHORTEST_ANSWER: Duration = Duration::from_secs(5);
+
 /// So long a user waits without being told why, and again between two messages.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -62,7 +68,12 @@ impl Refusal {
 }
 
 impl S3Store {
-    /// Asks until there is an answer: `attempt` makes the request anew each time.
+    /// So long a service may be silent before another attempt is made: not much longer than anybody wants to try.
+    pub(super) fn silence(&self) -> Duration {
+        ANSWER.min(self.settings.retry_time.max(SHORTEST_ANSWER))
+    }
+
+    /// Asks until there is an answer: `attempt` makes the request anew each time. `bytes` go with it, or come at most.
     pub(super) fn ask<T, F>(&self, kind: RequestKind, what: &str, bytes: u64, attempt: impl FnMut() -> F) -> Result<T, Refusal>
     where
         T: Send + 'static,
@@ -88,8 +99,9 @@ impl S3Store {
                 return Err(Refusal::Failed(StoreError::Interrupted { what: patience.what.to_owned() }));
             }
             let place = self.gate.enter();
-            self.counts.request(kind, bytes, patience.attempts > 0);
-            let limit = time_for(bytes, patience.attempts);
+            let sent = if kind == RequestKind::Get { 0 } else { bytes };
+            self.counts.request(kind, sent, patience.attempts > 0);
+            let limit = time_for(self.silence(), bytes, patience.attempts, patience.left());
             let future = attempt();
             let timed = async move {
                 match tokio::time::timeout(limit, future).await {
@@ -98,7 +110,9 @@ impl S3Store {
                 }
             };
             let failed = |source| Refusal::Failed(StoreError::Io { what: patience.what.to_owned(), source });
-            let answer = self.runtime.run(timed).map_err(failed)?;
+            let Some(answer) = self.runtime.run_unless(&self.watch.cancel, timed).map_err(failed)? else {
+                return Err(Refusal::Failed(StoreError::Interrupted { what: patience.what.to_owned() }));
+            };
             match answer {
                 Ok(answer) => {
                     self.answered(&place);
@@ -125,11 +139,12 @@ impl S3Store {
     }
 }
 
-/// How long an attempt may take: what the slowest line needs for so many bytes, more each time.
-fn time_for(bytes: u64, attempts: u32) -> Duration {
+/// How long an attempt may take: what the slowest line needs for so many bytes, more each time, but no longer than it will
+/// be tried at all.
+fn time_for(silence: Duration, bytes: u64, attempts: u32, left: Duration) -> Duration {
     const SLOWEST: u64 = 128 << 10;
-    let base = Duration::from_secs(30).saturating_add(Duration::from_secs(bytes / SLOWEST));
-    base.saturating_mul(1 << attempts.min(2))
+    let base = silence.saturating_add(Duration::from_secs(bytes / SLOWEST));
+    base.saturating_mul(1 << attempts.min(2)).min(left).max(base)
 }
 
 /// How long a thing has been tried.
@@ -152,14 +167,24 @@ impl<'a> Patience<'a> {
         self.since = Instant::now();
     }
 
+    /// For how long it will be tried.
+    fn limit(&self) -> Duration {
+        let limit = self.store.settings.retry_time;
+        if self.store.counts.was_answered() { limit } else { limit.min(FIRST_ANSWER) }
+    }
+
+    /// For how long it will still be tried.
+    fn left(&self) -> Duration {
+        self.limit().saturating_sub(self.since.elapsed())
+    }
+
     /// Waits before the next attempt.
     ///
     /// # Errors
     /// If there shall be none.
     pub(super) fn wait(&mut self, why: String, too_much: bool) -> Result<(), StoreError> {
         self.attempts += 1;
-        let limit = self.store.settings.retry_time;
-        let limit = if self.store.counts.was_answered() { limit } else { limit.min(FIRST_ANSWER) };
+        let limit = self.limit();
         let pause = pause(self.attempts, too_much);
         let tried = self.since.elapsed();
         if tried + pause > limit {
@@ -264,6 +289,8 @@ fn answer(status: u16, code: Option<&str>, message: Option<&str>, what: &str) ->
         (301 | 307 | 308, _) | (_, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
             failed(|what, source| StoreError::S3Setting { what, source })
         }
+        // A balancer whose service is away answers so, too: only S3's own word says that an object is not there.
+        (404, "") => Trouble::Passing { why: format!("{said}, and not as S3 does"), too_much: false },
         (404, _) => refused(Refusal::Absent),
         (412, _) => refused(Refusal::Condition),
         (416, _) => refused(Refusal::Range),
@@ -320,7 +347,8 @@ mod tests {
         };
         for (status, code, expected) in [
             (404, Some("NoSuchKey"), "absent"),
-            (404, None, "absent"),
+            (404, None, "again"),
+            (404, Some("NoSuchVersion"), "absent"),
             (404, Some("NoSuchBucket"), "unreachable"),
             (412, Some("PreconditionFailed"), "condition"),
             (409, Some("ConditionalRequestConflict"), "again"),
@@ -362,9 +390,22 @@ mod tests {
 
     #[test]
     fn time_is_given_for_what_is_sent() {
-        assert_eq!(time_for(0, 0), Duration::from_secs(30));
-        assert_eq!(time_for(64 << 20, 0), Duration::from_secs(30 + 512));
-        assert_eq!(time_for(0, 9), Duration::from_secs(120));
-        let _ = time_for(u64::MAX, u32::MAX);
+        let seconds = Duration::from_secs;
+        for (silence, bytes, attempts, left, expected) in [
+            (30, 0, 0, 600, 30),
+            (30, 64 << 20, 0, 600, 30 + 512),
+            (30, 0, 9, 600, 120),
+            (30, 0, 9, 50, 50),
+            (30, 0, 9, 0, 30),
+            (5, 0, 0, 2, 5),
+            (5, 64 << 20, 1, 2, 5 + 512),
+        ] {
+            assert_eq!(
+                time_for(seconds(silence), bytes, attempts, seconds(left)),
+                seconds(expected),
+                "{silence} {bytes} {attempts} {left}"
+            );
+        }
+        let _ = time_for(ANSWER, u64::MAX, u32::MAX, Duration::MAX);
     }
 }

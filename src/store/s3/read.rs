@@ -55,9 +55,12 @@ impl S3Store {
         let mut patience = Patience::new(self, &what);
         let mut got: Vec<u8> = Vec::new();
         let mut tag: Option<String> = None;
+        // Whole, and not as its checksum says.
+        let mut wrong: Option<Vec<u8>> = None;
         loop {
             let had = got.len() as u64;
-            let piece = self.ask_by(&mut patience, RequestKind::Get, 0, || self.get(name, span, had, tag.clone(), version, &what));
+            let piece =
+                self.ask_by(&mut patience, RequestKind::Get, span.most(), || self.get(name, span, had, tag.clone(), version, &what));
             let piece = match piece {
                 Ok(piece) => piece,
                 // Another object has this name now than the one whose first part was read.
@@ -72,9 +75,7 @@ impl S3Store {
             };
             self.counts.received(piece.bytes.len() as u64);
             let (size, wanted) = (piece.size, span.length_in(piece.size, name)?);
-            if !piece.bytes.is_empty() {
-                patience.progressed();
-            }
+            let more = !piece.bytes.is_empty();
             if got.is_empty() {
                 got = piece.bytes
             } else {
@@ -87,8 +88,14 @@ impl S3Store {
                     (got, tag) = (Vec::new(), None);
                     patience.wait(problem, false)?;
                 }
-                // All came and doesn't agree with its checksum, or more than that: from the beginning.
+                // All came and doesn't agree with its checksum, or more than that: from the beginning. The same a second
+                // time: so it lies there, and whoever opens it says what is wrong with it.
                 Some(why) if got.len() as u64 >= wanted => {
+                    let whole = got.len() as u64 == wanted;
+                    if whole && wrong.as_ref() == Some(&got) {
+                        return Ok(got);
+                    }
+                    wrong = whole.then_some(got);
                     (got, tag) = (Vec::new(), None);
                     patience.wait(why, false)?;
                 }
@@ -96,6 +103,8 @@ impl S3Store {
                     tag = piece.tag;
                     if tag.is_none() {
                         got.clear();
+                    } else if more {
+                        patience.progressed();
                     }
                     patience.wait(why, false)?;
                 }
@@ -124,8 +133,11 @@ impl S3Store {
         let ranged = range.is_some();
         let request = self.get_request(name, version).set_range(range).set_if_match(tag);
         let (what, name) = (what.to_owned(), name.clone());
+        let silence = self.silence();
         async move {
-            let answer = request.send().await.map_err(|e| understand(e, &what))?;
+            let sent = tokio::time::timeout(silence, request.send()).await;
+            let sent = sent.map_err(|_| Trouble::Passing { why: format!("no answer within {} s", silence.as_secs()), too_much: false })?;
+            let answer = sent.map_err(|e| understand(e, &what))?;
             let size = size_of(&answer, ranged)
                 .ok_or_else(|| Trouble::Passing { why: "an answer that doesn't say how long the object is".to_owned(), too_much: false })?;
             // Nothing longer than was asked for is taken.
@@ -133,7 +145,7 @@ impl S3Store {
                 Ok(wanted) => wanted.saturating_sub(had),
                 Err(_) => return Ok(Piece { bytes: Vec::new(), size, tag: None, broken: None }),
             };
-            Ok(take_body(answer, size, wanted).await)
+            Ok(take_body(answer, size, wanted, silence).await)
         }
     }
 
@@ -208,6 +220,14 @@ impl S3Store {
 }
 
 impl Span {
+    /// No more bytes come.
+    fn most(self) -> u64 {
+        match self {
+            Span::Whole(max) => max,
+            Span::Part(_, len) => len as u64,
+        }
+    }
+
     /// How many bytes of an object of this size are asked for.
     fn length_in(self, size: u64, name: &ObjectName) -> Result<u64, StoreError> {
         match self {
@@ -230,14 +250,14 @@ fn size_of(answer: &GetObjectOutput, ranged: bool) -> Option<u64> {
 }
 
 /// Reads the body, and at most one byte more than is wanted.
-async fn take_body(answer: GetObjectOutput, size: u64, wanted: u64) -> Piece {
+async fn take_body(answer: GetObjectOutput, size: u64, wanted: u64, silence: Duration) -> Piece {
     let tag = answer.e_tag().map(str::to_owned);
     let mut body = answer.body;
     let mut bytes = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0).min(64 << 20));
     let mut broken = None;
     loop {
-        match tokio::time::timeout(super::client::STALLED, body.next()).await {
-            Err(_) => broken = Some(format!("nothing came for {} s", super::client::STALLED.as_secs())),
+        match tokio::time::timeout(silence, body.next()).await {
+            Err(_) => broken = Some(format!("nothing came for {} s", silence.as_secs())),
             Ok(Some(Err(e))) => broken = Some(chain(&e)),
             Ok(Some(Ok(more))) => {
                 bytes.extend_from_slice(&more);
