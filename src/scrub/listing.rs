@@ -7,7 +7,7 @@ use super::findings::Findings;
 use crate::repo::PackRef;
 use crate::repo::log::{Fold, entry_name};
 use crate::repo::pack::pack_name;
-use crate::store::{Backend, Listed, ObjectName, PROBE};
+use crate::store::{Backend, Listed, ObjectName};
 use crate::units::{Cancel, Hash32, PackId, SessionId};
 
 /// Objects, counted.
@@ -66,7 +66,6 @@ impl Listing {
         let parts: Vec<&str> = name.as_str().split('/').collect();
         match parts.as_slice() {
             ["pgcairn"] => {}
-            _ if name.as_str().starts_with(PROBE) => {}
             ["key", _] => self.slots.push(name.clone()),
             ["log", number] if number.parse().is_ok_and(|n: u64| entry_name(n) == name.as_str()) => {}
             ["body", hash] if hash.parse::<Hash32>().is_ok() => {}

@@ -33,9 +33,6 @@ pub use name::{BadName, ObjectName, SessionTag};
 pub use requests::{RequestKind, Requests};
 pub use s3::S3Store;
 
-/// What the names of objects begin with by which a store is tried ([`Backend::prove`]). They are no part of any repository.
-pub const PROBE: &str = "tmp/probe-";
-
 /// How an attempt to create an object ended, if it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]

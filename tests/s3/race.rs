@@ -86,7 +86,8 @@ fn sixteen_processes_get_one_order() {
         let numbers: BTreeSet<u64> = acknowledged.iter().map(|head| head.number).collect();
         assert_eq!((acknowledged.len(), numbers.len()), (PROCESSES * each, PROCESSES * each), "each has a number of its own");
         let mut digests: BTreeSet<String> = racers.into_iter().map(Racer::digest).collect();
-        let mut stranger = Racer::start(&world, &world.repository.host.another(), PROCESSES, 0);
+        let elsewhere = world.repository.host.another();
+        let mut stranger = Racer::start(&world, &elsewhere, PROCESSES, 0);
         assert_eq!(stranger.acknowledged(), []);
         digests.insert(stranger.digest());
         assert_eq!(digests.len(), 1, "not all read the same: {digests:?}");

@@ -12,7 +12,7 @@ use crate::host::HostError;
 use crate::host::config::RepositoryUrl;
 use crate::repo::format::{self, Format};
 use crate::repo::log::{self, KeyOp};
-use crate::store::{Backend, Create, LocalStore, ObjectName, PROBE, SessionTag, StoreError};
+use crate::store::{Backend, Create, LocalStore, ObjectName, SessionTag, StoreError};
 use crate::units::ids::hex;
 
 /// What is to be created.
@@ -134,8 +134,7 @@ fn look_first(store: &dyn Backend, shown: &str) -> Result<Vec<ObjectName>, HostE
         if name.starts_with("log/") {
             return Err(HostError::Exists { place: shown.into() });
         }
-        // By a store's own trial, where a run was killed in it, or may not delete what it tried.
-        if name != format::NAME && !name.starts_with("key/") && !name.starts_with(PROBE) {
+        if name != format::NAME && !name.starts_with("key/") {
             return Err(HostError::NotEmpty { place: shown.into() });
         }
         leftovers.push(object.name);
@@ -146,10 +145,7 @@ fn look_first(store: &dyn Backend, shown: &str) -> Result<Vec<ObjectName>, HostE
 /// Removes what was left, and what processes of this machine that are dead had begun to write.
 fn remove(store: &dyn Backend, leftovers: Vec<ObjectName>) -> Result<(), HostError> {
     for name in leftovers {
-        match store.delete(&name) {
-            Err(StoreError::Denied { .. }) if name.as_str().starts_with(PROBE) => {}
-            other => other?,
-        }
+        store.delete(&name)?;
     }
     for (tag, _) in store.leftovers()? {
         if is_of_the_dead(&tag) {

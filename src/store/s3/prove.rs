@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::S3Store;
 use super::attempt::Refusal;
-use crate::store::{Backend, ObjectName, PROBE, RequestKind, StoreError};
+use crate::store::{Backend, ObjectName, RequestKind, StoreError};
 
 /// How many try at once to create one name.
 const RACERS: u8 = 8;
@@ -18,7 +18,7 @@ impl S3Store {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|e| StoreError::Io { what: "drawing a name".to_owned(), source: e.into() })?;
         // No object's name: none lies in `tmp`.
-        let name = format!("{PROBE}{}", crate::units::ids::hex(&random));
+        let name = format!("tmp/probe-{}", crate::units::ids::hex(&random));
         let what = format!("trying {name} in {}", self.settings.place());
         let result = self.race(&name, &what);
         let overwritten = if result.is_ok() { self.overwrites(&name, &what) } else { Ok(false) };
