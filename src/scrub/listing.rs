@@ -111,12 +111,20 @@ impl Listing {
     }
 
     /// Compares with what the log lists.
-    pub fn compare(&mut self, fold: &Fold, findings: &Findings) -> Result<Compared, ScrubError> {
+    ///
+    /// A listing may be an old one, on services that promise no more: what it lacks is looked at by its name.
+    pub fn compare(&mut self, backend: &dyn Backend, fold: &Fold, findings: &Findings) -> Result<Compared, ScrubError> {
         let mut compared = Compared::default();
         for (session, pack) in listed_packs(fold) {
             let reference = PackRef { session, id: pack.id, hash: pack.hash, size: pack.size, tail: pack.tail };
             let name = pack_name(session, &reference)?;
-            match self.packs.remove(&(session, pack.id, pack.hash)) {
+            let listed = self.packs.remove(&(session, pack.id, pack.hash));
+            let size = match listed.map_or_else(|| backend.size(&name), Ok) {
+                Ok(size) => Some(size),
+                Err(e) if e.is_absent() => None,
+                Err(e) => return Err(e.into()),
+            };
+            match size {
                 Some(size) if size == pack.size => {}
                 // Its blobs may be there all the same.
                 Some(size) => findings.note(name.as_str(), &format!("it has {size} bytes, and the log says {}", pack.size)),

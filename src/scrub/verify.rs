@@ -76,7 +76,7 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     let backend: Arc<dyn Backend> = Arc::clone(&setup.store) as _;
     let mut listing = Listing::read(backend.as_ref(), cancel)?;
     listing.dig(backend.as_ref(), &view.fold)?;
-    let mut compared = listing.compare(&view.fold, &findings)?;
+    let mut compared = listing.compare(backend.as_ref(), &view.fold, &findings)?;
     // What is missing may have been swept since, and what nobody listed may be listed now.
     opened.log().advance(&mut view)?;
     listing.count_rest(&view.fold, &mut compared);

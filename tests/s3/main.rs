@@ -3,9 +3,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crowd;
+mod faults;
+mod late;
 mod locked;
+mod race;
 mod refused;
 mod road;
+mod world;
 
 use std::ffi::OsString;
 

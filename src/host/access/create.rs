@@ -97,7 +97,16 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
     // Another `init` at the same time may have taken our format or slot for a leftover, before one of us made the log.
     let still = |name: &str, bytes: &[u8]| -> Result<bool, HostError> {
         let object = ObjectName::new(name).map_err(StoreError::from)?;
-        Ok(backend.read(&object, 65536).is_ok_and(|there| there == bytes))
+        // A bit that was flipped on the way is no other object.
+        for _ in 0..3 {
+            match backend.read(&object, 65536) {
+                Ok(there) if there == bytes => return Ok(true),
+                Ok(_) => {}
+                Err(e) if e.is_absent() => return Ok(false),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(false)
     };
     if !still(format::NAME, &format.encode())? || !still(&format!("key/{id}"), slot.as_bytes())? {
         return Err(HostError::Refused {

@@ -18,6 +18,12 @@ const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
+/// So long an answer is waited for, besides the time that bytes take.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The same at least, however short the retry time.
+const SHORTEST_ANSWER: Duration = Duration::from_secs(5);
+
 /// So long a user waits without being told why, and again between two messages.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -62,6 +68,11 @@ impl Refusal {
 }
 
 impl S3Store {
+    /// So long a service may be silent before another attempt is made: not much longer than anybody wants to try.
+    pub(super) fn silence(&self) -> Duration {
+        ANSWER.min(self.settings.retry_time.max(SHORTEST_ANSWER))
+    }
+
     /// Asks until there is an answer: `attempt` makes the request anew each time.
     pub(super) fn ask<T, F>(&self, kind: RequestKind, what: &str, size: Size, attempt: impl FnMut() -> F) -> Result<T, Refusal>
     where
@@ -89,7 +100,7 @@ impl S3Store {
             }
             let place = self.gate.enter();
             self.counts.request(kind, size.sent(), patience.attempts > 0);
-            let limit = time_for(size, patience.attempts);
+            let limit = time_for(self.silence(), size, patience.attempts, patience.left());
             let future = attempt();
             let timed = async move {
                 match tokio::time::timeout(limit, future).await {
@@ -98,7 +109,9 @@ impl S3Store {
                 }
             };
             let failed = |source| Refusal::Failed(StoreError::Io { what: patience.what.to_owned(), source });
-            let answer = self.runtime.run(timed).map_err(failed)?;
+            let Some(answer) = self.runtime.run_unless(&self.watch.cancel, timed).map_err(failed)? else {
+                return Err(Refusal::Failed(StoreError::Interrupted { what: patience.what.to_owned() }));
+            };
             match answer {
                 Ok(answer) => {
                     self.answered(&place);
@@ -142,17 +155,18 @@ impl Size {
     }
 }
 
-/// How long an attempt may take: what the slowest line needs for so many bytes, more each time. What comes is watched
-/// besides, piece by piece: for that this is only the end of what can be meant.
-fn time_for(size: Size, attempts: u32) -> Duration {
+/// How long an attempt may take: what the slowest line needs for so many bytes, more each time, but no longer than it will
+/// be tried at all. What comes is watched besides, piece by piece: for that this is only the end of what can be meant.
+fn time_for(silence: Duration, size: Size, attempts: u32, left: Duration) -> Duration {
     const SLOWEST: u64 = 128 << 10;
     let bytes = match size {
         Size::Small => 0,
         Size::Sent(bytes) => bytes,
         Size::Received(bytes) => bytes.min(1 << 30).saturating_mul(8),
     };
-    let base = super::client::STALLED.saturating_add(Duration::from_secs(bytes / SLOWEST));
-    base.saturating_mul(1 << attempts.min(2))
+    let base = silence.saturating_add(Duration::from_secs(bytes / SLOWEST));
+    base.saturating_mul(1 << attempts.min(2)).min(left).max(base)
+}
 }
 
 /// How long a thing has been tried.
@@ -176,14 +190,24 @@ impl<'a> Patience<'a> {
         self.since = None;
     }
 
+    /// For how long it will be tried.
+    fn limit(&self) -> Duration {
+        let limit = self.store.settings.retry_time;
+        if self.store.counts.was_answered() { limit } else { limit.min(FIRST_ANSWER) }
+    }
+
+    /// For how long it will still be tried.
+    fn left(&self) -> Duration {
+        self.limit().saturating_sub(self.since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
     /// Waits before the next attempt.
     ///
     /// # Errors
     /// If there shall be none.
     pub(super) fn wait(&mut self, why: String, too_much: bool) -> Result<(), StoreError> {
         self.attempts += 1;
-        let limit = self.store.settings.retry_time;
-        let limit = if self.store.counts.was_answered() { limit } else { limit.min(FIRST_ANSWER) };
+        let limit = self.limit();
         let pause = pause(self.attempts, too_much);
         let tried = self.since.get_or_insert_with(Instant::now).elapsed();
         if tried + pause > limit {
@@ -296,6 +320,8 @@ fn answer(status: u16, code: Option<&str>, message: Option<&str>, what: &str) ->
         (301 | 307 | 308, _) | (_, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
             failed(|what, source| StoreError::S3Setting { what, source })
         }
+        // A balancer whose service is away answers so, too: only S3's own word says that an object is not there.
+        (404, "") => Trouble::Passing { why: format!("{said}, and not as S3 does"), too_much: false },
         (404, _) => refused(Refusal::Absent),
         (412, _) => refused(Refusal::Condition),
         (416, _) => refused(Refusal::Range),
@@ -353,7 +379,8 @@ mod tests {
         };
         for (status, code, expected) in [
             (404, Some("NoSuchKey"), "absent"),
-            (404, None, "absent"),
+            (404, None, "again"),
+            (404, Some("NoSuchVersion"), "absent"),
             (404, Some("NoSuchBucket"), "unreachable"),
             (412, Some("PreconditionFailed"), "condition"),
             (409, Some("ConditionalRequestConflict"), "again"),
@@ -395,10 +422,23 @@ mod tests {
 
     #[test]
     fn time_is_given_for_what_is_sent() {
-        assert_eq!(time_for(Size::Small, 0), Duration::from_secs(30));
-        assert_eq!(time_for(Size::Sent(64 << 20), 0), Duration::from_secs(30 + 512));
-        assert_eq!(time_for(Size::Small, 9), Duration::from_secs(120));
-        assert!(time_for(Size::Received(64 << 20), 0) > Duration::from_secs(3600), "a slow line isn't cut off");
-        let _ = time_for(Size::Sent(u64::MAX), u32::MAX);
+        let seconds = Duration::from_secs;
+        for (silence, size, attempts, left, expected) in [
+            (30, Size::Small, 0, 600, 30),
+            (30, Size::Sent(64 << 20), 0, 600, 30 + 512),
+            (30, Size::Small, 9, 600, 120),
+            (30, Size::Small, 9, 50, 50),
+            (30, Size::Small, 9, 0, 30),
+            (5, Size::Small, 0, 2, 5),
+            (5, Size::Sent(64 << 20), 1, 2, 5 + 512),
+        ] {
+            assert_eq!(
+                time_for(seconds(silence), size, attempts, seconds(left)),
+                seconds(expected),
+                "{silence} {attempts} {left}"
+            );
+        }
+        let _ = time_for(ANSWER, Size::Sent(u64::MAX), u32::MAX, Duration::MAX);
+        assert!(time_for(ANSWER, Size::Received(64 << 20), 0, seconds(600)) > seconds(3600), "a slow line isn't cut off");
     }
 }

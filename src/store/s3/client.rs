@@ -24,7 +24,7 @@ use crate::store::StoreError;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// After so long without a byte a transfer has stalled.
-pub(super) const STALLED: Duration = Duration::from_secs(30);
+const STALLED: Duration = Duration::from_secs(30);
 
 /// An idle connection isn't used again after this: what lies between may have forgotten it.
 const IDLE: Duration = Duration::from_secs(20);

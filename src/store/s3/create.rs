@@ -18,6 +18,9 @@ use super::attempt::{Patience, Refusal, Size, Trouble, understand};
 use super::lock::locked;
 use crate::store::{Create, ObjectName, RequestKind, StoreError};
 
+/// How often an object is read that seems to be another.
+const READS: u32 = 5;
+
 impl S3Store {
     pub(super) fn create_object(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Create, StoreError> {
         let bytes = Bytes::from(parts.concat());
@@ -87,12 +90,21 @@ impl S3Store {
     }
 
     /// Is what has this name the same? `None` if nothing has it.
+    ///
+    /// Others count as others once they were read twice: a bit that was flipped on the way must not make ours theirs.
     fn compare(&self, name: &ObjectName, bytes: &[u8]) -> Result<Option<Create>, StoreError> {
-        match self.read_whole(name, bytes.len() as u64) {
-            Ok(there) if there == bytes => Ok(Some(Create::Same)),
-            Ok(_) | Err(StoreError::TooLarge { .. }) => Ok(Some(Create::Other)),
-            Err(e) if e.is_absent() => Ok(None),
-            Err(e) => Err(e),
+        let mut before: Option<Vec<u8>> = None;
+        for _ in 0..READS {
+            match self.read_whole(name, bytes.len() as u64) {
+                Ok(there) if there == bytes => return Ok(Some(Create::Same)),
+                Ok(there) if before.as_ref() == Some(&there) => return Ok(Some(Create::Other)),
+                Ok(there) => before = Some(there),
+                Err(StoreError::TooLarge { .. }) => return Ok(Some(Create::Other)),
+                Err(e) if e.is_absent() => return Ok(None),
+                Err(e) => return Err(e),
+            }
         }
+        let source = std::io::Error::other("each time that it was read other bytes came");
+        Err(StoreError::Unreachable { what: format!("comparing {name} in {} with what was stored", self.settings.place()), source })
     }
 }

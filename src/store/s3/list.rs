@@ -1,7 +1,7 @@
 //! Listing and deleting.
 
 use super::S3Store;
-use super::attempt::{Refusal, Size, understand};
+use super::attempt::{Refusal, Size, Trouble, understand};
 use crate::store::{Listed, ObjectName, RequestKind, StoreError};
 
 /// One page of a listing.
@@ -67,7 +67,13 @@ impl S3Store {
                     |o: &aws_sdk_s3::types::Object| Some((o.key()?.to_owned(), o.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0)));
                 let keys = answer.contents().iter().filter_map(object).collect();
                 let more = answer.is_truncated().unwrap_or(false);
-                Ok(Page { keys, next: answer.next_continuation_token().filter(|_| more).map(str::to_owned) })
+                let next = answer.next_continuation_token().filter(|_| more).map(str::to_owned);
+                // The rest must not be taken for nothing.
+                if more && next.is_none() {
+                    let why = "a page of a listing that says that there are more, and not how to go on".to_owned();
+                    return Err(Trouble::Passing { why, too_much: false });
+                }
+                Ok(Page { keys, next })
             }
         };
         self.ask(RequestKind::List, &what, Size::Small, one).map_err(|refusal| refusal.into_error(&what))

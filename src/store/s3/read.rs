@@ -56,6 +56,8 @@ impl S3Store {
         let mut patience = Patience::new(self, &what);
         let mut got: Vec<u8> = Vec::new();
         let mut tag: Option<String> = None;
+        // Whole, and not as its checksum says.
+        let mut wrong: Option<Vec<u8>> = None;
         loop {
             let had = got.len() as u64;
             let piece = self.ask_by(&mut patience, RequestKind::Get, Size::Received(span.most()), || {
@@ -75,9 +77,7 @@ impl S3Store {
             };
             self.counts.received(piece.bytes.len() as u64);
             let (size, wanted) = (piece.size, span.length_in(piece.size, name)?);
-            if !piece.bytes.is_empty() {
-                patience.progressed();
-            }
+            let more = !piece.bytes.is_empty();
             if got.is_empty() {
                 got = piece.bytes
             } else {
@@ -90,8 +90,14 @@ impl S3Store {
                     (got, tag) = (Vec::new(), None);
                     patience.wait(problem, false)?;
                 }
-                // All came and doesn't agree with its checksum, or more than that: from the beginning.
+                // All came and doesn't agree with its checksum, or more than that: from the beginning. The same a second
+                // time: so it lies there, and whoever opens it says what is wrong with it.
                 Some(why) if got.len() as u64 >= wanted => {
+                    let whole = got.len() as u64 == wanted;
+                    if whole && wrong.as_ref() == Some(&got) {
+                        return Ok(got);
+                    }
+                    wrong = whole.then_some(got);
                     (got, tag) = (Vec::new(), None);
                     patience.wait(why, false)?;
                 }
@@ -99,6 +105,8 @@ impl S3Store {
                     tag = piece.tag;
                     if tag.is_none() {
                         got.clear();
+                    } else if more {
+                        patience.progressed();
                     }
                     patience.wait(why, false)?;
                 }
@@ -127,10 +135,11 @@ impl S3Store {
         let ranged = range.is_some();
         let request = self.get_request(name, version).set_range(range).set_if_match(tag);
         let (what, name, kept) = (what.to_owned(), name.clone(), self.layers.keeper());
+        let silence = self.silence();
         async move {
-            let sent = tokio::time::timeout(super::client::STALLED, request.send()).await;
-            let late = |_| Trouble::Passing { why: "no answer in time".to_owned(), too_much: false };
-            let answer = sent.map_err(late)?.map_err(|e| understand(e, &what))?;
+            let sent = tokio::time::timeout(silence, request.send()).await;
+            let sent = sent.map_err(|_| Trouble::Passing { why: format!("no answer within {} s", silence.as_secs()), too_much: false })?;
+            let answer = sent.map_err(|e| understand(e, &what))?;
             kept.note(answer.version_id());
             let size = size_of(&answer, ranged)
                 .ok_or_else(|| Trouble::Passing { why: "an answer that doesn't say how long the object is".to_owned(), too_much: false })?;
@@ -139,7 +148,7 @@ impl S3Store {
                 Ok(wanted) => wanted.saturating_sub(had),
                 Err(_) => return Ok(Piece { bytes: Vec::new(), size, tag: None, broken: None }),
             };
-            Ok(take_body(answer, size, wanted).await)
+            Ok(take_body(answer, size, wanted, silence).await)
         }
     }
 
@@ -219,14 +228,14 @@ fn size_of(answer: &GetObjectOutput, ranged: bool) -> Option<u64> {
 }
 
 /// Reads the body, and at most one byte more than is wanted.
-async fn take_body(answer: GetObjectOutput, size: u64, wanted: u64) -> Piece {
+async fn take_body(answer: GetObjectOutput, size: u64, wanted: u64, silence: Duration) -> Piece {
     let tag = answer.e_tag().map(str::to_owned);
     let mut body = answer.body;
     let mut bytes = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0).min(64 << 20));
     let mut broken = None;
     loop {
-        match tokio::time::timeout(super::client::STALLED, body.next()).await {
-            Err(_) => broken = Some(format!("nothing came for {} s", super::client::STALLED.as_secs())),
+        match tokio::time::timeout(silence, body.next()).await {
+            Err(_) => broken = Some(format!("nothing came for {} s", silence.as_secs())),
             Ok(Some(Err(e))) => broken = Some(chain(&e)),
             Ok(Some(Ok(more))) => {
                 bytes.extend_from_slice(&more);

@@ -2,13 +2,18 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::store::StoreError;
+use crate::units::Cancel;
+
+/// So often somebody who waits looks whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// One thread with tokio's current-thread runtime; ends when dropped.
 pub(super) struct Runtime {
@@ -31,6 +36,32 @@ impl Runtime {
         Ok(Runtime { handle, end: Some(end), thread: Some(thread) })
     }
 
+    /// As [`Runtime::run`], until it is asked to stop: then the future is dropped, and `None` is the answer.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn run_unless<F>(&self, cancel: &Cancel, future: F) -> Result<Option<F::Output>, io::Error>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let (sender, receiver) = sync_channel(1);
+        let task = self.handle.spawn(async move {
+            let _ = sender.send(future.await);
+        });
+        loop {
+            match receiver.recv_timeout(LOOK) {
+                Ok(output) => return Ok(Some(output)),
+                Err(RecvTimeoutError::Disconnected) => return Err(given_up()),
+                Err(RecvTimeoutError::Timeout) if cancel.is_cancelled() => {
+                    task.abort();
+                    return Ok(None);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
     /// Runs a future on the thread, and waits for it.
     ///
     /// # Errors
@@ -44,8 +75,12 @@ impl Runtime {
         self.handle.spawn(async move {
             let _ = sender.send(future.await);
         });
-        receiver.recv().map_err(|_| io::Error::other("the request was given up by its thread"))
+        receiver.recv().map_err(|_| given_up())
     }
+}
+
+fn given_up() -> io::Error {
+    io::Error::other("the request was given up by its thread")
 }
 
 impl Drop for Runtime {
@@ -60,6 +95,19 @@ impl Drop for Runtime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_can_be_stopped() {
+        let runtime = Runtime::start().unwrap();
+        let cancel = Cancel::new();
+        assert_eq!(runtime.run_unless(&cancel, async { 7 }).unwrap(), Some(7));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| runtime.run_unless(&cancel, std::future::pending::<()>()));
+            cancel.cancel();
+            assert_eq!(waits.join().unwrap().unwrap(), None);
+        });
+        assert!(runtime.run_unless(&cancel, async { panic!("on purpose") }).is_err());
+    }
 
     #[test]
     fn many_threads_wait_for_one_another_s_requests_at_once() {

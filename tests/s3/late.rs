@@ -1,0 +1,161 @@
+//! What comes late: requests that a network has kept, signals, and objects that come back.
+
+use std::io::Read;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::s3::proxy::{Fault, Operation};
+use crate::support::s3::{on, ordinary};
+use crate::support::wait_until;
+use crate::world::{Cluster, World, digest, noise};
+
+/// A PUT that the network has kept arrives after a prune has deleted the object: it must not be taken for live, and the next
+/// prune finds it.
+#[test]
+fn what_comes_back_after_a_prune_is_pruned_again() {
+    on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let cluster = Cluster::build(pg, 3);
+        let world = World::new(&service, "60s");
+        let data = world.data(&cluster, "data");
+        let back_up = |seed| {
+            std::fs::write(data.join("noise"), noise(seed, 900_000)).unwrap();
+            world.backup(&data).ok().json()["id"].as_str().unwrap().to_owned()
+        };
+        let prune = || (0..3).for_each(|_| drop(world.run(&["prune", "--max-rewrite", "1000000000"]).ok()));
+        let first = back_up(1);
+        let all = world.bucket.list("pg/");
+        let objects: Vec<(String, Vec<u8>)> = all.into_iter().map(|key| (key.clone(), world.bucket.get(&key).unwrap())).collect();
+        let second = back_up(2);
+        let wanted = digest(&data);
+        world.run(&["forget", "--keep-min", "0", &first]).ok();
+        prune();
+        let left = world.bucket.list("pg/");
+        let gone: Vec<_> = objects.into_iter().filter(|(key, _)| !left.contains(key)).collect();
+        assert!(gone.iter().any(|(key, _)| key.contains("/pack/")), "{left:?}");
+
+        gone.iter().for_each(|(key, bytes)| drop(world.bucket.put(key, bytes.clone())));
+        world.is_whole();
+        // The same content again: it is stored anew, not found in what came back.
+        let third = back_up(1);
+        let again = digest(&data);
+        prune();
+        let left = world.bucket.list("pg/");
+        for (key, _) in &gone {
+            assert!(!left.contains(key), "{key} came back and stays");
+        }
+        world.restores(&second, &wanted);
+        world.restores(&third, &again);
+        world.is_whole();
+    });
+}
+
+/// What a trial of the store has left, as a run was killed in it or a request came late, is nobody's business.
+#[test]
+fn what_a_trial_left_is_in_nobody_s_way() {
+    ordinary(|s3| {
+        let service = s3.seaweed();
+        let world = World::before_init(&service, "60s");
+        world.bucket.put("pg/tmp/probe-00112233445566778899aabbccddeeff", "x");
+        world.init().ok();
+        let verified = world.run(&["verify"]).ok();
+        assert!(!verified.stderr.contains("probe"), "{}", verified.report());
+    });
+}
+
+/// The answer to a create is lost, and then another process does the same: both see one object.
+#[test]
+fn a_push_whose_answer_was_lost_is_done_once() {
+    on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let cluster = Cluster::build(pg, 2);
+        let world = World::new(&service, "2s");
+        let data = world.data(&cluster, "data");
+        world.backup(&data).ok();
+        // It is stored, and every answer says otherwise: the push must not claim that it is done, nor another that it can't be.
+        world.proxy.plan(|seen| match seen.operation {
+            Operation::Create if seen.key.contains("/wal/") => Fault::ErrorAfter(500, "InternalError"),
+            _ => Fault::None,
+        });
+        world.push(&data, &cluster.wal[0]).code(1);
+        world.proxy.calm();
+        let (outcome, bytes) = world.get(cluster.name(0));
+        outcome.ok();
+        assert!(bytes == std::fs::read(&cluster.wal[0]).ok());
+        let stored = world.bucket.list("pg/wal/");
+        world.push(&data, &cluster.wal[0]).ok();
+        assert_eq!(world.bucket.list("pg/wal/"), stored);
+        // Other bytes under this name are still refused.
+        let other = world.folder.join(cluster.name(0));
+        std::fs::copy(&cluster.wal[1], &other).unwrap();
+        world.push(&data, &other).code(1);
+        world.is_whole();
+    });
+}
+
+/// Bytes that are flipped on the way back are read again: ours don't become another's, and nothing is called damaged that isn't.
+#[test]
+fn a_flipped_bit_of_what_is_compared_is_read_again() {
+    on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let cluster = Cluster::build(pg, 1);
+        let world = World::new(&service, "20s");
+        let data = world.data(&cluster, "data");
+        world.backup(&data).ok();
+        // The object is created and the answer lost; what is read back to compare has a wrong bit the first time.
+        world.proxy.plan(|seen| match seen.operation {
+            Operation::Create if seen.key.contains("/wal/") && seen.nth == 0 => Fault::ResetAfterRequest,
+            Operation::Get if seen.key.contains("/wal/") && seen.nth == 0 => Fault::FlipAnswer(3000),
+            _ => Fault::None,
+        });
+        world.push(&data, &cluster.wal[0]).ok();
+        let flipped = world.proxy.records().iter().filter(|r| matches!(r.fault, Fault::FlipAnswer(_))).count();
+        assert!(flipped > 0, "nothing was read back");
+        world.proxy.calm();
+        let (outcome, bytes) = world.get(cluster.name(0));
+        outcome.ok();
+        assert!(bytes == std::fs::read(&cluster.wal[0]).ok());
+        assert_eq!(world.bucket.list("pg/wal/").len(), 1);
+    });
+}
+
+/// A signal ends a command that waits for an answer or for its next attempt.
+#[test]
+fn a_signal_ends_what_waits() {
+    on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let cluster = Cluster::build(pg, 1);
+        let world = World::new(&service, "600s");
+        let data = world.data(&cluster, "data");
+        world.backup(&data).ok();
+        for (fault, signal) in [(Fault::Hang, Signal::SIGTERM), (Fault::Error(503, "SlowDown"), Signal::SIGINT)] {
+            world.proxy.forget();
+            let met = fault.clone();
+            world.proxy.plan(move |seen| if seen.operation == Operation::Create && seen.nth == 0 { met.clone() } else { Fault::None });
+            let stuck = fault.clone();
+            if signal == Signal::SIGINT {
+                world.proxy.plan(move |seen| if seen.operation == Operation::Create { stuck.clone() } else { Fault::None });
+            }
+            std::fs::write(data.join("noise"), noise(9, 90_000)).unwrap();
+            let mut command = world.command(&["backup", "--offline", "--pgdata", data.to_str().unwrap()]);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            wait_until("the fault", || world.proxy.records().iter().any(|r| r.fault == fault));
+            kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+            let signalled = Instant::now();
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            let status = child.wait().unwrap();
+            // Half a minute would be the end of the attempt.
+            assert!(signalled.elapsed() < Duration::from_secs(20), "{fault:?}: {:?}", signalled.elapsed());
+            assert!(!status.success() && said.contains("interrupted"), "{fault:?}: {status}\n{said}");
+            world.proxy.calm();
+        }
+        // The next one goes on.
+        world.backup(&data).ok();
+        world.run(&["prune"]).ok();
+        world.is_whole();
+    });
+}
