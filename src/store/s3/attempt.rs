@@ -167,7 +167,6 @@ fn time_for(silence: Duration, size: Size, attempts: u32, left: Duration) -> Dur
     let base = silence.saturating_add(Duration::from_secs(bytes / SLOWEST));
     base.saturating_mul(1 << attempts.min(2)).min(left).max(base)
 }
-}
 
 /// How long a thing has been tried.
 pub(super) struct Patience<'a> {
@@ -432,11 +431,7 @@ mod tests {
             (5, Size::Small, 0, 2, 5),
             (5, Size::Sent(64 << 20), 1, 2, 5 + 512),
         ] {
-            assert_eq!(
-                time_for(seconds(silence), size, attempts, seconds(left)),
-                seconds(expected),
-                "{silence} {attempts} {left}"
-            );
+            assert_eq!(time_for(seconds(silence), size, attempts, seconds(left)), seconds(expected), "{silence} {attempts} {left}");
         }
         let _ = time_for(ANSWER, Size::Sent(u64::MAX), u32::MAX, Duration::MAX);
         assert!(time_for(ANSWER, Size::Received(64 << 20), 0, seconds(600)) > seconds(3600), "a slow line isn't cut off");
