@@ -167,6 +167,9 @@ class Check:
                 continue
             self.attempt(pack.check_whole)
             for number, row in enumerate(pack.rows):
+                if row.reference and row.reference[1].pack not in chunks.named:
+                    # Not this snapshot's: another's, read with that one's files, or nobody's since its reference was moved.
+                    continue
                 self.attempt(chunks.blob, pack_id, number)
                 self.blobs += 1
                 name = "node" if row.role == STRUCTURE else {0: "stored", 1: "zstd", 2: "patch"}.get(row.kind, f"kind {row.kind}")
