@@ -200,31 +200,6 @@ fn a_small_host_does_its_work_without_a_single_list_of_the_others() {
     });
 }
 
-/// What strace saw of reads in the repository: objects of the log, bodies, others, and bytes.
-fn traced(world: &World, host: &Host, arguments: &[String]) -> String {
-    let trace = world.folder.join("trace");
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-y", "-e", "trace=openat,pread64,read", "-o"]).arg(&trace).arg(host.program());
-    command.args(["--repo", world.repository().to_str().unwrap(), "--cluster", "small"]).args(arguments);
-    command.env_clear().envs(host.environment()).current_dir(host.home());
-    Outcome::of(command).ok();
-    let text = fs::read_to_string(&trace).unwrap();
-    let root = world.repository().to_str().unwrap().to_owned();
-    let (mut entries, mut bodies, mut others, mut bytes) = (0, 0, 0, 0u64);
-    for line in text.lines().filter(|line| line.contains(&root)) {
-        let read = line.contains("pread64(") || line.contains("read(");
-        bytes += if read { line.rsplit("= ").next().and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0) } else { 0 };
-        if line.contains("openat(") && !line.contains("O_DIRECTORY") && !line.contains("O_WRONLY") && !line.contains("O_CREAT") {
-            match line {
-                line if line.contains("/log/") || line.contains("\"log/") => entries += 1,
-                line if line.contains("/body/") || line.contains("\"body/") => bodies += 1,
-                _ => others += 1,
-            }
-        }
-    }
-    format!("{entries} | {bodies} | {others} | {:.2} MB", bytes as f64 / 1e6)
-}
-
 /// The table of docs/benchmarks.md, "Many hosts":
 /// `cargo nextest run --test hosts --run-ignored only --no-capture what_a_small_host_costs`.
 #[test]
@@ -236,8 +211,7 @@ fn what_a_small_host_costs_beside_large_ones() {
         run(&world, &small, &world.backup_arguments());
         let text = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
         let wal: Vec<PathBuf> = SEGMENTS.iter().chain([&NEXT_SEGMENT]).map(|name| world.wal(name)).collect();
-        let mut table =
-            String::from("| | command | entries | bodies | other objects | bytes read | peak memory |\n|---|---|---|---|---|---|---|\n");
+        let mut table = String::from("| | command | peak memory |\n|---|---|---|\n");
         let measure = |what: &str, host: &Host, segment: &Path, table: &mut String| {
             let target = TestDir::new();
             let to = target.join("data");
@@ -250,13 +224,9 @@ fn what_a_small_host_costs_beside_large_ones() {
                 ("restore", text(&["restore", "--no-recovery", "--to", to.to_str().unwrap()])),
             ] {
                 let first = command == "archive-push";
-                let counted = traced(&world, host, &arguments);
-                if command == "restore" {
-                    fs::remove_dir_all(&to).unwrap();
-                }
                 let (_, peak) = run(&world, host, &arguments);
                 let label = if first { what } else { "" };
-                table.push_str(&format!("| {label} | `{command}` | {counted} | {:.0} MB |\n", peak as f64 / 1e6));
+                table.push_str(&format!("| {label} | `{command}` | {:.0} MB |\n", peak as f64 / 1e6));
             }
         };
         measure("alone", &small, &wal[0], &mut table);
