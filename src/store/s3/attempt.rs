@@ -165,6 +165,7 @@ impl<'a> Patience<'a> {
     /// It went on since the last failure.
     pub(super) fn progressed(&mut self) {
         self.since = Instant::now();
+        self.attempts = 0;
     }
 
     /// For how long it will be tried.
