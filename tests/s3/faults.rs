@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::s3::proxy::{Fault, Operation, Seen};
 use crate::support::s3::{S3, Service, on};
-use crate::support::{Outcome, full};
+use crate::support::{Host, Outcome, full};
 use crate::world::{Cluster, Dice, World, digest, first_seed, noise};
 
 type Digest = BTreeMap<PathBuf, blake3::Hash>;
@@ -19,6 +19,7 @@ type Digest = BTreeMap<PathBuf, blake3::Hash>;
 struct Story<'a> {
     cluster: &'a Cluster,
     world: World,
+    other: Host,
     seed: u64,
     /// Snapshots that were acknowledged and not forgotten.
     kept: BTreeMap<String, Digest>,
@@ -40,7 +41,9 @@ struct Told {
 impl<'a> Story<'a> {
     fn begin(service: &Service, cluster: &'a Cluster, seed: u64) -> Story<'a> {
         let world = World::before_init(service, "60s");
-        let mut story = Story { cluster, world, seed, kept: BTreeMap::new(), pushed: BTreeSet::new(), next: 0, told: Told::default() };
+        let other = world.repository.host.another();
+        let mut story =
+            Story { cluster, world, other, seed, kept: BTreeMap::new(), pushed: BTreeSet::new(), next: 0, told: Told::default() };
         loop {
             story.faulty(100);
             let outcome = story.world.init();
@@ -51,6 +54,7 @@ impl<'a> Story<'a> {
             story.calm("init");
             // It may have got so far that there is a repository.
             story.world = World::before_init(service, "60s");
+            story.other = story.world.repository.host.another();
             story.seed += 1_000_000_000;
         }
         story.calm("init");
@@ -107,7 +111,8 @@ impl<'a> Story<'a> {
         std::fs::write(data.join("noise"), bytes).unwrap();
         let wanted = digest(&data);
         self.faulty(rate);
-        let outcome = self.world.backup(&data);
+        let by_other = dice.below(3) == 0;
+        let outcome = if by_other { self.world.backup_by(&self.other, &data) } else { self.world.backup(&data) };
         let before: BTreeSet<String> = self.kept.keys().cloned().collect();
         if outcome.status.success() {
             let id = outcome.json()["id"].as_str().unwrap().to_owned();
