@@ -19,11 +19,12 @@ impl LogStore for Flipping<'_> {
 
     fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, StoreFailure> {
         let mut found = self.inner.read(name, limit)?;
-        if name != "log/0" && self.seen.lock().unwrap().insert(name.to_owned()) {
-            if let Some(bytes) = &mut found {
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= 1;
-            }
+        if name != "log/0"
+            && self.seen.lock().unwrap().insert(name.to_owned())
+            && let Some(bytes) = &mut found
+        {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
         }
         Ok(found)
     }
