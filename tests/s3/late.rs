@@ -96,6 +96,73 @@ fn a_push_whose_answer_was_lost_is_done_once() {
     });
 }
 
+/// No answer to a COMMIT ever comes: it was stored, and the backup finds that out, or it was not, and there is no snapshot.
+#[test]
+fn a_commit_without_an_answer_is_a_whole_snapshot_or_none() {
+    on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let cluster = Cluster::build(pg, 1);
+        let world = World::new(&service, "2s");
+        let data = world.data(&cluster, "data");
+        let first = world.backup(&data).ok().json()["id"].as_str().unwrap().to_owned();
+        for done in [true, false] {
+            std::fs::write(data.join("noise"), noise(5 + u64::from(done), 80_000)).unwrap();
+            let wanted = digest(&data);
+            let begin = std::sync::OnceLock::new();
+            world.proxy.plan(move |seen| match seen.operation {
+                // The first is BEGIN.
+                Operation::Create if seen.key.contains("/log/") && begin.get_or_init(|| seen.key.clone()) != &seen.key => {
+                    if done {
+                        Fault::ErrorAfter(500, "InternalError")
+                    } else {
+                        Fault::Error(500, "InternalError")
+                    }
+                }
+                _ => Fault::None,
+            });
+            let outcome = world.backup(&data);
+            world.proxy.calm();
+            let listed = world.snapshots();
+            if done {
+                // It is settled by reading the log.
+                assert_eq!(outcome.ok().json()["id"], *listed[1]);
+                world.restores(&listed[1], &wanted);
+            } else {
+                assert_eq!(outcome.code(1).json()["error"]["class"], "unreachable");
+                assert_eq!(listed.len(), 1, "{listed:?}");
+            }
+            // The next one goes on, whatever became of it.
+            let next = world.backup(&data).ok().json()["id"].as_str().unwrap().to_owned();
+            world.restores(&next, &wanted);
+            world.run(&["forget", "--keep-min", "0", &next]).ok();
+            for id in listed.iter().filter(|id| **id != first) {
+                world.run(&["forget", "--keep-min", "0", id]).ok();
+            }
+            world.run(&["prune"]).ok();
+            world.is_whole();
+        }
+    });
+}
+
+/// AWS answers 409 to creates that meet, time and again where many do.
+#[test]
+fn a_storm_of_conflicts_passes() {
+    on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let cluster = Cluster::build(pg, 1);
+        let world = World::new(&service, "120s");
+        let data = world.data(&cluster, "data");
+        world.proxy.plan(|seen| match seen.operation {
+            Operation::Create if seen.nth < 4 => Fault::Error(409, "ConditionalRequestConflict"),
+            _ => Fault::None,
+        });
+        world.backup(&data).ok();
+        world.push(&data, &cluster.wal[0]).ok();
+        world.proxy.calm();
+        world.is_whole();
+    });
+}
+
 /// Bytes that are flipped on the way back are read again: ours don't become another's, and nothing is called damaged that isn't.
 #[test]
 fn a_flipped_bit_of_what_is_compared_is_read_again() {

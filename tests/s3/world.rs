@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::at;
 use crate::support::s3::proxy::Proxy;
 use crate::support::s3::{Bucket, Role, Service};
-use crate::support::{Outcome, Postgres, Repository, Server, Stop, TestDir, copy_tree};
+use crate::support::{Host, Outcome, Postgres, Repository, Server, Stop, TestDir, copy_tree};
 
 /// Numbers of a seed: SplitMix64.
 pub struct Dice(pub u64);
@@ -187,6 +187,13 @@ impl World {
     /// A backup of a stopped cluster.
     pub fn backup(&self, data: &Path) -> Outcome {
         self.run(&["--jobs", "1", "backup", "--json", "--offline", "--pgdata", data.to_str().unwrap()])
+    }
+
+    /// The same by another host, which reads in the log what it didn't write.
+    pub fn backup_by(&self, host: &Host, data: &Path) -> Outcome {
+        let (key, data) = (self.repository.key_file(), data.to_str().unwrap());
+        let words = ["--key-file", key.to_str().unwrap(), "--jobs", "1", "backup", "--json", "--offline", "--pgdata", data];
+        self.repository.run_on(host, words)
     }
 
     /// As the server of `data` calls it.

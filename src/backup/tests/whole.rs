@@ -337,7 +337,7 @@ fn packs_that_are_gone_or_cut_off_are_stored_anew() {
         world.assert_whole(&outcome);
         assert!(world.commit(&outcome).set.iter().all(|(_, pack)| !lost.iter().any(|l| l.id == *pack)));
         let warnings = world.warnings.take();
-        assert!(warnings.iter().any(|w| w.contains("2 of 2 packs are missing")), "{warnings:?}");
+        assert!(warnings.iter().any(|w| w.contains("of 2 packs 2 are missing")), "{warnings:?}");
     }
 }
 

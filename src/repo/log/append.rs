@@ -101,8 +101,12 @@ impl Log<'_> {
     /// store said that it created ours, are a lost race, too.
     fn read_back(&self, view: &mut LogView, at: &At, bytes: &[u8]) -> Result<bool, LogError> {
         let unsure = |source| LogError::Unsure { number: at.number, source };
-        let found = self.store.read(&entry_name(at.number), ENTRY_LIMIT).map_err(|failure| unsure(Some(failure)))?;
-        if found.ok_or_else(|| unsure(None))? != bytes {
+        let look = || {
+            let found = self.store.read(&entry_name(at.number), ENTRY_LIMIT).map_err(|failure| unsure(Some(failure)))?;
+            found.ok_or_else(|| unsure(None))
+        };
+        // Twice: with a bit flipped on the way ours would be another's, and be written once more.
+        if look()? != bytes && look()? != bytes {
             return Ok(false);
         }
         self.take(view, at.number, bytes)?;
@@ -163,7 +167,7 @@ impl Log<'_> {
             };
             absent = false;
             match self.store.read(name, bytes.len().max(ENTRY_LIMIT)) {
-                Ok(Some(found)) if found != bytes => return Ok(Settled::Others),
+                Ok(Some(found)) if found != bytes && self.differs(name, bytes) => return Ok(Settled::Others),
                 Ok(Some(_)) if there => return Ok(Settled::Ours),
                 Ok(Some(_)) => {}
                 Ok(None) => absent = true,
@@ -192,6 +196,14 @@ fn wait_after(lost: u32, attempt: Duration, fraction: f64) -> Duration {
 fn fraction() -> f64 {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).map_or(0.0, |()| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+}
+
+impl Log<'_> {
+    /// Is what has this name another, looked at once more?
+    fn differs(&self, name: &str, bytes: &[u8]) -> bool {
+        let again = self.store.read(name, bytes.len().max(ENTRY_LIMIT));
+        !matches!(again, Ok(Some(found)) if found == bytes)
+    }
 }
 
 /// Of several failures the first counts, but silence for less than an answer: what isn't durable is no lost answer.

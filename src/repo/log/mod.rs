@@ -23,6 +23,8 @@ use crate::units::{Class, Explain, Hash32, SessionId};
 mod append;
 mod body;
 mod entry;
+#[cfg(test)]
+mod flipped;
 mod fold;
 mod form;
 #[cfg(test)]

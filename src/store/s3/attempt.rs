@@ -187,6 +187,7 @@ impl<'a> Patience<'a> {
     /// It went on since the last failure.
     pub(super) fn progressed(&mut self) {
         self.since = None;
+        self.attempts = 0;
     }
 
     /// For how long it will be tried.
@@ -320,7 +321,8 @@ fn answer(status: u16, code: Option<&str>, message: Option<&str>, what: &str) ->
             failed(|what, source| StoreError::S3Setting { what, source })
         }
         // A balancer whose service is away answers so, too: only S3's own word says that an object is not there.
-        (404, "") => Trouble::Passing { why: format!("{said}, and not as S3 does"), too_much: false },
+        // (`NotFound` is what the client makes of no body at all.)
+        (404, "" | "NotFound") => Trouble::Passing { why: format!("{said}, and not as S3 does"), too_much: false },
         (404, _) => refused(Refusal::Absent),
         (412, _) => refused(Refusal::Condition),
         (416, _) => refused(Refusal::Range),
@@ -379,6 +381,7 @@ mod tests {
         for (status, code, expected) in [
             (404, Some("NoSuchKey"), "absent"),
             (404, None, "again"),
+            (404, Some("NotFound"), "again"),
             (404, Some("NoSuchVersion"), "absent"),
             (404, Some("NoSuchBucket"), "unreachable"),
             (412, Some("PreconditionFailed"), "condition"),

@@ -10,6 +10,10 @@ use super::attempt::{Patience, Refusal, Size, Trouble, chain, understand};
 use super::{S3Store, date::DateOfAnswer};
 use crate::store::{ObjectName, RequestKind, StoreError, Version};
 
+/// So many bytes of an attempt that broke off count as progress, after which the time to try begins anew. With less than
+/// that at a time a pack would take for ever.
+const PROGRESS: usize = 64 << 10;
+
 /// What is known of an object without its bytes.
 pub(super) struct Look {
     pub(super) size: u64,
@@ -77,7 +81,7 @@ impl S3Store {
             };
             self.counts.received(piece.bytes.len() as u64);
             let (size, wanted) = (piece.size, span.length_in(piece.size, name)?);
-            let more = !piece.bytes.is_empty();
+            let much = piece.bytes.len() >= PROGRESS;
             if got.is_empty() {
                 got = piece.bytes
             } else {
@@ -105,7 +109,7 @@ impl S3Store {
                     tag = piece.tag;
                     if tag.is_none() {
                         got.clear();
-                    } else if more {
+                    } else if much {
                         patience.progressed();
                     }
                     patience.wait(why, false)?;

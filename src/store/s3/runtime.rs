@@ -106,7 +106,7 @@ mod tests {
             cancel.cancel();
             assert_eq!(waits.join().unwrap().unwrap(), None);
         });
-        assert!(runtime.run_unless(&cancel, async { panic!("on purpose") }).is_err());
+        assert!(runtime.run_unless(&Cancel::new(), async { panic!("on purpose") }).is_err());
     }
 
     #[test]
