@@ -6,6 +6,7 @@ mod support;
 mod locked;
 mod refused;
 mod road;
+mod roles;
 
 use std::ffi::OsString;
 

@@ -68,7 +68,7 @@ mod tests {
         let begun = std::time::Instant::now();
         std::thread::scope(|scope| {
             for _ in 0..50 {
-                scope.spawn(|| runtime.run(tokio::time::sleep(pause)).unwrap());
+                scope.spawn(|| runtime.run(async move { tokio::time::sleep(pause).await }).unwrap());
             }
         });
         assert!(begun.elapsed() < pause * 40, "one after the other: {:?}", begun.elapsed());
