@@ -129,6 +129,7 @@ fn thief_destroys_nothing(pg: &Postgres, s3: &S3) {
 }
 
 #[test]
+#[allow(clippy::redundant_closure)] // the test's name is the closure's
 fn a_thief_of_a_writer_destroys_nothing_that_is_locked_pg18() {
     crate::support::s3::on(18, |pg, s3| thief_destroys_nothing(pg, s3));
 }

@@ -76,11 +76,13 @@ fn whole_road(pg: &Postgres, s3: &S3) {
 }
 
 #[test]
+#[allow(clippy::redundant_closure)] // the test's name is the closure's
 fn whole_road_pg15() {
     crate::support::s3::on(15, |pg, s3| whole_road(pg, s3));
 }
 
 #[test]
+#[allow(clippy::redundant_closure)] // the test's name is the closure's
 fn whole_road_pg18() {
     crate::support::s3::on(18, |pg, s3| whole_road(pg, s3));
 }

@@ -142,6 +142,7 @@ fn roles(pg: &Postgres, s3: &S3) {
 }
 
 #[test]
+#[allow(clippy::redundant_closure)] // the test's name is the closure's
 fn the_policies_of_the_document_are_enough_pg18() {
     crate::support::s3::on(18, |pg, s3| roles(pg, s3));
 }
