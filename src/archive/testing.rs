@@ -63,11 +63,16 @@ pub(super) struct World {
 impl World {
     /// With one host enrolled as writer of all clusters, and a BEGIN of the cluster.
     pub fn new() -> Self {
+        Self::in_store(MemoryStore::default())
+    }
+
+    /// The same in such a store.
+    pub fn in_store(store: MemoryStore) -> Self {
         let root = Root::random().unwrap();
         let keys = serde_json::from_str(r#"{"signing":{},"sealing":[]}"#).unwrap();
         let head = Head { number: 0, hash: Hash32([0; 32]) };
         let world = World {
-            store: MemoryStore::default(),
+            store,
             opening: root.opening(),
             root,
             hosts: Mutex::default(),

@@ -10,6 +10,7 @@ mod locked;
 mod race;
 mod refused;
 mod road;
+mod roles;
 mod world;
 
 use std::ffi::OsString;

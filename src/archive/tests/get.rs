@@ -1,10 +1,12 @@
 use proptest::prelude::*;
 
-use crate::archive::testing::{World, entry, segment};
+use crate::archive::list::{Archive, NoCache};
+use crate::archive::testing::{SYSTEM, World, entry, segment};
 use crate::archive::{GetError, Got, get};
 use crate::crypt::sign::SigningKey;
+use crate::repo::log::Expired;
 use crate::store::Backend;
-use crate::units::{Class, Explain};
+use crate::units::{Cancel, Class, Explain, Lsn, SegmentSize, TimelineId};
 
 fn name(timeline: u32, no: u64) -> String {
     format!("{timeline:08X}{:08X}{:08X}", no >> 12, no & 0xfff)
@@ -255,4 +257,42 @@ fn what_has_expired_is_no_end_of_wal() {
     world.refresh();
     assert_eq!(outcome(&world, &name(2, 3)), Is::Absent, "timeline 2 began in segment 6");
     assert_eq!(outcome(&world, &name(2, 6)), Is::There);
+}
+
+/// Somebody has put junk over WAL, or deleted it, and the store keeps what was there. What the log lists as expired is gone.
+#[test]
+fn what_was_put_over_wal_is_seen_through() {
+    let world = World::in_store(crate::store::memory::MemoryStore::with_versions());
+    for no in 3..=6 {
+        world.push(&name(1, no), &segment(1, no, 1)).unwrap();
+    }
+    let object = |no| world.object(&name(1, no), 0);
+    let whole = world.store.read(&object(4), 1 << 30).unwrap();
+    world.store.put_over(&object(3), b"junk");
+    // The front is as it was, what follows is not.
+    let front = crate::repo::wal::FRONT.min(whole.len() / 2);
+    world.store.put_over(&object(4), &[&whole[..front], vec![7; whole.len() - front].as_slice()].concat());
+    for no in [5, 6] {
+        world.store.delete(&object(no)).unwrap();
+    }
+    for no in 3..=6 {
+        assert_eq!(outcome(&world, &name(1, no)), Is::There, "{no}");
+    }
+    assert_eq!(outcome(&world, &name(1, 7)), Is::Absent);
+    assert_eq!(world.store.chosen(), [3, 4, 5, 6].map(object));
+    let archive = || {
+        [3, 4, 5, 6].map(object).iter().for_each(|name| world.store.choose(name, None));
+        Archive::read(&world.site(), SYSTEM, &NoCache, &Cancel::new()).unwrap()
+    };
+    let all = archive();
+    assert_eq!((all.segments.len(), all.damaged.len()), (4, 0));
+    assert_eq!(all.segments.values().map(|e| e.stored).max(), Some(whole.len() as u64), "its length, not the junk's");
+
+    let row = Expired { highest: Lsn(5 << 20), segment_size: SegmentSize::new(1 << 20).unwrap(), ancestry: Vec::new() };
+    world.expired.lock().unwrap().push((SYSTEM, TimelineId(1), row));
+    world.append();
+    assert_eq!(archive().segments.len(), 3, "5 is gone, 6 is not");
+    [5, 6].map(object).iter().for_each(|name| world.store.choose(name, None));
+    assert!(matches!(world.got(&name(1, 5)), Err(GetError::Expired { .. })));
+    assert_eq!(outcome(&world, &name(1, 6)), Is::There);
 }

@@ -74,6 +74,9 @@ pub fn lock_snapshot(opened: &Opened, commit: u64, wal: Vec<ObjectName>, progres
     Ok(Some(locked))
 }
 
+/// Until when an object is locked now, and was that done here?
+type Outcome = Result<(u64, bool), StoreError>;
+
 /// What is locked already is not looked at again: all that is due.
 struct Work<'a> {
     locks: &'a dyn Locks,
@@ -82,7 +85,7 @@ struct Work<'a> {
     least: u64,
     until: u64,
     next: AtomicUsize,
-    done: Mutex<Vec<(ObjectName, Result<(u64, bool), StoreError>)>>,
+    done: Mutex<Vec<(ObjectName, Outcome)>>,
 }
 
 impl Work<'_> {
@@ -93,8 +96,7 @@ impl Work<'_> {
         }
     }
 
-    /// Until when the object is locked now, and was that done here?
-    fn one(&self, name: &ObjectName) -> Result<(u64, bool), StoreError> {
+    fn one(&self, name: &ObjectName) -> Outcome {
         let ask = || Ok::<_, StoreError>(self.locks.locked_until(name)?.filter(|until| *until >= self.least));
         if !self.known.contains_key(name)
             && let Some(until) = ask()?

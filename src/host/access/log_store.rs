@@ -5,20 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::crypt::{CryptError, Sealing, seal};
 use crate::repo::log::{self, LogStore, SealFailure, Sealed, Sealer, StoreFailure};
-use crate::store::{Backend, Create, ObjectName, SessionTag, StoreError, seen_through};
+use crate::store::{Backend, Covered, Create, ObjectName, SessionTag, StoreError, seen_through};
 use crate::units::Hash32;
 
 /// A backend as the log sees it.
 pub(super) struct BackendLog {
     backend: Arc<dyn Backend>,
     tag: SessionTag,
-    /// Objects that are read from beneath what was put over them, and listed though they were deleted.
+    /// Objects that are read from beneath what was put over them.
     dug: Mutex<BTreeSet<ObjectName>>,
+    /// What the last listing showed besides.
+    covered: Mutex<Option<Vec<Covered>>>,
 }
 
 impl BackendLog {
     pub(super) fn new(backend: Arc<dyn Backend>, tag: SessionTag) -> Self {
-        BackendLog { backend, tag, dug: Mutex::default() }
+        BackendLog { backend, tag, dug: Mutex::default(), covered: Mutex::default() }
     }
 
     fn dug(&self) -> MutexGuard<'_, BTreeSet<ObjectName>> {
@@ -79,14 +81,21 @@ impl LogStore for BackendLog {
         let folder = name_of(prefix.trim_end_matches('/'))?;
         let mut all: BTreeSet<String> =
             self.backend.list_sorted(Some(&folder)).map_err(failure)?.into_iter().map(|object| object.name.to_string()).collect();
-        all.extend(self.dug().iter().map(ObjectName::to_string).filter(|name| name.starts_with(prefix)));
+        // Nothing of the log is ever deleted by us: what was, is there, or its place is a hole.
+        let covered = self.backend.covered(&folder).map_err(failure)?;
+        all.extend(covered.iter().filter(|covered| covered.deleted).map(|covered| covered.name.to_string()));
+        *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = Some(covered);
         Ok(all.into_iter().collect())
     }
 
     fn dig(&self, prefix: &str) -> Result<bool, StoreFailure> {
-        let folder = name_of(prefix.trim_end_matches('/'))?;
+        let listed = self.covered.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let covered = match listed {
+            Some(covered) => covered,
+            None => self.backend.covered(&name_of(prefix.trim_end_matches('/'))?).map_err(failure)?,
+        };
         let mut anew = false;
-        for covered in self.backend.covered(&folder).map_err(failure)? {
+        for covered in covered {
             if self.dug().insert(covered.name.clone()) {
                 self.backend.choose(&covered.name, Some(&covered.oldest));
                 anew = true;

@@ -92,6 +92,20 @@ pub(super) fn read_format(backend: &dyn Backend, place: &str, known: Option<Repo
     }
 }
 
+/// The format object as it was first stored, if that was another one. It is what is read from then on.
+fn oldest_format(backend: &dyn Backend, newest: &Format) -> Result<Option<Format>, HostError> {
+    let name = ObjectName::new(format::NAME).map_err(StoreError::from)?;
+    let Some(oldest) = backend.versions(&name)?.into_iter().next() else { return Ok(None) };
+    backend.choose(&name, Some(&oldest));
+    match Format::decode(&backend.read(&name, 4096)?) {
+        Ok(format) if format.repository != newest.repository => Ok(Some(format)),
+        _ => {
+            backend.choose(&name, None);
+            Ok(None)
+        }
+    }
+}
+
 /// Which repository lies at a URL, by its own word.
 ///
 /// # Errors
@@ -162,7 +176,16 @@ pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
     let seen = state.as_ref().map(RepositoryState::seen).transpose()?.is_some_and(|seen| seen.newest().is_some());
     let known = state.as_ref().is_some_and(RepositoryState::is_known);
     let clear = pin.is_some() || seen || !known;
-    let root = unlock(place, backend.as_ref(), &format, &shown, clear)?;
+    let (format, root) = match unlock(place, backend.as_ref(), &format, &shown, clear) {
+        // Where this host knows nothing, the format object may be one of another repository, put over the right one.
+        Err(e @ HostError::NoSlot { .. }) => {
+            let oldest = oldest_format(backend.as_ref(), &format)?.ok_or(e)?;
+            let root = unlock(place, backend.as_ref(), &oldest, &shown, clear)?;
+            (oldest, root)
+        }
+        other => (format, other?),
+    };
+    let state = place.state.map(|s| s.repository(format.repository));
     if pin.as_ref().is_some_and(|pin| pin.owner_key != *root.owner_public().as_bytes()) {
         return Err(HostError::Another { place: shown });
     }

@@ -21,6 +21,8 @@ use std::str::FromStr;
 use crate::units::{Class, Explain, Hash32, SessionId};
 
 mod append;
+#[cfg(test)]
+mod beneath;
 mod body;
 mod entry;
 #[cfg(test)]
@@ -71,11 +73,12 @@ pub trait LogStore: Sync {
     /// `limit + 1` bytes.
     fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, StoreFailure>;
 
-    /// The names of all objects that begin with `prefix`, in any order.
+    /// The names of all objects that begin with `prefix`, in any order; those too that were deleted, where the store shows
+    /// that.
     fn list(&self, prefix: &str) -> Result<Vec<String>, StoreFailure>;
 
     /// From now on the oldest content is read of every object whose name begins with `prefix`, where the store keeps
-    /// several; those that were deleted are listed and read, too. Is there any of which that wasn't so before?
+    /// several, and of those that were deleted. Is there any of which that wasn't so before?
     fn dig(&self, prefix: &str) -> Result<bool, StoreFailure> {
         let _ = prefix;
         Ok(false)
