@@ -171,7 +171,8 @@ fn a_replacing_commit_is_the_same_snapshot_in_other_packs() {
         Commit { lists: Held::Inline(lists), ..commit }
     };
     let theirs = view.fold.commits[&old].session;
-    let bad: [&dyn Fn(&mut Commit, &mut CommitLists); 5] = [
+    type Change<'c> = &'c dyn Fn(&mut Commit, &mut CommitLists);
+    let bad: [Change<'_>; 5] = [
         // Packs that the old one doesn't name; one that it does, once more; under another session's name; a root that is left out.
         &|_, lists| lists.less.insert(theirs, pack(9)),
         &|_, lists| lists.less.insert(session, pack(1)),
