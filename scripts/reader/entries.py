@@ -325,7 +325,7 @@ CHANGES = {
         clusters=(sorted_set(cluster_name),),
     ),
     "revoke": record(op=text, key=one_id),
-    "wal-end": record(op=text, key=one_id, ends=array(ends)),
+    "wal-end": record(op=text, key=one_id, ends=held),
 }
 
 
@@ -418,10 +418,7 @@ def check(kind, fields):
         fits(fields["purpose"] != "backup" or fields["cluster"], "a backup of no cluster")
         fits(not fields["floor"] or (fields["cluster"] and fields["reads"] is None), "a floor without a cluster, or with what is read")
     elif kind == "KEY":
-        for one in fields["keys"]:
-            if one["op"] == "wal-end":
-                named = [(e["cluster"], e["system_identifier"], e["last"].timeline) for e in one["ends"]]
-                fits(len(set(named)) == len(named), "two ends of WAL of one timeline")
+        fits(sum(one["op"] == "wal-end" for one in fields["keys"]) <= 1, "two lists of ends of WAL")
     elif kind == "NOTE" and fields["note"] == "gap":
         fits(fields["from"].timeline == fields["to"].timeline, "a gap across timelines")
         fits(fields["from"].name <= fields["to"].name, "a gap that ends before it begins")
@@ -450,6 +447,14 @@ def decode_list(kind, fields, value):
         for segment in found:
             fits(segment.timeline == fields["timeline"], "a segment of another timeline")
             segment.number(fields["segment_size"])
+    return found
+
+
+def decode_ends(value):
+    """The held list of a wal-end."""
+    found = array(ends)(value)
+    named = [(e["cluster"], e["system_identifier"], e["last"].timeline) for e in found]
+    fits(len(set(named)) == len(named), "two ends of WAL of one timeline")
     return found
 
 

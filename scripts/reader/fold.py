@@ -115,7 +115,8 @@ class Fold:
                 allowed = has("writer", f["cluster"]) or has("maintainer", f["cluster"])
                 allowed = allowed or (f["note"] == "gap" and has("reader", f["cluster"]))
             elif f["note"] == "evidence":
-                allowed = True
+                of = next((c.summary["cluster"] for c in self.live.values() if c.summary["id"] == f["snapshot"]), None)
+                allowed = has("reader", of) or has("maintainer", of)
             else:
                 allowed = has("maintainer")
         else:

@@ -160,17 +160,23 @@ class Log:
             raise Void("the first entry is no KEY")
         name = entries.needs(kind)
         if name:
-            where, what = fields[name]
-            # Whether its key has the right is asked first: a missing body counts only of one that has.
-            self.fold.check_right(judged.signer, kind, fields)
-            value = what if where == "inline" else self._body(number, what)
-            try:
-                judged.lists = entries.decode_list(kind, fields, value)
-            except Unknown as error:
-                if where == "inline":
-                    raise
-                raise Void(f"body/{what} holds no list of its kind: {error}") from error
+            judged.lists = self._held(number, judged, fields[name], lambda value: entries.decode_list(kind, fields, value))
+        for change in fields["keys"] if kind == "KEY" else []:
+            if change["op"] == "wal-end":
+                change["ends"] = self._held(number, judged, change["ends"], entries.decode_ends)
         self.fold.apply(number, judged.hash[:16].hex(), judged.signer, kind, fields, judged.lists)
+
+    def _held(self, number, judged, held, decode):
+        where, what = held
+        # Whether its key has the right is asked first: a missing body counts only of one that has.
+        self.fold.check_right(judged.signer, judged.kind, judged.fields)
+        value = what if where == "inline" else self._body(number, what)
+        try:
+            return decode(value)
+        except Unknown as error:
+            if where == "inline":
+                raise
+            raise Void(f"body/{what} holds no list of its kind: {error}") from error
 
     def _body(self, number, name):
         data = self.store.find(f"body/{name}", BODY_LIMIT)

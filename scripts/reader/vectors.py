@@ -254,6 +254,9 @@ def bodies_of_all_kinds(tests):
         name = entries.needs(kind)
         if name and fields[name][0] == "inline":
             entries.decode_list(kind, fields, fields[name][1])
+        for change in fields["keys"] if kind == "KEY" else []:
+            if change["op"] == "wal-end" and change["ends"][0] == "inline":
+                entries.decode_ends(change["ends"][1])
         for other in (line + b" ", line.replace(b'{"at"', b'{ "at"'), line.replace(b'"at":1', b'"at":01', 1)):
             refuses(line[:60], entries.decode, other)
     return len(lines)

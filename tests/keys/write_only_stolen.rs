@@ -34,6 +34,7 @@ fn bump(counted: &mut (usize, usize), opened: bool) {
 /// Tries everything in the repository.
 fn try_all(world: &World, opened: &Opened, opening: &Opening) -> Opens {
     let mut opens = Opens::default();
+    opened.read_whole().unwrap();
     let packs = Packs::new(std::sync::Arc::clone(&opened.backend), opened.sealing.clone());
     let sessions = opened.view().fold.sessions.clone();
     let mut ids = Vec::new();

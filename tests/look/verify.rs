@@ -74,7 +74,7 @@ impl World {
         let commits = self.snapshots.each_ref().map(|id| show(id));
         let written = |name: &String| std::fs::metadata(self.path(name)).unwrap().modified().unwrap();
         let first_ends = std::fs::metadata(self.path(&format!("log/{}", commits[0]))).unwrap().modified().unwrap();
-        let (first, second) = self.objects("pack").into_iter().partition(|name| written(name) < first_ends);
+        let (first, second) = self.objects("pack").into_iter().partition(|name| written(name) <= first_ends);
         [first, second]
     }
 }

@@ -189,6 +189,8 @@ pub struct Server {
     port: u16,
     child: Option<Child>,
     options: Vec<(String, String)>,
+    /// Shared memory that its crashes have left.
+    left: Vec<String>,
     // Last: removed after the server has ended.
     folder: TestDir,
 }
@@ -210,7 +212,7 @@ impl Server {
 
     fn new(setup: Setup, folder: TestDir, data: PathBuf) -> Server {
         let sockets = socket_folder();
-        Server { setup, data, sockets, port: random_port(), child: None, options: Vec::new(), folder }
+        Server { setup, data, sockets, port: random_port(), child: None, options: Vec::new(), left: Vec::new(), folder }
     }
 
     /// Its programs.
@@ -356,14 +358,11 @@ impl Server {
         self.kill_tree(&mut child);
     }
 
-    /// Kills all its processes, and removes the shared memory that a postmaster which can't end itself leaves behind: the
-    /// system has room for some thousand of these only, and they outlive data directories.
-    fn kill_tree(&self, child: &mut Child) {
-        let segment = shared_memory(&self.data, child.id());
+    /// Kills all its processes. The shared memory of a postmaster that can't end itself stays, as it does after a crash: it is
+    /// removed with this value.
+    fn kill_tree(&mut self, child: &mut Child) {
+        self.left.extend(shared_memory(&self.data, child.id()));
         kill_tree(child);
-        if let Some(id) = segment {
-            let _ = Command::new("ipcrm").args(["-m", &id]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        }
     }
 
     /// The postmaster's process id.
@@ -495,6 +494,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             self.kill_tree(&mut child);
+        }
+        // The system has room for some thousand of these only, and they outlive data directories.
+        for id in &self.left {
+            let _ = Command::new("ipcrm").args(["-m", id]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
         if std::thread::panicking() {
             eprintln!("{}", self.log_tail());
