@@ -22,7 +22,7 @@ struct Writer {
     cluster: String,
     data: PathBuf,
     bytes: Vec<u8>,
-    running: Option<(Child, Option<Duration>)>,
+    running: Option<Child>,
 }
 
 struct Crowd {
@@ -137,7 +137,9 @@ fn a_crowd_of_writers_and_a_pruning_maintainer_lose_nothing() {
         let (key, data) = (crowd.world.repository.key_file(), writers[1].data.clone());
         let words =
             ["--key-file", key.to_str().unwrap(), "--cluster", "c1", "backup", "--json", "--offline", "--pgdata", data.to_str().unwrap()];
+        let began = Instant::now();
         answer("backup", &crowd.spawn(1, &words).wait_with_output().unwrap());
+        let usual = u64::try_from(began.elapsed().as_millis()).unwrap();
         honest(seed, &crowd.world);
         let began = Instant::now();
         let mut prunes: Vec<Child> = Vec::new();
@@ -153,8 +155,16 @@ fn a_crowd_of_writers_and_a_pruning_maintainer_lose_nothing() {
                     let words = ["--jobs", "1", "--cluster", cluster, "backup", "--json", "--offline", "--pgdata", data];
                     // What dies elsewhere counts as alive for an hour, and nothing would be swept meanwhile.
                     let may_die = n % 2 == MAINTAINER && dice.below(3) == 0;
-                    let kill_after = may_die.then(|| Duration::from_millis(dice.below(1500)));
-                    writer.running = Some((crowd.spawn(n % 2, &words), kill_after));
+                    let child = crowd.spawn(n % 2, &words);
+                    if !may_die {
+                        writer.running = Some(child);
+                        continue;
+                    }
+                    // Somewhere in it, however fast this machine is; the others go on meanwhile.
+                    match killed_after(child, Duration::from_millis(dice.below(usual))) {
+                        None => crowd.told.killed += 1,
+                        Some(output) => crowd.taken(&output, writer),
+                    }
                 }
             }
             if prunes.is_empty() {
@@ -164,16 +174,11 @@ fn a_crowd_of_writers_and_a_pruning_maintainer_lose_nothing() {
                 crowd.forget(&mut dice);
             }
             for writer in &mut writers {
-                let Some((mut child, kill_after)) = writer.running.take() else { continue };
-                if let Some(delay) = kill_after {
-                    match killed_after(child, delay) {
-                        None => crowd.told.killed += 1,
-                        Some(output) => crowd.taken(&output, writer),
-                    }
-                } else if child.try_wait().unwrap().is_some() || dice.below(3) == 0 {
+                let Some(mut child) = writer.running.take() else { continue };
+                if child.try_wait().unwrap().is_some() || dice.below(3) == 0 {
                     crowd.taken(&child.wait_with_output().unwrap(), writer);
                 } else {
-                    writer.running = Some((child, None));
+                    writer.running = Some(child);
                 }
             }
             for prune in std::mem::take(&mut prunes) {
@@ -188,7 +193,7 @@ fn a_crowd_of_writers_and_a_pruning_maintainer_lose_nothing() {
             }
         }
         for writer in &mut writers {
-            if let Some((child, _)) = writer.running.take() {
+            if let Some(child) = writer.running.take() {
                 crowd.taken(&child.wait_with_output().unwrap(), writer);
             }
         }
