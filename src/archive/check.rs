@@ -14,7 +14,7 @@ use super::status::{Known, Lines, SnapshotSpan, Status};
 use crate::pg::wal::WalFileName;
 use crate::repo::RepoError;
 use crate::store::StoreError;
-use crate::units::{Cancel, Progress, SegmentName, Timestamp};
+use crate::units::{Cancel, Progress, SegmentName, Timestamp, with_causes};
 
 /// Missing segments of one snapshot that are named.
 const MOST_MISSING: u64 = 1000;
@@ -131,10 +131,6 @@ impl Check<'_> {
 
     fn one(&self, file: &WalFileName, progress: &dyn Progress) -> Result<Option<WalProblem>, GetError> {
         let object = || Ok::<String, GetError>(self.ctx.site.address(self.ctx.system_identifier, file).object(0)?.to_string());
-        let words = |e: &dyn std::error::Error| match e.source() {
-            Some(source) => format!("{e}: {source}"),
-            None => e.to_string(),
-        };
         match fetch(self.ctx, file) {
             Ok(fetched) => {
                 // None: it was there a moment ago, and the archive proves that it may be gone.
@@ -146,8 +142,8 @@ impl Check<'_> {
             }
             // A prune was faster.
             Err(GetError::Expired { .. }) => Ok(None),
-            Err(e @ (GetError::Gap { .. } | GetError::Undecided { .. })) => Ok(Some(self.problem(file, object()?, words(&e)))),
-            Err(e @ (GetError::Segment { .. } | GetError::History { .. })) => Ok(Some(self.problem(file, object()?, words(&e)))),
+            Err(e @ (GetError::Gap { .. } | GetError::Undecided { .. })) => Ok(Some(self.problem(file, object()?, with_causes(&e)))),
+            Err(e @ (GetError::Segment { .. } | GetError::History { .. })) => Ok(Some(self.problem(file, object()?, with_causes(&e)))),
             Err(
                 GetError::Site(SiteError::Store(e @ (StoreError::Io { .. } | StoreError::NotAFile { .. })))
                 | GetError::Repo(RepoError::Store(e @ (StoreError::Io { .. } | StoreError::NotAFile { .. }))),

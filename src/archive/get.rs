@@ -10,14 +10,14 @@ use super::deliver::deliver;
 use super::failure::{GetError, SiteError};
 use super::names::parse_listed;
 use super::site::{GetContext, Rights};
-use super::standing::{Standing, words};
+use super::standing::Standing;
 use super::take::longest;
 use crate::pg::timeline::History;
 use crate::pg::wal::{WalFileName, check_segment};
 use crate::repo::RepoError;
 use crate::repo::wal::{WalAddress, WalFront};
 use crate::store::{ObjectName, StoreError, seen_through};
-use crate::units::Hash32;
+use crate::units::{Hash32, with_causes};
 
 /// How often a file that is pushed just now is looked for.
 const LOOKS: u32 = 3;
@@ -172,7 +172,7 @@ impl<'a> Search<'a> {
         match seen_through(site.backend, object, damaged, || self.open(object, &front)) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(GetError::Repo(e)) if is_damage(&e) => {
-                let why = words(&e);
+                let why = with_causes(&e);
                 self.warnings.push(format!("{object} is passed over: {why}"));
                 self.unusable = Some((object.to_string(), why));
                 self.content = Some(front.meta.content);

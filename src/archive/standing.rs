@@ -13,10 +13,9 @@
 use super::failure::SiteError;
 use super::site::{Rights, Site};
 use crate::pg::wal::WalFileName;
-use crate::repo::RepoError;
 use crate::repo::wal::{self, FRONT, WalAddress, WalFront};
 use crate::store::{ObjectName, StoreError, seen_through};
-use crate::units::Hash32;
+use crate::units::{Hash32, with_causes};
 
 /// What an object proved to be.
 #[derive(Debug)]
@@ -56,7 +55,7 @@ impl Site<'_> {
         let unproven = |why: String| Standing::Unproven { why };
         let decoded = match WalFront::decode(self.sealing, self.repository, &address.name, object, front) {
             Ok(decoded) => decoded,
-            Err(e) => return unproven(words(&e)),
+            Err(e) => return unproven(with_causes(&e)),
         };
         let Some(key) = rights.public(&decoded.signer) else {
             return unproven(format!("the log doesn't know the key {} that it names", decoded.signer));
@@ -128,15 +127,4 @@ impl Site<'_> {
         let damaged = |e: &SiteError| matches!(e, SiteError::Store(StoreError::Absent { .. } | StoreError::Short { .. }));
         seen_through(self.backend, object, damaged, again).or_else(|e| if damaged(&e) { Ok(None) } else { Err(e) })
     }
-}
-
-/// An error and its causes in one line.
-pub(super) fn words(error: &RepoError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

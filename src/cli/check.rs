@@ -27,7 +27,7 @@ use crate::pg::connection::{ConnectOptions, Connection, PgConnError};
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::Role;
 use crate::store::StoreError;
-use crate::units::{Explain, Progress, SegmentName, Timestamp, counted};
+use crate::units::{Explain, Progress, SegmentName, Timestamp, counted, with_causes};
 
 /// Arguments of `check`.
 #[derive(clap::Args, Debug)]
@@ -115,7 +115,7 @@ fn repository(here: &Here, opened: &Opened, cluster: &ClusterSettings) -> Vec<Li
         Ok(said) => {
             Line::ok("writable", format!("it can be written, and of several writers of one name only one wins; {}", said.join("; ")))
         }
-        Err(e) => Line::error("writable", chain(&e), e.cure().unwrap_or_else(|| "see docs/reliability.md on file systems".into())),
+        Err(e) => Line::error("writable", with_causes(&e), e.cure().unwrap_or_else(|| "see docs/reliability.md on file systems".into())),
     });
     if let Some(path) = url.folder() {
         lines.push(place::room("repository_room", "the repository", path));
@@ -135,16 +135,6 @@ fn repository(here: &Here, opened: &Opened, cluster: &ClusterSettings) -> Vec<Li
     lines
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(e) = source {
-        text.push_str(&format!(": {e}"));
-        source = e.source();
-    }
-    text
-}
-
 /// Has another host the key of this one?
 fn used_elsewhere(opened: &Opened) -> Option<Line> {
     let (mixes, error) = match opened.used_elsewhere() {
@@ -154,7 +144,7 @@ fn used_elsewhere(opened: &Opened) -> Option<Line> {
         }
         Err(error) => (true, error),
     };
-    let (text, cure) = (chain(&error), error.cure().unwrap_or_default());
+    let (text, cure) = (with_causes(&error), error.cure().unwrap_or_default());
     Some(if mixes { Line::error("host_key", text, cure) } else { Line::warning("host_key", text, cure) })
 }
 
@@ -172,7 +162,7 @@ fn locks(opened: &Opened) -> Option<Line> {
         }
         Err(e) => Line::warning(
             NAME,
-            format!("whether the bucket has versioning and object lock can't be asked: {}", chain(&e)),
+            format!("whether the bucket has versioning and object lock can't be asked: {}", with_causes(&e)),
             "let this credential s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration, or run check by one that may",
         ),
     })
@@ -212,7 +202,7 @@ fn keys(opened: &Opened, cluster: &ClusterSettings) -> Line {
 fn log(opened: &Opened) -> Option<Line> {
     let view = opened.view();
     if let Some(doubt) = view.doubt() {
-        return Some(Line::error("log", chain(&doubt), doubt.cure().unwrap_or_else(|| "pgcairn verify says more".into())));
+        return Some(Line::error("log", with_causes(&doubt), doubt.cure().unwrap_or_else(|| "pgcairn verify says more".into())));
     }
     let (number, alarm) = view.fold.alarms.last_key_value()?;
     Some(Line::warning(
@@ -290,7 +280,7 @@ impl Cluster<'_> {
             Ok(()) => Line::ok("server", format!("PostgreSQL {} runs on {}", server.facts.version_text, pgdata.display())),
             Err(e) => Line::error(
                 "server",
-                chain(&e),
+                with_causes(&e),
                 e.cure().unwrap_or_else(|| "run check on the server's machine, as the server's user".into()),
             ),
         });
@@ -337,12 +327,12 @@ impl Cluster<'_> {
                 );
             }
             Ok(None) => return Line::warning(NAME, "the server didn't say which segment it finished", "run check again"),
-            Err(e) => return Line::error(NAME, chain(&e), "see the server's log"),
+            Err(e) => return Line::error(NAME, with_causes(&e), "see the server's log"),
         };
         self.context.reporter.info(&format!("waiting for {segment}, at most {} s", self.args.timeout.as_secs()));
         match self.arrives(connection, server, opened, segment, begun, failed) {
             Ok(line) => line,
-            Err(e) => Line::error(NAME, chain(&e), "see the server's log"),
+            Err(e) => Line::error(NAME, with_causes(&e), "see the server's log"),
         }
     }
 
@@ -358,7 +348,7 @@ impl Cluster<'_> {
         const NAME: &str = "switch";
         let tail = match OpenedTail::new(opened, &self.cluster.name) {
             Ok(tail) => tail,
-            Err(e) => return Ok(Line::error(NAME, chain(&e), e.cure().unwrap_or_default())),
+            Err(e) => return Ok(Line::error(NAME, with_causes(&e), e.cure().unwrap_or_default())),
         };
         let cure = "the server's log has archive_command's own words";
         loop {
@@ -371,7 +361,11 @@ impl Cluster<'_> {
                 }
                 Ok(None) => {}
                 Err(e) => {
-                    return Ok(Line::error(NAME, format!("{segment} can't be looked for: {}", chain(&e)), e.cure().unwrap_or(cure.into())));
+                    return Ok(Line::error(
+                        NAME,
+                        format!("{segment} can't be looked for: {}", with_causes(&e)),
+                        e.cure().unwrap_or(cure.into()),
+                    ));
                 }
             }
             let archiver = connection.archiver()?;

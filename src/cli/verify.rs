@@ -171,7 +171,7 @@ fn note_damage(opened: &Opened, report: &Report) -> Option<String> {
             "read twice and damaged both times, in {}: the log says so now, and the next backup stores anew what the cluster still has of it",
             counted(places, "pack", "packs")
         ),
-        Err(e) => format!("the log can't be told of the damage: {}", scrub::words(&e)),
+        Err(e) => format!("the log can't be told of the damage: {}", crate::units::with_causes(&e)),
     })
 }
 
@@ -180,7 +180,7 @@ fn unlock(context: &Context, source: &SecretSource) -> Option<crate::crypt::slot
     match access::unlock_with(source) {
         Ok(unlock) => Some(unlock),
         Err(e) => {
-            context.reporter.warn(&format!("whether a key slot opens is not tried: {}", scrub::words(&e)));
+            context.reporter.warn(&format!("whether a key slot opens is not tried: {}", crate::units::with_causes(&e)));
             None
         }
     }

@@ -1,74 +1,40 @@
 //! The trees of live snapshots, as far as they can be walked without what opens content: every node, and each chunk where it is said
 //! to be. Names, attributes, and what the files are called that damage hits stay unread.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use super::failure::{Damage, ScrubError};
-use super::findings::Findings;
-use super::memo::{Memo, NodeKey, PackNumber};
-use super::packs::{BadBlobs, refs_of};
+use super::memo::{NodeKey, PackNumber};
 use super::places::Places;
+use super::state::{State, Trees};
 use super::tree::damage_at;
-use crate::crypt::Sealing;
 use crate::repo::RepoError;
-use crate::repo::log::{Fold, LiveCommit, entry_name};
-use crate::repo::pack::{Packs, Place};
+use crate::repo::log::{LiveCommit, entry_name};
+use crate::repo::pack::Place;
 use crate::repo::structure::{ChunkRef, Extent, FileData, Node, Part};
-use crate::store::Backend;
-use crate::units::{Cancel, Digest16, Progress, ShortId};
+use crate::units::{Digest16, ShortId};
 
 /// The most nodes above each other.
 const MAX_DEPTH: usize = 24;
 
-/// What it takes.
+/// A walk without what opens content.
 pub(super) struct BlindCheck<'a> {
-    pub backend: &'a Arc<dyn Backend>,
-    pub sealing: &'a Sealing,
-    pub fold: &'a Fold,
-    pub findings: &'a Findings,
-    pub bad: &'a BadBlobs,
-    pub memo: &'a Memo,
-    pub progress: &'a dyn Progress,
-    pub cancel: &'a Cancel,
+    pub trees: Trees<'a>,
 }
 
 impl BlindCheck<'_> {
     /// Walks the tree of one COMMIT.
     pub fn run(&self, number: u64, commit: &LiveCommit) -> Result<(), ScrubError> {
         let (log, id) = (entry_name(number), commit.summary.id.as_str());
-        let hit = |damage: &Damage| self.findings.hit(damage, id, None);
-        for (session, pack) in commit.set.iter().filter(|(session, pack)| self.fold.pack(session, pack).is_none()) {
-            hit(&Damage::new(&*log, format!("it names pack {pack} of session {session}, which the log does not list")));
-        }
-        let packs = Packs::new(Arc::clone(self.backend), self.sealing.clone());
-        packs.add(refs_of(self.fold, &commit.set));
-        let at = &commit.root.place;
-        let Ok(position) = u16::try_from(at.position) else {
-            hit(&Damage::new(&*log, "its root's position is too large"));
-            return Ok(());
-        };
-        let places = Places { packs: &packs, bad: self.bad, memo: self.memo };
-        let walk = Walk { check: self, places, set: self.memo.set(&commit.set), log: &log };
+        let hit = |damage: &Damage| self.trees.findings.hit(damage, id, None);
+        let Some((packs, place)) = self.trees.begin(commit, &log) else { return Ok(()) };
+        let places = Places { packs: &packs, bad: self.trees.bad, memo: self.trees.memo };
+        let walk = Walk { check: self, places, set: self.trees.memo.set(&commit.set), log: &log };
         let mut state = State::default();
-        let place = Place { pack: at.pack, blob: at.blob, position };
         walk.node(commit.root.chunk.short(), place, commit.root.digest, 0, &mut state)?;
         state.damage.values().for_each(hit);
-        self.progress.advance(commit.summary.cluster_bytes);
+        self.trees.progress.advance(commit.summary.cluster_bytes);
         Ok(())
-    }
-}
-
-/// What a subtree relies on, and what is wrong with it, by object.
-#[derive(Default)]
-struct State {
-    relies: BTreeSet<PackNumber>,
-    damage: BTreeMap<String, Damage>,
-}
-
-impl State {
-    fn add(&mut self, damage: Damage) {
-        self.damage.entry(damage.object.clone()).or_insert(damage);
     }
 }
 
@@ -88,7 +54,7 @@ impl Walk<'_> {
 
     /// A node and all below it, unless that was found whole before.
     fn node(&self, id: ShortId, place: Place, digest: Digest16, depth: usize, state: &mut State) -> Result<(), RepoError> {
-        self.check.cancel.check()?;
+        self.check.trees.cancel.check()?;
         let session = match self.places.packs.known(place.pack) {
             Ok(pack) => pack.session,
             Err(e) => {
@@ -97,12 +63,7 @@ impl Walk<'_> {
             }
         };
         let key = NodeKey::of(session, place, id, digest);
-        if let Some(relies) = self.check.memo.get(&key) {
-            for number in relies.iter().filter(|number| !self.set.contains(number)) {
-                let pack = self.check.memo.pack(*number).map(|(_, pack)| pack.to_string()).unwrap_or_default();
-                state.add(Damage::new(self.log, format!("its tree needs pack {pack}, which it does not name")));
-            }
-            state.relies.extend(relies.iter().copied());
+        if state.take_known(self.check.trees.memo, &key, &self.set, self.log) {
             return Ok(());
         }
         let mut own = State::default();
@@ -113,7 +74,7 @@ impl Walk<'_> {
             Err(e) => own.add(self.damage(e, place)?),
         }
         if own.damage.is_empty() {
-            self.check.memo.keep(key, &own.relies);
+            self.check.trees.memo.keep(key, &own.relies);
         }
         state.relies.extend(own.relies);
         own.damage.into_values().for_each(|damage| state.add(damage));

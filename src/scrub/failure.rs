@@ -2,6 +2,7 @@
 
 use crate::repo::RepoError;
 use crate::store::StoreError;
+use crate::units::with_causes;
 
 /// Why nothing can be said: this host can't, the log can't be read at all, the store failed.
 pub use crate::host::RepositoryError as ScrubError;
@@ -31,7 +32,7 @@ pub(super) fn damage(error: RepoError, object: &str) -> Result<Damage, RepoError
             Ok(Damage::new(name.as_str(), e.to_string()))
         }
         // A disk that can't read a sector: the next one may be readable.
-        RepoError::Store(StoreError::NotAFile { .. } | StoreError::Io { .. }) => Ok(Damage::new(object, words(&error))),
+        RepoError::Store(StoreError::NotAFile { .. } | StoreError::Io { .. }) => Ok(Damage::new(object, with_causes(&error))),
         RepoError::Crypt { source: crate::crypt::CryptError::System(_), .. } => Err(error),
         RepoError::Codec { source: crate::codec::CodecError::NoMemory, .. } => Err(error),
         RepoError::Crypt { object: named, .. } | RepoError::Codec { object: named, .. } | RepoError::Corrupt { object: named, .. } => {
@@ -41,27 +42,13 @@ pub(super) fn damage(error: RepoError, object: &str) -> Result<Damage, RepoError
                 RepoError::Corrupt { why, .. } if named == object => why.clone(),
                 RepoError::Crypt { source, .. } => source.to_string(),
                 RepoError::Codec { source, .. } => source.to_string(),
-                _ => words(&error),
+                _ => with_causes(&error),
             };
             Ok(Damage::new(object, problem))
         }
-        RepoError::UnknownPack { .. } => Ok(Damage::new(object, words(&error))),
+        RepoError::UnknownPack { .. } => Ok(Damage::new(object, with_causes(&error))),
         _ => Err(error),
     }
-}
-
-/// An error and its causes in one line.
-pub fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! - `listing.rs`: what the store lists, beside what the log says must be there · `keys.rs`: key slots
 //! - `packs.rs`: tables of all packs; all bytes of those that were chosen (`share.rs`)
 //! - `tree.rs`: every node of every live snapshot · `places.rs`: where chunks are said to be · `memo.rs`: what of that was walked before
-//! - `blind.rs`: the same on a host that can't open content
+//! - `blind.rs`: the same on a host that can't open content · `state.rs`: what both share
 //! - `again.rs`: what was found is looked at a second time; where it was stored anew · `needed.rs`: what of packs that are lost
 //! - `counting.rs`: how many bytes that took
 //! - `findings.rs`: [`Finding`], what is wrong with an object · `failure.rs`: damage, told from what ends the whole
@@ -28,13 +28,14 @@ mod needed;
 mod packs;
 mod places;
 mod share;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod verify;
 
 pub use counting::Counting;
-pub use failure::{ScrubError, words};
+pub use failure::ScrubError;
 pub use findings::{Finding, Findings};
 pub use listing::Tally;
 pub use share::{Percent, Share};

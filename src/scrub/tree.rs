@@ -1,54 +1,36 @@
 //! The trees of live snapshots, node by node: ids and digests re-computed, each place looked up in its pack's table, with
 //! the references of patches, and each pack in the COMMIT's set. Only content is not read, but names and attributes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::failure::{Damage, ScrubError, damage, words};
-use super::findings::Findings;
-use super::memo::{Memo, NodeKey, PackNumber};
-use super::packs::{BadBlobs, refs_of};
+use super::failure::{Damage, ScrubError, damage};
+use super::memo::{NodeKey, PackNumber};
 use super::places::Places;
-use crate::crypt::{Opening, Sealing};
+use super::state::{State, Trees};
+use crate::crypt::Opening;
 use crate::pg::facts::ClusterFacts;
 use crate::repo::RepoError;
-use crate::repo::log::{Fold, LiveCommit, entry_name};
+use crate::repo::log::{LiveCommit, entry_name};
 use crate::repo::pack::{Packs, Place};
 use crate::repo::structure::{Child, ChunkRef, Extent, FileData, Snapshot, StoredFile, TreeRef, leaves_and_nodes, read_leaf};
-use crate::store::Backend;
-use crate::units::{Cancel, Digest16, Progress, ShortId};
+use crate::units::{Digest16, ShortId, with_causes};
 
-/// What it takes to walk trees.
+/// A walk with what opens content.
 pub(super) struct TreeCheck<'a> {
-    pub backend: &'a Arc<dyn Backend>,
-    pub sealing: &'a Sealing,
+    pub trees: Trees<'a>,
     pub opening: &'a Opening,
-    pub fold: &'a Fold,
-    pub findings: &'a Findings,
-    pub bad: &'a BadBlobs,
-    pub memo: &'a Memo,
-    pub progress: &'a dyn Progress,
-    pub cancel: &'a Cancel,
 }
 
 impl TreeCheck<'_> {
     /// Walks the tree of one COMMIT.
     pub fn run(&self, number: u64, commit: &LiveCommit) -> Result<(), ScrubError> {
         let (log, id) = (entry_name(number), commit.summary.id.as_str());
-        let hit = |damage: &Damage| self.findings.hit(damage, id, None);
-        for (session, pack) in commit.set.iter().filter(|(session, pack)| self.fold.pack(session, pack).is_none()) {
-            hit(&Damage::new(&*log, format!("it names pack {pack} of session {session}, which the log does not list")));
-        }
-        let packs = Packs::new(Arc::clone(self.backend), self.sealing.clone());
-        packs.add(refs_of(self.fold, &commit.set));
+        let hit = |damage: &Damage| self.trees.findings.hit(damage, id, None);
+        let Some((packs, place)) = self.trees.begin(commit, &log) else { return Ok(()) };
         let root = &commit.root;
-        let Ok(position) = u16::try_from(root.place.position) else {
-            hit(&Damage::new(&*log, "its root's position is too large"));
-            return Ok(());
-        };
-        let place = Place { pack: root.place.pack, blob: root.place.blob, position };
         let snapshot = match Snapshot::open(&packs, self.opening, root.chunk.short(), place, root.digest) {
             Ok(snapshot) => snapshot,
             Err(e) => {
@@ -59,9 +41,9 @@ impl TreeCheck<'_> {
         if commit.summary.kind == "physical"
             && let Err(e) = serde_json::from_value::<ClusterFacts>(snapshot.meta().extra.clone())
         {
-            hit(&Damage::new(&*log, format!("what the snapshot says of its cluster can't be read: {}", words(&e))));
+            hit(&Damage::new(&*log, format!("what the snapshot says of its cluster can't be read: {}", with_causes(&e))));
         }
-        let set = self.memo.set(&commit.set);
+        let set = self.trees.memo.set(&commit.set);
         let walk = Walk { check: self, packs: &packs, snapshot: &snapshot, set, id, log: &log };
         let all = snapshot.folders().and_then(|folders| Ok((folders, snapshot.annexes()?)));
         let (folders, annexes) = match all {
@@ -101,22 +83,9 @@ struct Walk<'a> {
     log: &'a str,
 }
 
-/// What a subtree relies on, and what is wrong with it, by object.
-#[derive(Default)]
-struct State {
-    relies: BTreeSet<PackNumber>,
-    damage: BTreeMap<String, Damage>,
-}
-
-impl State {
-    fn add(&mut self, damage: Damage) {
-        self.damage.entry(damage.object.clone()).or_insert(damage);
-    }
-}
-
 impl Walk<'_> {
     fn hit(&self, damage: &Damage, path: &[u8]) {
-        self.check.findings.hit(damage, self.id, Some(path));
+        self.check.trees.findings.hit(damage, self.id, Some(path));
     }
 
     fn damage(&self, e: RepoError, place: Place) -> Result<Damage, RepoError> {
@@ -125,26 +94,20 @@ impl Walk<'_> {
 
     /// A pack that is relied on.
     fn number(&self, place: Place) -> Result<PackNumber, RepoError> {
-        Ok(self.check.memo.number(self.packs.known(place.pack)?.session, place.pack))
+        Ok(self.check.trees.memo.number(self.packs.known(place.pack)?.session, place.pack))
     }
 
     fn key(&self, id: ShortId, place: Place, digest: Digest16) -> Result<NodeKey, RepoError> {
         Ok(NodeKey::of(self.packs.known(place.pack)?.session, place, id, digest))
     }
 
-    /// A subtree that was found whole before, under another COMMIT perhaps: does this one name its packs, too?
+    /// A subtree that was found whole before: see [`State::take_known`].
     fn known(&self, id: ShortId, place: Place, digest: Digest16, state: &mut State) -> Result<bool, RepoError> {
-        let Some(relies) = self.check.memo.get(&self.key(id, place, digest)?) else { return Ok(false) };
-        for number in relies.iter().filter(|number| !self.set.contains(number)) {
-            let pack = self.check.memo.pack(*number).map(|(_, pack)| pack.to_string()).unwrap_or_default();
-            state.add(Damage::new(self.log, format!("its tree needs pack {pack}, which it does not name")));
-        }
-        state.relies.extend(relies.iter().copied());
-        Ok(true)
+        Ok(state.take_known(self.check.trees.memo, &self.key(id, place, digest)?, &self.set, self.log))
     }
 
     fn keep(&self, id: ShortId, place: Place, digest: Digest16, relies: &BTreeSet<PackNumber>) -> Result<(), RepoError> {
-        self.check.memo.keep(self.key(id, place, digest)?, relies);
+        self.check.trees.memo.keep(self.key(id, place, digest)?, relies);
         Ok(())
     }
 
@@ -168,7 +131,7 @@ impl Walk<'_> {
             state.add(Damage::new(object_of(self.packs, child.place, self.log), "it names a folder that is no path in a data directory"));
         }
         if self.known(child.id, child.place, child.digest, &mut state)? {
-            self.check.progress.advance(child.bytes);
+            self.check.trees.progress.advance(child.bytes);
             return Ok(state);
         }
         let mut branches = Vec::new();
@@ -192,7 +155,7 @@ impl Walk<'_> {
 
     /// What a part relies on, if it is whole; else what is hit was told.
     fn part(&self, path: &[u8], child: &Child) -> Result<Option<BTreeSet<PackNumber>>, RepoError> {
-        self.check.cancel.check()?;
+        self.check.trees.cancel.check()?;
         let state = match self.part_state(path, child) {
             Ok(state) => state,
             Err(e) => {
@@ -201,7 +164,7 @@ impl Walk<'_> {
                 Some(state)
             }
         };
-        self.check.progress.advance(child.bytes);
+        self.check.trees.progress.advance(child.bytes);
         // None: of some files, which were told.
         let Some(state) = state else { return Ok(None) };
         state.damage.values().for_each(|damage| self.hit(damage, &inside(path)));
@@ -295,7 +258,7 @@ impl Walk<'_> {
             }
         }
         if let Some(left_out) = state.relies.iter().find(|number| !named.contains(number)) {
-            let pack = self.check.memo.pack(*left_out).map(|(_, pack)| pack.to_string()).unwrap_or_default();
+            let pack = self.check.trees.memo.pack(*left_out).map(|(_, pack)| pack.to_string()).unwrap_or_default();
             let why = format!("the needs of a file leave out pack {pack}, on which it relies");
             state.add(Damage::new(object_of(self.packs, part.place, self.log), why));
         }
@@ -317,7 +280,7 @@ impl Walk<'_> {
             state.add(Damage::new(object_of(self.packs, root.place, self.log), "the tree of a file has no leaves"));
         }
         for (len, leaf) in leaves {
-            self.check.cancel.check()?;
+            self.check.trees.cancel.check()?;
             if let Err(e) = self.leaf(leaf, len, state) {
                 state.add(self.damage(e, leaf.place)?);
             }
@@ -354,7 +317,7 @@ impl Walk<'_> {
 
     /// A chunk of content is where it is said to be, and so is what it is a patch of.
     fn chunk(&self, chunk: &ChunkRef, state: &mut State) -> Result<(), RepoError> {
-        let places = Places { packs: self.packs, bad: self.check.bad, memo: self.check.memo };
+        let places = Places { packs: self.packs, bad: self.check.trees.bad, memo: self.check.trees.memo };
         if let Err(e) = places.chunk(chunk, &mut state.relies) {
             state.add(self.damage(e, chunk.place)?);
         }

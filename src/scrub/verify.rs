@@ -13,6 +13,7 @@ use super::listing::{Compared, Listing, Tally};
 use super::memo::Memo;
 use super::packs::{BadBlobs, PackCheck};
 use super::share::Share;
+use super::state::Trees;
 use super::tree::TreeCheck;
 use crate::crypt::slot::Unlock;
 use crate::host::access::Opened;
@@ -92,18 +93,13 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     let read = check.run(&there, setup.read)?;
     let memo = Memo::default();
     progress.phase("walking snapshots", Some(fold.commits.values().map(|c| c.summary.cluster_bytes).fold(0, u64::saturating_add)));
-    let (backend, findings_, bad_, memo) = (&backend, &findings, &bad, &memo);
+    let trees = Trees { backend: &backend, sealing, fold, findings: &findings, bad: &bad, memo: &memo, progress, cancel };
+    let backend = &backend;
     for (number, commit) in &fold.commits {
         cancel.check()?;
         match opening {
-            Some(opening) => {
-                let trees = TreeCheck { backend, sealing, opening, fold, findings: findings_, bad: bad_, memo, progress, cancel };
-                trees.run(*number, commit)?;
-            }
-            None => {
-                let trees = BlindCheck { backend, sealing, fold, findings: findings_, bad: bad_, memo, progress, cancel };
-                trees.run(*number, commit)?;
-            }
+            Some(opening) => TreeCheck { trees, opening }.run(*number, commit)?,
+            None => BlindCheck { trees }.run(*number, commit)?,
         }
     }
     check.nodes_of_suspects(&there)?;

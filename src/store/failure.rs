@@ -284,7 +284,9 @@ impl Explain for StoreError {
                 "give this credential the policy of its role in docs/s3.md; without s3:ListBucket S3 answers 403 for an object that is absent, too"
                     .to_owned(),
             ),
-            E::Denied { source, .. } | E::Io { source, .. } | E::Unreachable { source, .. } => cure_of_io(source),
+            E::Unreachable { source, .. } => cure_of_io(source)
+                .or_else(|| Some("see whether the store answers at this address, and repeat this: what was stored so far stays".to_owned())),
+            E::Denied { source, .. } | E::Io { source, .. } => cure_of_io(source),
             _ => None,
         }
     }

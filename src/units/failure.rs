@@ -33,6 +33,20 @@ pub trait Explain: std::error::Error {
     }
 }
 
+/// An error and its causes in one line; a cause that the text ends with already isn't said again.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// The class of an I/O error of this host.
 pub fn class_of_io(error: &std::io::Error) -> Class {
     use std::io::ErrorKind as K;

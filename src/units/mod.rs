@@ -21,7 +21,7 @@ mod time;
 mod wal;
 
 pub use counted::counted;
-pub use failure::{Class, Explain, class_of_io, cure_of_io};
+pub use failure::{Class, Explain, class_of_io, cure_of_io, with_causes};
 pub use ids::{ChunkId, Digest16, DomainId, Hash32, KeyId, PackId, ParseIdError, RepositoryId, SessionId, ShortId};
 pub use paths::show;
 pub use progress::{Cancel, Cancelled, Event, Level, Progress, Quiet};

@@ -24,6 +24,7 @@
 //! - `load.rs`: [`Load`]: pgbench in the background
 //! - `host.rs`: [`Host`]: a home of its own for the program, and [`Outcome`] of running it
 //! - `repository.rs`: [`Repository`]: the commands that stories are made of
+//! - `race.rs`: processes that append to one log at once
 //! - `s3/`: S3 services, with a client and a proxy of ours
 //! - `folder.rs`: [`TestDir`]: a scratch folder that stays when the test fails
 
@@ -35,6 +36,7 @@ mod host;
 mod load;
 mod ordinary;
 mod postgres;
+pub mod race;
 mod repository;
 pub mod s3;
 mod server;

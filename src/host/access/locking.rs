@@ -7,9 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::open::Opened;
 use crate::host::HostError;
@@ -17,7 +14,7 @@ use crate::host::cache_file;
 use crate::repo::log::{PackFacts, entry_name};
 use crate::repo::pack::pack_name;
 use crate::repo::{PackRef, RepoError, format};
-use crate::store::{LockSpan, Locks, ObjectName, StoreError};
+use crate::store::{LockSpan, Locks, ObjectName, StoreError, at_once};
 use crate::units::{Explain, Progress, Timestamp};
 
 /// Requests at once.
@@ -54,13 +51,17 @@ pub fn lock_snapshot(opened: &Opened, commit: u64, wal: Vec<ObjectName>, progres
     let due: Vec<&ObjectName> = needed.iter().filter(|name| known.get(*name).is_none_or(|until| *until < least)).collect();
     progress.phase("locking", None);
     let mut locked = Locked { needed: needed.len(), covered: dig(opened, &due)?, ..Locked::default() };
-    let work = Work { locks, due: &due, known: &known, least, until, next: AtomicUsize::new(0), done: Mutex::default() };
-    std::thread::scope(|scope| (0..AT_ONCE.min(due.len())).for_each(|_| _ = scope.spawn(|| work.run())));
-    for (name, outcome) in work.done.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    let work = Work { locks, known: &known, least, until };
+    let mut outcomes = Vec::with_capacity(due.len());
+    at_once(&due, AT_ONCE, |name| work.one(name), &mut |at, outcome| {
+        outcomes.push((due.get(at).map(|name| (*name).clone()), outcome));
+        Ok::<_, HostError>(())
+    })?;
+    for (name, outcome) in outcomes {
         match outcome {
             Ok((until, prolonged)) => {
                 locked.prolonged += usize::from(prolonged);
-                known.insert(name, until);
+                known.extend(name.map(|name| (name, until)));
             }
             // Not there: WAL that is still awaited; of what else is missing restore and verify tell.
             Err(e) if e.is_absent() => {}
@@ -80,22 +81,12 @@ type Outcome = Result<(u64, bool), StoreError>;
 /// What is locked already is not looked at again: all that is due.
 struct Work<'a> {
     locks: &'a dyn Locks,
-    due: &'a [&'a ObjectName],
     known: &'a BTreeMap<ObjectName, u64>,
     least: u64,
     until: u64,
-    next: AtomicUsize,
-    done: Mutex<Vec<(ObjectName, Outcome)>>,
 }
 
 impl Work<'_> {
-    fn run(&self) {
-        while let Some(name) = self.due.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let outcome = self.one(name);
-            self.done.lock().unwrap_or_else(PoisonError::into_inner).push(((*name).clone(), outcome));
-        }
-    }
-
     fn one(&self, name: &ObjectName) -> Outcome {
         let ask = || Ok::<_, StoreError>(self.locks.locked_until(name)?.filter(|until| *until >= self.least));
         if !self.known.contains_key(name)
@@ -216,6 +207,8 @@ impl Locked {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[derive(Default)]
     struct Shelf {
@@ -269,9 +262,7 @@ mod tests {
             shelf.until.lock().unwrap().insert(name.clone(), until);
         }
         let known = BTreeMap::from([(names[1].clone(), 50), (names[3].clone(), 50)]);
-        let due: Vec<&ObjectName> = names.iter().collect();
-        let work =
-            Work { locks: &shelf, due: &due, known: &known, least: 100, until: 200, next: AtomicUsize::new(0), done: Mutex::default() };
+        let work = Work { locks: &shelf, known: &known, least: 100, until: 200 };
         let one = |at: usize| work.one(&names[at]);
         assert_eq!(one(0).unwrap(), (200, true), "not locked at all");
         assert_eq!(one(1).unwrap(), (200, true), "remembered to end early: not asked");
@@ -281,7 +272,7 @@ mod tests {
         let asked = shelf.asked.load(Ordering::Relaxed);
         assert_eq!((asked, shelf.locked.load(Ordering::Relaxed)), (4, 3));
         let refusing = Shelf { refuses: true, until: Mutex::new(shelf.until.lock().unwrap().clone()), ..Shelf::default() };
-        let refused = Work { locks: &refusing, least: 160, next: AtomicUsize::new(0), done: Mutex::default(), ..work };
+        let refused = Work { locks: &refusing, least: 160, ..work };
         assert!(matches!(refused.one(&names[2]), Err(StoreError::Denied { .. })));
     }
 

@@ -7,8 +7,7 @@
 //! host appends itself is judged by lists that it has read (decision 017).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::convert::Infallible;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +17,7 @@ use super::fold::{Fold, LiveCommit};
 use super::kind::{Kind, NewPacks, PackFacts, PackSet, Role};
 use super::read::{Damage, Log, LogView, MissingBody, hash};
 use super::{LogError, StoreFailure, body_name, entry_name};
+use crate::store::at_once;
 use crate::units::{Hash32, KeyId, PackId, SessionId};
 
 /// Requests at a time.
@@ -147,23 +147,14 @@ impl Log<'_> {
     /// Reads objects, many at a time, in the order of their names.
     pub(super) fn fetch(&self, names: &[String], limit: usize) -> Vec<Result<Option<Vec<u8>>, StoreFailure>> {
         let threads = names.len().div_ceil(A_THREAD).min(AT_ONCE);
-        if threads < 2 {
-            return names.iter().map(|name| self.store.read(name, limit)).collect();
-        }
-        let next = AtomicUsize::new(0);
-        let found: Mutex<Vec<(usize, Result<_, _>)>> = Mutex::new(Vec::with_capacity(names.len()));
-        let work = || {
-            while let Some((at, name)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, names.get(at)?))) {
-                let read = self.store.read(name, limit);
-                found.lock().unwrap_or_else(PoisonError::into_inner).push((at, read));
-            }
-        };
-        std::thread::scope(|scope| {
-            // One that can't be had is done without: this thread works, too.
-            (1..threads).for_each(|_| drop(std::thread::Builder::new().name("log".into()).spawn_scoped(scope, work)));
-            work();
+        let mut found = Vec::with_capacity(names.len());
+        let done: Result<(), Infallible> = at_once(names, threads, |name| self.store.read(name, limit), &mut |at, read| {
+            found.push((at, read));
+            Ok(())
         });
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match done {
+            Ok(()) => {}
+        }
         found.sort_by_key(|(at, _)| *at);
         found.into_iter().map(|(_, read)| read).collect()
     }

@@ -380,13 +380,19 @@ impl<'a> Log<'a> {
     fn take_with(&self, view: &mut LogView, number: u64, bytes: &[u8], bodies: &HashMap<Hash32, Vec<u8>>) -> Result<(), LogError> {
         // Read again if it proves nothing: a bit that was flipped on the way must not pass for a void entry. What this host
         // appended behind it would name a predecessor that nobody else sees.
-        let again = match self.prove(&view.fold, number, bytes) {
-            Err(_) => self.store.read(&entry_name(number), ENTRY_LIMIT)?,
-            Ok(_) => None,
+        let again;
+        let (bytes, proved) = match self.prove(&view.fold, number, bytes) {
+            Ok(parts) => (bytes, Ok(parts)),
+            Err(why) => {
+                again = self.store.read(&entry_name(number), ENTRY_LIMIT)?;
+                match again.as_deref() {
+                    Some(again) => (again, self.prove(&view.fold, number, again)),
+                    None => (bytes, Err(why)),
+                }
+            }
         };
-        let bytes = again.as_deref().unwrap_or(bytes);
         let newest = Head { number, hash: hash(bytes) };
-        match self.prove(&view.fold, number, bytes) {
+        match proved {
             Err(why) => {
                 if view.unsigned {
                     damaged(view);
@@ -455,11 +461,12 @@ impl<'a> Log<'a> {
         if judge::rights(&view.fold, &at, &kind).is_err() {
             return Ok(Content::Said(Said::Known(time, kind))); // void, whatever its list says
         }
-        let there = match bodies.get(&hash).filter(|b| self::hash(b) == hash) {
+        let right = |object: &Vec<u8>| self::hash(object) == hash;
+        let there = match bodies.get(&hash).filter(|object| right(object)) {
             Some(object) => Some(std::borrow::Cow::Borrowed(object)),
-            None => self.store.read(&body_name(&hash), body::OBJECT_LIMIT)?.map(std::borrow::Cow::Owned),
+            None => self.store.read(&body_name(&hash), body::OBJECT_LIMIT)?.filter(right).map(std::borrow::Cow::Owned),
         };
-        let Some(object) = there.filter(|b| self::hash(b) == hash) else {
+        let Some(object) = there else {
             return Ok(Content::Missing(hash));
         };
         let Some(sealed) = body::split(&object, &self.repository, number) else {

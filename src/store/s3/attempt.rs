@@ -11,6 +11,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use super::S3Store;
 use super::gate::Place;
 use crate::store::{RequestKind, StoreError};
+use crate::units::with_causes;
 
 /// Until a service has answered once in this run, an address that is wrong is likelier than a passing failure.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
@@ -270,22 +271,36 @@ where
                 return Trouble::Refused(Refusal::Failed(StoreError::S3Setting { what: what.to_owned(), source: source() }));
             }
             if text.contains("credential") && !may_pass(&text) {
-                return Trouble::Refused(Refusal::Failed(StoreError::NoCredentials { what: what.to_owned(), source: source() }));
+                return Trouble::Refused(Refusal::Failed(StoreError::NoCredentials {
+                    what: what.to_owned(),
+                    source: of_credentials(text),
+                }));
             }
             passing(text)
         }
         other => {
             let text = chain(&other);
-            let source = io::Error::other(text.clone());
             let what = what.to_owned();
             let credentials = text.contains("credential");
             if credentials && may_pass(&text) {
                 return passing(text);
             }
-            let error = if credentials { StoreError::NoCredentials { what, source } } else { StoreError::S3Setting { what, source } };
+            let error = if credentials {
+                StoreError::NoCredentials { what, source: of_credentials(text) }
+            } else {
+                StoreError::S3Setting { what, source: io::Error::other(text) }
+            };
             Trouble::Refused(Refusal::Failed(error))
         }
     }
+}
+
+/// Of a chain in which nothing was found each link says so: one word is enough.
+fn of_credentials(text: String) -> io::Error {
+    if text.contains("no credentials found in chain") || text.contains("no providers in chain provided credentials") {
+        return io::Error::other("no credentials were found: none in the environment, in a profile, or from a role of this instance");
+    }
+    io::Error::other(text)
 }
 
 /// Credentials that a service hands out may be there the next time; those that nobody has set may not.
@@ -342,18 +357,9 @@ fn short(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }
 
-/// An error with its causes, without repeating what one says of the next.
+/// An error of the client with its causes: what a service said may be in it.
 pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = short(&error.to_string());
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = short(&error.to_string());
-        if !text.ends_with(&more) && text.len() < 600 {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
+    with_causes(error).chars().map(|c| if c.is_control() { ' ' } else { c }).take(600).collect()
 }
 
 #[cfg(test)]
