@@ -10,7 +10,7 @@ use super::run::Setting;
 use crate::host::HostError;
 use crate::host::access::append;
 use crate::repo::log::{Fold, Held, Kind, LogError, PackSet, Packs, Void};
-use crate::store::ObjectName;
+use crate::store::{ObjectName, at_once};
 use crate::units::SessionId;
 
 /// Packs of one entry: their ids take 2 MB of a body, which may have 64.
@@ -106,13 +106,18 @@ fn objects(setting: &Setting<'_>, listing: &Listing, packs: &PackSet) -> Vec<(St
 fn delete(setting: &Setting<'_>, objects: &[(String, u64)], report: &mut Report) -> Result<(), PruneError> {
     setting.progress.phase("deleting packs", Some(objects.iter().map(|(_, size)| size).sum()));
     setting.opened.view().may_delete()?;
-    for (name, size) in objects {
+    let backend = setting.opened.backend.as_ref();
+    let one = |(name, _): &(String, u64)| {
         setting.cancel.check()?;
-        setting.opened.backend.delete(&ObjectName::new(name.clone()).map_err(crate::store::StoreError::from)?)?;
-        if *size > 0 {
-            report.deleted.add(*size);
+        Ok::<_, PruneError>(backend.delete(&ObjectName::new(name.clone()).map_err(crate::store::StoreError::from)?)?)
+    };
+    at_once(objects, backend.pace().reads, one, &mut |at, deleted| {
+        deleted?;
+        let size = objects.get(at).map_or(0, |(_, size)| *size);
+        if size > 0 {
+            report.deleted.add(size);
         }
-        setting.progress.advance(*size);
-    }
-    Ok(())
+        setting.progress.advance(size);
+        Ok(())
+    })
 }

@@ -10,7 +10,7 @@ use super::findings::Findings;
 use super::keys;
 use super::listing::{Compared, Listing, Tally};
 use super::memo::Memo;
-use super::packs::{BadBlobs, PackCheck};
+use super::packs::{BadBlobs, PackCheck, spread};
 use super::share::Share;
 use super::tree::TreeCheck;
 use crate::crypt::slot::Unlock;
@@ -87,10 +87,12 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     let memo = Memo::default();
     let trees = TreeCheck { backend: &backend, sealing, opening, fold, findings: &findings, bad: &bad, memo: &memo, progress, cancel };
     progress.phase("walking snapshots", Some(fold.commits.values().map(|c| c.summary.cluster_bytes).fold(0, u64::saturating_add)));
-    for (number, commit) in &fold.commits {
-        cancel.check()?;
-        trees.run(*number, commit)?;
-    }
+    spread(backend.pace(), || {
+        fold.commits.iter().try_for_each(|(number, commit)| {
+            cancel.check()?;
+            trees.run(*number, commit)
+        })
+    })?;
     let again = Again { backend: &backend, sealing, opening, fold, bad: &bad, findings: &findings, cancel };
     let damaged = again.look(&compared.missing)?;
     again.stored_anew(&there)?;
