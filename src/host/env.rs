@@ -73,6 +73,7 @@ pub fn service_variables_of(pid: u32) -> Vec<(OsString, OsString)> {
     service_variables(bytes.split(|b| *b == 0).filter_map(pair))
 }
 
+/// An environment made up by a test.
 #[cfg(test)]
 #[derive(Clone, Debug)]
 pub struct FixedEnv {

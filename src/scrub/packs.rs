@@ -155,7 +155,7 @@ impl PackCheck<'_> {
             if number >= until && !row.references.is_empty() {
                 (held, until) = self.references_from(packs, &table, number);
             }
-            self.blob(packs, pack, &name, &table, number, bytes.as_deref(), &held)?;
+            self.blob(packs, pack, &name, &table, number, (bytes.as_deref(), &held))?;
         }
         if rotten && !self.bad.any_of(pack) {
             self.findings.note(name.as_str(), "all blobs in it are whole");
@@ -213,8 +213,7 @@ impl PackCheck<'_> {
         name: &ObjectName,
         table: &LoadedTable,
         number: u32,
-        bytes: Option<&[u8]>,
-        held: &Held,
+        (bytes, held): (Option<&[u8]>, &Held),
     ) -> Result<(), ScrubError> {
         let Some(row) = table.rows().get(number as usize) else { return Ok(()) };
         let read;

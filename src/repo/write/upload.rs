@@ -96,7 +96,11 @@ impl Uploader {
     /// Closes the queue and waits for the threads; `false` if one has panicked.
     fn join(&mut self) -> bool {
         self.queue = None;
-        self.threads.drain(..).fold(true, |whole, thread| thread.join().is_ok() && whole)
+        let mut whole = true;
+        for thread in self.threads.drain(..) {
+            whole &= thread.join().is_ok();
+        }
+        whole
     }
 
     fn take_failure(&self) -> RepoError {
