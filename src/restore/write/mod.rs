@@ -6,7 +6,7 @@
 //!
 //! Of a store that answers late, many tasks are done together: what they need is read at once, in ranges of which each
 //! brings neighbours, and opened as it comes. Some threads more than there are cores then wait for bytes. What is in memory
-//! is what the tasks under work hold: about 16 MiB a thread of a disk; of a service at most [`MEMORY`] in all (with more
+//! is what the tasks under work hold: about 16 MiB a thread of a disk; of a service at most 192 MiB in all (with more
 //! than ten jobs 16 MiB a thread), and what is kept of tables and nodes, 64 MiB.
 //!
 //! In place, what lies there already is hashed and compared with the chunks' ids, and only what differs is fetched and
