@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 SKIPS := $(TARGET)/test-skips.txt
 
-.PHONY: all demo demo-s3 test test-full fuzz bench bench-peers lint
+.PHONY: all demo demo-s3 test test-full fuzz bench bench-peers bench-s3 lint
 
 all:
 	$(CARGO) build --release --locked
@@ -53,6 +53,11 @@ bench:
 bench-peers:
 	$(CARGO) build --release --locked
 	benches/peers/road --peers
+
+# The figures on an S3 service: SeaweedFS on loopback, beside rclone (both fetched by scripts/s3-server).
+bench-s3:
+	$(CARGO) build --release --locked
+	benches/s3/road
 
 lint:
 	$(CARGO) fmt --check

@@ -10,7 +10,7 @@ use super::run::Setting;
 use crate::host::HostError;
 use crate::host::access::append;
 use crate::repo::log::{Fold, Held, Kind, LogError, PackSet, Packs, Void};
-use crate::store::ObjectName;
+use crate::store::{ObjectName, at_once};
 use crate::units::SessionId;
 
 /// Packs of one entry: their ids take 2 MB of a body, which may have 64.
@@ -106,20 +106,26 @@ fn objects(setting: &Setting<'_>, listing: &Listing, packs: &PackSet) -> Vec<(St
 fn delete(setting: &Setting<'_>, objects: &[(String, u64)], report: &mut Report) -> Result<(), PruneError> {
     setting.progress.phase("deleting packs", Some(objects.iter().map(|(_, size)| size).sum()));
     setting.opened.view().may_delete()?;
+    let backend = setting.opened.backend.as_ref();
     let named = |name: &str| ObjectName::new(name).map_err(crate::store::StoreError::from);
-    let mut folders = BTreeSet::new();
-    for (name, size) in objects {
+    let one = |(name, _): &(String, u64)| {
         setting.cancel.check()?;
-        setting.opened.backend.delete(&named(name)?)?;
+        Ok::<_, PruneError>(backend.delete(&named(name)?)?)
+    };
+    let mut folders = BTreeSet::new();
+    at_once(objects, backend.pace().reads, one, &mut |at, deleted| {
+        deleted?;
+        let Some((name, size)) = objects.get(at) else { return Ok(()) };
         folders.extend(name.rsplit_once('/').map(|(folder, _)| folder));
         if *size > 0 {
             report.deleted.add(*size);
         }
         setting.progress.advance(*size);
-    }
+        Ok::<(), PruneError>(())
+    })?;
     // Each folder once: what is reported as deleted doesn't come back.
     for folder in folders {
-        setting.opened.backend.settle_deletions(&named(folder)?)?;
+        backend.settle_deletions(&named(folder)?)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use super::report::{KeptWal, Report};
 use super::run::Setting;
 use crate::pg::wal::WalFileName;
 use crate::repo::log::{ClusterId, ExpireWal, Held, Kind, Role};
-use crate::store::ObjectName;
+use crate::store::{ObjectName, at_once};
 use crate::units::{Hash32, SegmentName, SegmentSize, SessionId, TimelineId, counted};
 
 /// Objects of one entry: 2 MB of a body.
@@ -221,25 +221,33 @@ fn of_timeline(
             }
             setting.progress.phase("deleting WAL", Some(batch.iter().map(|going| going.stored.size).sum()));
             let line = report.wal.entry((cluster.clone(), timeline)).or_default();
+            let backend = setting.opened.backend.as_ref();
             let mut folders = BTreeSet::new();
-            for going in batch {
+            let delete = |going: &Going<'_>| {
                 setting.cancel.check()?;
                 // By the time that it is deleted another file may have been pushed under its name.
-                if !dry_run {
-                    match archive.content(going.stored, true)? {
-                        Content::Is(content, _) if content == going.content => setting.opened.backend.delete(&going.stored.object)?,
-                        _ => continue,
-                    }
-                    folders.extend(going.stored.object.as_str().rsplit_once('/').map(|(folder, _)| folder));
+                match dry_run {
+                    true => Ok::<_, PruneError>(true),
+                    false => match archive.content(going.stored, true)? {
+                        Content::Is(content, _) if content == going.content => Ok(backend.delete(&going.stored.object).map(|()| true)?),
+                        _ => Ok(false),
+                    },
                 }
+            };
+            at_once(batch, backend.pace().reads, delete, &mut |at, gone| {
+                let (true, Some(going)) = (gone?, batch.get(at)) else { return Ok(()) };
                 line.amount.add(going.stored.size);
                 line.first = Some(line.first.map_or(going.segment, |first| first.min(going.segment)));
                 line.last = Some(line.last.map_or(going.segment, |last| last.max(going.segment)));
                 setting.progress.advance(going.stored.size);
-            }
+                if !dry_run {
+                    folders.extend(going.stored.object.as_str().rsplit_once('/').map(|(folder, _)| folder));
+                }
+                Ok::<(), PruneError>(())
+            })?;
             for folder in folders {
                 let folder = ObjectName::new(folder).map_err(crate::store::StoreError::from)?;
-                setting.opened.backend.settle_deletions(&folder)?;
+                backend.settle_deletions(&folder)?;
             }
         }
     }

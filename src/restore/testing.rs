@@ -13,7 +13,7 @@ use crate::repo::structure::{
 use crate::repo::write::{ChunkWriter, Known, NewChunk, WriterSetup};
 use crate::store::memory::MemoryStore;
 use crate::store::{Backend, SessionTag};
-use crate::units::{ChunkId, SessionId};
+use crate::units::{ChunkId, PackId, SessionId};
 
 struct Nothing;
 
@@ -66,6 +66,8 @@ pub struct TestSnapshot {
     pub packs: Arc<Packs>,
     pub opening: Opening,
     pub root: Child,
+    /// All packs.
+    pub ids: Vec<PackId>,
 }
 
 impl TestSnapshot {
@@ -119,8 +121,9 @@ impl TestSnapshot {
         let (stored, _) = writer.finish().unwrap();
         // As another run finds it: nothing of it is in memory.
         let cold = Packs::new(backend, root.sealing());
+        let ids = stored.iter().map(|pack| pack.id).collect();
         cold.add(stored);
-        TestSnapshot { packs: Arc::new(cold), opening: root.opening(), root: top.1 }
+        TestSnapshot { packs: Arc::new(cold), opening: root.opening(), root: top.1, ids }
     }
 }
 

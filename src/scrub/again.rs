@@ -10,7 +10,7 @@ use super::needed::needed_of;
 use super::packs::BadBlobs;
 use crate::crypt::{Opening, Sealing};
 use crate::repo::log::{DamagedBlobs, DamagedPlaces, Fold};
-use crate::repo::pack::{BlobFault, Packs, pack_name};
+use crate::repo::pack::{BlobFault, Held, Packs, pack_name};
 use crate::repo::write::is_of_one_pack;
 use crate::repo::{PackRef, RepoError};
 use crate::store::Backend;
@@ -61,7 +61,7 @@ impl Again<'_> {
         let table = packs.table(pack.id)?;
         let Some(row) = table.rows().get(blob as usize) else { return Ok(()) };
         let sealed = packs.stored_bytes(pack.id, row.offset.into(), row.len as usize)?;
-        match packs.check_blob(self.opening, pack.id, blob, &sealed) {
+        match packs.check_blob(self.opening, pack.id, blob, &sealed, &Held::new()) {
             Err(BlobFault::Own(e)) => Err(e),
             // Another blob's fault, which is looked at by itself.
             Err(BlobFault::Reference { .. }) | Ok(()) => Ok(()),

@@ -1,6 +1,6 @@
 //! Packs by themselves: every table, and all bytes of those that were chosen.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 use rayon::prelude::*;
@@ -10,9 +10,9 @@ use super::findings::Findings;
 use super::share::Share;
 use crate::crypt::{ChunkRole, Opening, Sealing};
 use crate::repo::log::{Fold, LiveCommit, PackSet};
-use crate::repo::pack::{BlobFault, LoadedTable, MAX_PACK, Packs, Place};
+use crate::repo::pack::{BlobFault, Held, LoadedTable, MAX_PACK, Packs, Place};
 use crate::repo::{PackRef, RepoError};
-use crate::store::{Backend, ObjectName, seen_through};
+use crate::store::{Backend, ObjectName, Pace, seen_through};
 use crate::units::{Cancel, PackId, Progress, SessionId};
 
 /// Packs up to this size are read in one go.
@@ -21,6 +21,10 @@ const WHOLE: u64 = 64 << 20;
 const WINDOW: u64 = 8 << 20;
 /// Packs in memory at once, in bytes.
 const MEMORY: u64 = 128 << 20;
+
+/// References that are held for a pack, in plain bytes, about, and their number.
+const REFERENCES: u64 = 8 << 20;
+const AHEAD: usize = 64;
 
 /// What is said of a pack whose bytes were changed.
 const ROTTEN: &str = "its bytes have not the hash that its name says";
@@ -83,6 +87,10 @@ pub(super) struct PackCheck<'a> {
 impl PackCheck<'_> {
     /// Tables of all, all bytes of a share; how many were read whole.
     pub fn run(&self, there: &[PackRef], share: Share) -> Result<usize, ScrubError> {
+        spread(self.backend.pace(), || self.all(there, share))
+    }
+
+    fn all(&self, there: &[PackRef], share: Share) -> Result<usize, ScrubError> {
         let packs = self.directory(there);
         self.progress.phase("reading tables", Some(there.iter().map(|p| u64::from(p.tail)).sum()));
         there.par_iter().try_for_each(|pack| {
@@ -121,7 +129,7 @@ impl PackCheck<'_> {
             let Ok(table) = packs.table(pack.id) else { continue };
             for (number, _) in table.rows().iter().enumerate().filter(|(_, row)| row.role == ChunkRole::Structure) {
                 self.cancel.check()?;
-                self.blob(&packs, pack, &name, &table, number as u32, None)?;
+                self.blob(&packs, pack, &name, &table, number as u32, (None, &Held::new()))?;
             }
         }
         Ok(())
@@ -178,16 +186,43 @@ impl PackCheck<'_> {
         }
         // A table that can't be read was found before.
         let Ok(table) = packs.table(pack.id) else { return Ok(()) };
-        for number in 0..table.rows().len() as u32 {
+        let (mut held, mut until) = (Held::new(), 0);
+        for (number, row) in (0u32..).zip(table.rows()) {
             if number.is_multiple_of(64) {
                 self.cancel.check()?;
             }
-            self.blob(packs, pack, &name, &table, number, bytes.as_deref())?;
+            if number >= until && !row.references.is_empty() {
+                (held, until) = self.references_from(packs, &table, number);
+            }
+            self.blob(packs, pack, &name, &table, number, (bytes.as_deref(), &held))?;
         }
         if rotten && !self.bad.any_of(pack) {
             self.findings.note(name.as_str(), "all blobs in it are whole");
         }
         Ok(())
+    }
+
+    /// What the next blobs of a pack are patches of, read together where the store answers late, and the number of the first
+    /// blob behind these. Where one of them can't be read, nothing is held: each is then read by itself, and it is found out
+    /// which one it is.
+    fn references_from(&self, packs: &Packs, table: &LoadedTable, from: u32) -> (Held, u32) {
+        let Some(opening) = self.opening.filter(|_| packs.pace().reads > 1) else { return (Held::new(), u32::MAX) };
+        let rows = || (from..).zip(table.rows().iter().skip(from as usize));
+        packs.tables_ahead(rows().flat_map(|(_, row)| &row.references).take(AHEAD).map(|of| of.place.pack));
+        let (mut wanted, mut bytes, mut until) = (BTreeMap::new(), 0u64, from);
+        for (number, row) in rows() {
+            if bytes > REFERENCES || wanted.len() >= AHEAD {
+                break;
+            }
+            for of in &row.references {
+                let len = packs.table(of.place.pack).ok().and_then(|t| t.find(of.place).map(|(row, _, _)| row.plain_len()));
+                bytes = bytes.saturating_add(len.unwrap_or(0).into());
+                wanted.insert(of.place, of.id.short());
+            }
+            until = number + 1;
+        }
+        let wanted: Vec<_> = wanted.into_iter().map(|(place, id)| (id, place)).collect();
+        (packs.hold(opening, &wanted).unwrap_or_default(), until)
     }
 
     /// The hash of a pack's bytes, and these if they are few.
@@ -215,7 +250,7 @@ impl PackCheck<'_> {
         name: &ObjectName,
         table: &LoadedTable,
         number: u32,
-        bytes: Option<&[u8]>,
+        (bytes, held): (Option<&[u8]>, &Held),
     ) -> Result<(), ScrubError> {
         let Some(row) = table.rows().get(number as usize) else { return Ok(()) };
         let read;
@@ -229,7 +264,7 @@ impl PackCheck<'_> {
                 Err(e) => return self.note(e.into(), name),
             },
         };
-        match packs.check_blob(self.opening, pack.id, number, sealed) {
+        match packs.check_blob(self.opening, pack.id, number, sealed, held) {
             Ok(()) => Ok(()),
             Err(BlobFault::Own(e)) => self.note_blob(e, pack.session, name, pack.id, number),
             Err(BlobFault::Reference { place, source }) => {
@@ -251,6 +286,16 @@ impl PackCheck<'_> {
         let Damage { object, problem } = damage(e, name.as_str())?;
         self.findings.note(&object, &problem);
         Ok(())
+    }
+}
+
+/// Runs `work`, which spreads over rayon's threads, on as many as the store answers at once: they wait for it most of the time.
+pub(super) fn spread<R: Send>(pace: Pace, work: impl FnOnce() -> R + Send) -> R {
+    let pool = (pace.reads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(pace.reads).build());
+    match pool {
+        Some(Ok(pool)) => pool.install(work),
+        // With those that there are it takes longer.
+        Some(Err(_)) | None => work(),
     }
 }
 

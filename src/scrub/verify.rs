@@ -11,7 +11,7 @@ use super::findings::Findings;
 use super::keys;
 use super::listing::{Compared, Listing, Tally};
 use super::memo::Memo;
-use super::packs::{BadBlobs, PackCheck};
+use super::packs::{BadBlobs, PackCheck, spread};
 use super::share::Share;
 use super::state::Trees;
 use super::tree::TreeCheck;
@@ -94,16 +94,17 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     let memo = Memo::default();
     progress.phase("walking snapshots", Some(fold.commits.values().map(|c| c.summary.cluster_bytes).fold(0, u64::saturating_add)));
     let trees = Trees { backend: &backend, sealing, fold, findings: &findings, bad: &bad, memo: &memo, progress, cancel };
-    let backend = &backend;
-    for (number, commit) in &fold.commits {
-        cancel.check()?;
-        match opening {
-            Some(opening) => TreeCheck { trees, opening }.run(*number, commit)?,
-            None => BlindCheck { trees }.run(*number, commit)?,
-        }
-    }
+    spread(backend.pace(), || {
+        fold.commits.iter().try_for_each(|(number, commit)| {
+            cancel.check()?;
+            match opening {
+                Some(opening) => TreeCheck { trees, opening }.run(*number, commit),
+                None => BlindCheck { trees }.run(*number, commit),
+            }
+        })
+    })?;
     check.nodes_of_suspects(&there)?;
-    let again = Again { backend, sealing, opening, fold, bad: &bad, findings: &findings, cancel };
+    let again = Again { backend: &backend, sealing, opening, fold, bad: &bad, findings: &findings, cancel };
     let damaged = again.look()?;
     again.stored_anew(&there)?;
     warnings.extend(leftovers(&listing, &compared));

@@ -27,7 +27,7 @@ impl Pace {
     /// Of a service in the network that lets so many requests run at once. A request takes as long as reading some
     /// hundred KiB. At 1 MiB a read, 64 of them bring 1 GB/s over a line whose answers take 60 ms.
     pub fn of_a_service(most_requests: usize) -> Pace {
-        Pace { reads: most_requests.clamp(1, 64), writes: most_requests.clamp(1, 8), gap: 256 << 10, stretch: 1 << 20, block: 128 << 10 }
+        Pace { reads: most_requests.clamp(1, 64), writes: most_requests.clamp(1, 4), gap: 256 << 10, stretch: 1 << 20, block: 128 << 10 }
     }
 }
 

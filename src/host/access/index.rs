@@ -1,13 +1,15 @@
 //! Where chunks lie: the host's index over the tables of packs that may be relied on.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::session::Adopted;
 use crate::host::cache::Cache;
 use crate::host::cache::index::{ChunkIndex, IndexWriter, Row};
 use crate::repo::RepoError;
-use crate::repo::pack::{Packs, Place};
+use crate::repo::pack::{LoadedTable, Packs, Place};
 use crate::repo::write::{Known, is_of_one_pack};
+use crate::store::at_once;
 use crate::units::{ChunkId, PackId, Progress};
 
 /// Rows that are gathered before an index file is written.
@@ -46,13 +48,14 @@ impl KnownChunks {
 
     fn add(&mut self, cache: Option<&Cache>, packs: &Packs, missing: &[PackId], progress: &dyn Progress) -> Result<(), RepoError> {
         let mut writer = IndexWriter::new();
-        for id in missing {
-            let table = match packs.table(*id) {
+        at_once(missing, packs.pace().reads, |id| packs.table(*id), &mut |at, table: Result<_, RepoError>| {
+            let Some(id) = missing.get(at) else { return Ok(()) };
+            let table: Arc<LoadedTable> = match table {
                 Ok(table) => table,
                 Err(e) if !is_of_one_pack(&e) => return Err(e),
                 Err(e) => {
                     progress.warn(&format!("pack {id} is passed over, its chunks are stored anew: {e}"));
-                    continue;
+                    return Ok(());
                 }
             };
             let mut rows = Vec::new();
@@ -83,7 +86,8 @@ impl KnownChunks {
                     }
                 }
             }
-        }
+            Ok(())
+        })?;
         if let Some(cache) = cache {
             write(writer, cache, progress);
         }

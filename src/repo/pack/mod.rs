@@ -25,6 +25,7 @@ mod table;
 use crate::units::{ChunkId, PackId};
 
 pub use build::{FinishedPack, NewBlob, PackBuilder, SealedBlob};
+pub use fetch::Held;
 pub use read::{BlobFault, LoadedTable, Packs, VerifiedChunk, pack_name};
 pub use table::{PackTable, Row};
 

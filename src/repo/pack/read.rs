@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::ahead::Blocks;
+use super::fetch::Held;
 use super::{END, MAX_PACK, MAX_TAIL, PackTable, Place, Row, TRAILER, blob_aad, table_aad};
 use crate::codec;
 use crate::crypt::envelope::{self, Envelope};
@@ -220,12 +221,20 @@ impl Packs {
     }
 
     /// Is this blob of a pack whole? `sealed` are its bytes as they lie in the pack. It is opened and decoded, its
-    /// reference fetched, and the id of each of its chunks computed. Without what opens content, of content the hash of its
-    /// sealed bytes alone is compared with the table.
+    /// Is this blob of a pack whole? `sealed` are its bytes as they lie in the pack. It is opened and decoded, its
+    /// reference fetched unless it is `held`, and the id of each of its chunks computed. Without what opens content, of
+    /// content the hash of its sealed bytes alone is compared with the table.
     ///
     /// # Errors
     /// What is wrong, with the blob or with its reference.
-    pub fn check_blob(&self, opening: Option<&Opening>, pack: PackId, blob: u32, sealed: &[u8]) -> Result<(), BlobFault> {
+    pub fn check_blob(
+        &self,
+        opening: Option<&Opening>,
+        pack: PackId,
+        blob: u32,
+        sealed: &[u8],
+        held: &Held,
+    ) -> Result<(), BlobFault> {
         let table = self.table(pack)?;
         let name = self.name(pack)?;
         let row = table.rows().get(blob as usize).ok_or_else(|| RepoError::corrupt(&name, "it has no such blob"))?;
@@ -238,6 +247,10 @@ impl Packs {
                 let Some(opening) = opening else { return Ok(()) };
                 let mut references = HashMap::new();
                 for r in &row.references {
+                    if let Some(chunk) = held.get(&r.place) {
+                        references.insert(r.place, chunk.clone());
+                        continue;
+                    }
                     let chunk =
                         self.content(opening, r.id.short(), r.place).map_err(|source| BlobFault::Reference { place: r.place, source })?;
                     references.insert(r.place, chunk);

@@ -1,5 +1,7 @@
-//! The thread that stores finished packs. Builders go on filling the next pack meanwhile; the queue holds one more.
+//! The threads that store finished packs: as many as the store likes. Builders go on filling the next packs meanwhile; the
+//! queue holds one more.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,7 +12,7 @@ use crate::repo::{PackRef, RepoError};
 use crate::store::{Backend, Create, ObjectName, SessionTag, StoreError};
 use crate::units::SessionId;
 
-/// What the uploading thread tells its session.
+/// What the uploading threads tell their session.
 #[derive(Clone, Copy, Debug)]
 pub enum Uploaded<'a> {
     /// This pack is stored, durably.
@@ -19,7 +21,7 @@ pub enum Uploaded<'a> {
     Idle,
 }
 
-/// Called in the uploading thread.
+/// Called in the uploading threads, by one at a time.
 pub type OnStored = Box<dyn FnMut(Uploaded<'_>) -> Result<(), RepoError> + Send>;
 
 /// How often a session that stores nothing is given an occasion for a sign of life.
@@ -27,8 +29,20 @@ const IDLE: Duration = Duration::from_secs(20);
 
 pub(super) struct Uploader {
     queue: Option<SyncSender<FinishedPack>>,
-    thread: Option<JoinHandle<Vec<PackRef>>>,
-    failure: Arc<Mutex<Option<RepoError>>>,
+    threads: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+/// What the uploading threads share.
+struct Shared {
+    backend: Arc<dyn Backend>,
+    packs: Arc<Packs>,
+    session: SessionId,
+    tag: SessionTag,
+    on_stored: Mutex<OnStored>,
+    stored: Mutex<Vec<PackRef>>,
+    failure: Mutex<Option<RepoError>>,
+    failed: AtomicBool,
 }
 
 impl Uploader {
@@ -40,25 +54,27 @@ impl Uploader {
         on_stored: OnStored,
     ) -> Result<Self, RepoError> {
         let (queue, finished) = sync_channel(1);
-        let failure = Arc::new(Mutex::new(None));
-        let theirs = Arc::clone(&failure);
-        let work = Work { backend, packs, session, tag, on_stored };
-        let thread = std::thread::Builder::new()
-            .name("store packs".into())
-            .spawn(move || {
-                let mut stored = Vec::new();
-                if let Err(error) = work.run(&finished, &mut stored) {
-                    *theirs.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
-                stored
-            })
-            .map_err(|_| RepoError::internal("no thread can be started"))?;
-        Ok(Uploader { queue: Some(queue), thread: Some(thread), failure })
+        let count = backend.pace().writes.max(1);
+        let (on_stored, stored, failure) = (Mutex::new(on_stored), Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { backend, packs, session, tag, on_stored, stored, failure, failed: AtomicBool::new(false) });
+        let mut uploader = Uploader { queue: Some(queue), threads: Vec::new(), shared };
+        // Only the threads hold the queue's other end: when all have ended, sending fails instead of waiting.
+        let finished = Arc::new(Mutex::new(finished));
+        for number in 0..count {
+            let (finished, shared) = (Arc::clone(&finished), Arc::clone(&uploader.shared));
+            let thread = std::thread::Builder::new().name(format!("store packs {number}")).spawn(move || shared.work(&finished));
+            match thread {
+                Ok(thread) => uploader.threads.push(thread),
+                Err(_) if number > 0 => break,
+                Err(_) => return Err(RepoError::internal("no thread can be started")),
+            }
+        }
+        Ok(uploader)
     }
 
     /// Hands a pack over; waits while the queue is full.
     pub(super) fn send(&self, pack: FinishedPack) -> Result<(), RepoError> {
-        match self.queue.as_ref().map(|queue| queue.send(pack)) {
+        match self.queue.as_ref().filter(|_| !self.shared.failed.load(Ordering::SeqCst)).map(|queue| queue.send(pack)) {
             Some(Ok(())) => Ok(()),
             _ => Err(self.take_failure()),
         }
@@ -66,24 +82,35 @@ impl Uploader {
 
     /// Waits until all is stored.
     pub(super) fn finish(mut self) -> Result<Vec<PackRef>, RepoError> {
-        let stored = self.join();
-        let failed = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (stored, failed) {
-            (Some(Ok(stored)), None) => Ok(stored),
-            (_, Some(error)) => Err(error),
-            _ => Err(RepoError::internal("the storing thread died")),
+        let whole = self.join();
+        let failed = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match failed {
+            Some(error) => Err(error),
+            None if whole && !self.shared.failed.load(Ordering::SeqCst) => {
+                Ok(std::mem::take(&mut *self.shared.stored.lock().unwrap_or_else(PoisonError::into_inner)))
+            }
+            None => Err(RepoError::internal("a storing thread died")),
         }
     }
 
-    /// Closes the queue and waits for the thread.
-    fn join(&mut self) -> Option<std::thread::Result<Vec<PackRef>>> {
+    /// Closes the queue and waits for the threads; `false` if one has panicked.
+    fn join(&mut self) -> bool {
         self.queue = None;
-        self.thread.take().map(JoinHandle::join)
+        let mut whole = true;
+        for thread in self.threads.drain(..) {
+            whole &= thread.join().is_ok();
+        }
+        whole
     }
 
     fn take_failure(&self) -> RepoError {
-        // The thread sets the failure before it drops its end of the queue, and another sender may have taken it.
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(RepoError::internal("storing has failed before"))
+        // A thread sets the failure before it lets go of its end of the queue, and another sender may have taken it.
+        self.shared
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .unwrap_or(RepoError::internal("storing has failed before"))
     }
 }
 
@@ -94,27 +121,30 @@ impl Drop for Uploader {
     }
 }
 
-struct Work {
-    backend: Arc<dyn Backend>,
-    packs: Arc<Packs>,
-    session: SessionId,
-    tag: SessionTag,
-    on_stored: OnStored,
-}
-
-impl Work {
-    fn run(mut self, finished: &Receiver<FinishedPack>, stored: &mut Vec<PackRef>) -> Result<(), RepoError> {
-        loop {
-            match finished.recv_timeout(IDLE) {
-                Ok(pack) => {
-                    let pack = self.store(&pack)?;
-                    stored.push(pack);
-                    (self.on_stored)(Uploaded::Pack(&pack))?;
-                }
-                Err(RecvTimeoutError::Timeout) => (self.on_stored)(Uploaded::Idle)?,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+impl Shared {
+    /// What each thread does.
+    fn work(&self, finished: &Mutex<Receiver<FinishedPack>>) {
+        while !self.failed.load(Ordering::SeqCst) {
+            // One waits for a pack, the others wait for that one.
+            let next = finished.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(IDLE);
+            let done = match next {
+                Ok(_) if self.failed.load(Ordering::SeqCst) => return,
+                Ok(pack) => self.store(&pack).and_then(|pack| {
+                    self.stored.lock().unwrap_or_else(PoisonError::into_inner).push(pack);
+                    self.tell(Uploaded::Pack(&pack))
+                }),
+                Err(RecvTimeoutError::Timeout) => self.tell(Uploaded::Idle),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Err(error) = done {
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                self.failed.store(true, Ordering::SeqCst);
             }
         }
+    }
+
+    fn tell(&self, what: Uploaded<'_>) -> Result<(), RepoError> {
+        (self.on_stored.lock().unwrap_or_else(PoisonError::into_inner))(what)
     }
 
     fn store(&self, pack: &FinishedPack) -> Result<PackRef, RepoError> {

@@ -6,8 +6,8 @@
 //!
 //! Of a store that answers late, many tasks are done together: what they need is read at once, in ranges of which each
 //! brings neighbours, and opened as it comes. Some threads more than there are cores then wait for bytes. What is in memory
-//! is what the tasks under work hold: about 16 MiB a thread of a disk; of a service at most `MEMORY` in all, and what is
-//! kept of tables and nodes, 64 MiB.
+//! is what the tasks under work hold: about 16 MiB a thread of a disk; of a service at most 192 MiB in all (with more
+//! than ten jobs 16 MiB a thread), and what is kept of tables and nodes, 64 MiB.
 //!
 //! In place, what lies there already is hashed and compared with the chunks' ids, and only what differs is fetched and
 //! written.
@@ -71,7 +71,7 @@ impl Size {
         }
         // While as many as there are cores open what has come, others wait for more. Sealed bytes and references: twice.
         let threads = jobs + 2;
-        let batch = (MEMORY / 2 / threads as u64).clamp(1 << 20, MOST_AT_ONCE);
+        let batch = (MEMORY / 2 / threads as u64).clamp(BATCH, MOST_AT_ONCE);
         Size { threads, queue: 1, tasks: (OPEN / (threads + 2)).max(1), batch }
     }
 }
