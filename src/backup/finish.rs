@@ -122,6 +122,7 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
 
 fn put_content(writer: &ChunkWriter, plain: &[u8], needs: &mut Needs) -> Result<ChunkRef, BackupError> {
     let id = writer.sealing().chunk_id(ChunkRole::Content, plain);
+    writer.is_of_tree(id);
     let frame = crate::codec::encode_whole(plain, crate::codec::DENSE)?;
     let stored = writer.put(ChunkRole::Content, NewChunk { id, plain, frame, reference: None })?;
     stored.add_to(needs);

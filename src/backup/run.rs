@@ -15,6 +15,7 @@ use super::wal::AskArchive;
 use super::{BackupError, checks};
 use crate::crypt::secret;
 use crate::host::access::{OpenSession, Opened};
+use crate::host::cache::{Cache, RangeFile};
 use crate::host::paths::StateDir;
 use crate::pg::connection::{ConnectOptions, Connection, Facts};
 use crate::pg::conninfo::Conninfo;
@@ -22,7 +23,7 @@ use crate::pg::control_file::ControlFile;
 use crate::pg::facts::TablespaceFact;
 use crate::repo::RepoError;
 use crate::repo::log::{Begin, ClusterId, Head, Summary, WalMode, WalPosition};
-use crate::repo::pack::Packs;
+use crate::repo::pack::{KeptRanges, Packs};
 use crate::repo::structure::Instance;
 use crate::units::ids::hex;
 use crate::units::{Cancel, KeyId, Progress, SegmentName, Timestamp};
@@ -132,7 +133,10 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let parent = parent.filter(|(number, _)| setting.opened.view().fold.commits.contains_key(number));
     let mut adopted = session.adopted(&options.trust_writers, parent.as_ref().map(|(_, c)| &c.set));
     drop_missing(setting, &mut adopted)?;
-    let packs = Arc::new(Packs::new(Arc::clone(&setting.opened.backend), setting.opened.sealing.clone()));
+    let ranges = kept_ranges(setting.opened, &cluster.name);
+    let kept_ranges = ranges.clone().map(|ranges| ranges as Arc<dyn KeptRanges>);
+    let packs = Packs::new(Arc::clone(&setting.opened.backend), setting.opened.sealing.clone()).with_kept(kept_ranges);
+    let packs = Arc::new(packs);
     packs.add(adopted.packs.values().copied());
     let damaged_places = Arc::new(DamagedPlaces::of(setting.opened));
     let writer = start_writer(setting, options.sort_blobs, &session, &adopted, &packs, &damaged_places)?;
@@ -150,10 +154,20 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
         options,
         Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, kept },
     )?;
+    if let Some(ranges) = ranges {
+        ranges.finish();
+    }
     outcome.notes.extend(passed_over.map(|(id, key)| {
         format!("snapshot {id} was stored anew by key {key}, which is not trusted here, and is not built upon: trust-writers = [\"{key}\"] lets it be")
     }));
     Ok(outcome)
+}
+
+/// What this host keeps of the ranges that backups of a cluster read; none where reading them costs nothing.
+fn kept_ranges(opened: &Opened, cluster: &str) -> Option<Arc<RangeFile>> {
+    opened.backend.requests()?;
+    let cache = Cache::of(opened.cache_folder.as_ref()?, opened.format.repository)?;
+    Some(Arc::new(cache.ranges(cluster)))
 }
 
 /// Looks at the data directory and the server before anything is written.

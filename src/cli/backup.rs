@@ -12,6 +12,7 @@ use super::args::values;
 use super::context::Context;
 use super::contract::Exit;
 use super::failure::Failure;
+use super::output::requests::RequestsJson;
 use super::output::snapshot::{SnapshotJson, duration};
 use super::output::{answered, json, one_line};
 use super::tail::OpenedTail;
@@ -24,6 +25,7 @@ use crate::host::config::{Chunker, ClusterKeys, WalMode};
 use crate::host::machine::MachineId;
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::{self, ClusterId, Head};
+use crate::store::Requests;
 use crate::units::ids::hex;
 use crate::units::{ByteSize, Hash32, Progress, SegmentName};
 
@@ -105,6 +107,9 @@ struct Answer<'a> {
     log: HeadJson,
     left_out: &'a [String],
     notes: &'a [String],
+    /// Where the store counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<RequestsJson>,
 }
 
 #[derive(Serialize)]
@@ -159,8 +164,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     opened.settle(&here.place(&context.reporter));
     let outcome = outcome?;
     context.reporter.phase("", None);
+    let requests = opened.backend.requests();
     let out = &mut io::stdout().lock();
-    answered(if context.settings.json { write_json(out, &outcome) } else { write_text(out, &outcome) })?;
+    answered(if context.settings.json { write_json(out, &outcome, requests) } else { write_text(out, &outcome, requests) })?;
     Ok(say_what_needs_a_look(context, &outcome))
 }
 
@@ -184,7 +190,7 @@ fn tidy(context: &Context, opened: &Opened, state: &crate::host::StateDir, machi
     Ok(())
 }
 
-fn write_json(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+fn write_json(out: &mut dyn Write, outcome: &Outcome, requests: Option<Requests>) -> io::Result<()> {
     let Head { number, hash } = outcome.head;
     json::write(
         out,
@@ -194,11 +200,12 @@ fn write_json(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
             log: HeadJson { number, hash: hash.to_string() },
             left_out: &outcome.left_out,
             notes: &outcome.notes,
+            requests: requests.map(RequestsJson::from),
         },
     )
 }
 
-fn write_text(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+fn write_text(out: &mut dyn Write, outcome: &Outcome, requests: Option<Requests>) -> io::Result<()> {
     let s = &outcome.summary;
     let ratio = if s.new_bytes > 0 { s.cluster_bytes as f64 / s.new_bytes as f64 } else { 0.0 };
     writeln!(out, "{}", s.id)?;
@@ -214,6 +221,9 @@ fn write_text(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     )?;
     if let Some(wal) = &s.wal {
         writeln!(out, "  from {} to {} on timeline {}", wal.start_lsn, wal.stop_lsn, wal.timeline)?;
+    }
+    if let Some(requests) = requests {
+        writeln!(out, "  {requests}")?;
     }
     for note in &outcome.notes {
         writeln!(out, "  {}", one_line(note))?;

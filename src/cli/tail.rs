@@ -1,5 +1,7 @@
 //! The log, as the archive asks for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::archive::{LogTail, Rights, Site, TailFailure};
 use crate::host::access::Opened;
 
@@ -7,12 +9,18 @@ use crate::host::access::Opened;
 pub(super) struct OpenedTail<'a> {
     opened: &'a Opened,
     cluster: &'a str,
+    just_opened: AtomicBool,
 }
 
 impl<'a> OpenedTail<'a> {
     /// Of this cluster.
     pub fn new(opened: &'a Opened, cluster: &'a str) -> Self {
-        OpenedTail { opened, cluster }
+        OpenedTail { opened, cluster, just_opened: AtomicBool::new(false) }
+    }
+
+    /// Of this cluster, for whoever has only just opened the repository: its log was read to the end for that.
+    pub fn just_opened(opened: &'a Opened, cluster: &'a str) -> Self {
+        OpenedTail { opened, cluster, just_opened: AtomicBool::new(true) }
     }
 
     /// The cluster's archive.
@@ -30,6 +38,10 @@ impl<'a> OpenedTail<'a> {
 impl LogTail for OpenedTail<'_> {
     fn known(&self) -> Rights {
         Rights::of(&self.opened.view(), self.cluster)
+    }
+
+    fn just_read(&self) -> Option<Rights> {
+        self.just_opened.swap(false, Ordering::Relaxed).then(|| self.known())
     }
 
     fn read_on(&self) -> Result<Rights, TailFailure> {

@@ -119,11 +119,42 @@ pub(super) fn open_bucket(repository: &RepositorySettings, watch: &Watch) -> Res
 /// # Errors
 /// If it isn't there, isn't the one that this host knows, no key opens it, or its log can't be trusted.
 pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
+    let backend = open_store(place.repository, place.watch)?;
+    let pin = place.state.map(|s| s.pin(&place.repository.url)).transpose()?.flatten();
+    if let Some(format) = known_format(place, pin.as_ref(), need)? {
+        // Whatever is wrong, the object itself says whose fault it is.
+        if let Ok(opened) = open_as(place, need, Arc::clone(&backend), format, pin.clone()) {
+            return Ok(opened);
+        }
+    }
+    let format = read_format(backend.as_ref(), &place.repository.url.to_string())?;
+    let opened = open_as(place, need, backend, format, pin)?;
+    if let Some(state) = place.state.filter(|_| counts_requests(place)) {
+        // Without it the object is read again.
+        let _ = state.keep_format(&place.repository.url, &format.encode());
+    }
+    Ok(opened)
+}
+
+/// The format object as this host has read it before, where reading it again would tell nothing: it never changes, and the
+/// entry of the log that this host remembers, which is looked at each time, is an entry of this very repository.
+fn known_format(place: &Place<'_>, pin: Option<&Pin>, need: Need) -> Result<Option<Format>, HostError> {
+    let Some((state, pin)) = place.state.zip(pin).filter(|_| counts_requests(place)) else { return Ok(None) };
+    let proved = need == Need::Read || place.repository.bucket.single_writer == Some(true) || state.is_proved(&place.repository.url);
+    let kept = state.kept_format(&place.repository.url).and_then(|bytes| Format::decode(&bytes).ok());
+    let Some(format) = kept.filter(|format| proved && format.repository == pin.repository) else { return Ok(None) };
+    let known = state.repository(format.repository);
+    Ok((known.host_keys()?.is_some() && known.seen()?.newest().is_some()).then_some(format))
+}
+
+/// Is each request to the store paid for, or far away?
+fn counts_requests(place: &Place<'_>) -> bool {
+    place.repository.url.folder().is_none()
+}
+
+fn open_as(place: &Place<'_>, need: Need, backend: Arc<dyn Backend>, format: Format, pin: Option<Pin>) -> Result<Opened, HostError> {
     let url = &place.repository.url;
     let shown = url.to_string();
-    let backend = open_store(place.repository, place.watch)?;
-    let format = read_format(backend.as_ref(), &shown)?;
-    let pin = place.state.map(|s| s.pin(url)).transpose()?.flatten();
     if pin.as_ref().is_some_and(|pin| pin.repository != format.repository) {
         return Err(HostError::Another { place: shown });
     }
@@ -305,21 +336,26 @@ fn load(log: &Log<'_>, shown: &str, state: Option<&RepositoryState>, kept: Optio
     // Before the log is read: another process of this host may append and remember meanwhile.
     let remembered = state.map(RepositoryState::seen).transpose()?.and_then(|seen| seen.newest());
     let kept = kept.and_then(crate::host::cache_file::read);
-    let resumed = match kept.map(|bytes| log.resume(&bytes)) {
+    let resumed = match kept.map(|bytes| log.resume_after(&bytes)) {
         Some(Ok(view)) => view,
         // What was kept is a cache: the store's own word, read whole, decides.
         Some(Err(log::LogError::Store(e))) => return Err(log::LogError::Store(e).into()),
         Some(Err(_)) | None => None,
     };
-    let view = match resumed {
-        Some(view) => view,
-        None => log.read().map_err(|e| match e {
-            log::LogError::NotThere => HostError::Unfinished { place: shown.into() },
-            other => other.into(),
-        })?,
+    let (view, proven) = match resumed {
+        Some((view, proven)) => (view, Some(proven)),
+        None => (
+            log.read().map_err(|e| match e {
+                log::LogError::NotThere => HostError::Unfinished { place: shown.into() },
+                other => HostError::from(other),
+            })?,
+            None,
+        ),
     };
-    if let Some(newest) = remembered {
-        log.check_remembered(&view, &log::Head { number: newest.number, hash: newest.hash })?;
+    // Mostly it is the entry with which the reading began: that was looked at just now.
+    let remembered = remembered.map(|newest| log::Head { number: newest.number, hash: newest.hash });
+    if let Some(newest) = remembered.filter(|newest| proven != Some(*newest)) {
+        log.check_remembered(&view, &newest)?;
     }
     Ok(view)
 }

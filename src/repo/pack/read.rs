@@ -2,10 +2,10 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use super::{END, MAX_PACK, MAX_TAIL, PackTable, Place, Row, TRAILER, blob_aad, table_aad};
+use super::{END, FinishedPack, MAX_PACK, MAX_TAIL, PackTable, Place, Row, TRAILER, blob_aad, table_aad};
 use crate::codec;
 use crate::crypt::envelope::{self, Envelope};
 use crate::crypt::{ChunkRole, CryptError, Opening, Sealing, Secret, seal};
@@ -74,6 +74,15 @@ impl LoadedTable {
     }
 }
 
+/// Keeps ranges of packs, which never change, in a cache.
+pub trait KeptRanges: Send + Sync {
+    /// The range of this object, if it is kept.
+    fn get(&self, object: &str, offset: u64, len: u32) -> Option<Vec<u8>>;
+
+    /// Keeps a range.
+    fn put(&self, object: &str, offset: u64, bytes: &[u8]);
+}
+
 /// The packs that a reader knows of: those that one COMMIT names, or that one session may name, each id once. To the log
 /// a pack is (session, id): whose pack an id means is settled by whoever fills this.
 pub struct Packs {
@@ -81,6 +90,9 @@ pub struct Packs {
     sealing: Sealing,
     directory: RwLock<HashMap<PackId, PackRef>>,
     tables: Mutex<Kept>,
+    ranges: Option<Arc<dyn KeptRanges>>,
+    /// Chunks of this session that a tree is read by.
+    of_tree: Mutex<HashSet<ChunkId>>,
 }
 
 #[derive(Default)]
@@ -98,7 +110,60 @@ pub fn pack_name(session: SessionId, pack: &PackRef) -> Result<ObjectName, RepoE
 impl Packs {
     /// Knows no pack yet.
     pub fn new(backend: Arc<dyn Backend>, sealing: Sealing) -> Self {
-        Packs { backend, sealing, directory: RwLock::default(), tables: Mutex::default() }
+        Packs { backend, sealing, directory: RwLock::default(), tables: Mutex::default(), ranges: None, of_tree: Mutex::default() }
+    }
+
+    /// Looks into a cache first, for tables, nodes and what trees are read by.
+    #[must_use]
+    pub fn with_kept(mut self, ranges: Option<Arc<dyn KeptRanges>>) -> Self {
+        self.ranges = ranges;
+        self
+    }
+
+    /// A chunk of content that is going to be stored holds names, attributes or a meta chunk: trees are read by it.
+    pub fn is_of_tree(&self, id: ChunkId) {
+        if self.ranges.is_some() {
+            self.of_tree.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        }
+    }
+
+    /// Keeps of a pack that was just stored what the next backup will read.
+    pub(in crate::repo) fn keep_stored(&self, name: &ObjectName, pack: &FinishedPack) {
+        let Some(ranges) = &self.ranges else { return };
+        let of_tree = self.of_tree.lock().unwrap_or_else(PoisonError::into_inner);
+        let keep = |offset: usize, len: usize| {
+            if let Some(bytes) = offset.checked_add(len).and_then(|end| pack.bytes.get(offset..end)) {
+                ranges.put(name.as_str(), offset as u64, bytes);
+            }
+        };
+        keep(pack.bytes.len().saturating_sub(pack.tail as usize), pack.tail as usize);
+        for row in &pack.table.rows {
+            if row.role == ChunkRole::Structure || row.chunks.iter().any(|(id, _)| of_tree.contains(id)) {
+                keep(row.offset as usize, row.len as usize);
+            }
+        }
+    }
+
+    /// A range of a pack, opened: out of the cache, or where that hasn't it as it should be, out of the store.
+    fn opened_range<T, E: From<RepoError>>(
+        &self,
+        name: &ObjectName,
+        offset: u64,
+        len: u32,
+        open: impl Fn(Vec<u8>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let Some(ranges) = &self.ranges else {
+            return open(self.backend.read_range(name, offset, len as usize).map_err(RepoError::from)?);
+        };
+        if let Some(kept) = ranges.get(name.as_str(), offset, len)
+            && let Ok(opened) = open(kept)
+        {
+            return Ok(opened);
+        }
+        let bytes = self.backend.read_range(name, offset, len as usize).map_err(RepoError::from)?;
+        let opened = open(bytes.clone())?;
+        ranges.put(name.as_str(), offset, &bytes);
+        Ok(opened)
     }
 
     /// Makes packs known.
@@ -146,8 +211,8 @@ impl Packs {
             return Err(RepoError::corrupt(&name, "the log gives it an impossible size"));
         }
         let tail_at = pack.size - u64::from(pack.tail);
-        let tail = self.backend.read_range(&name, tail_at, pack.tail as usize)?;
-        let table = Arc::new(self.open_tail(id, &tail, tail_at).map_err(|e| e.at(&name))?);
+        let open = |tail: Vec<u8>| self.open_tail(id, &tail, tail_at).map_err(|e| e.at(&name));
+        let table = Arc::new(self.opened_range(&name, tail_at, pack.tail, open)?);
         self.keep(id, Arc::clone(&table));
         Ok(table)
     }
@@ -181,9 +246,10 @@ impl Packs {
         if found.short() != id || row.role != ChunkRole::Structure || row.chunks.len() != 1 {
             return Err(RepoError::corrupt(&name, "another chunk lies where a node of the structure is expected"));
         }
-        let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
-        let plain = self.open_node(&table, row, sealed, &name)?;
-        self.checked(&name, ChunkRole::Structure, found, plain)
+        self.opened_range(&name, row.offset.into(), row.len, |sealed| {
+            let plain = self.open_node(&table, row, sealed, &name)?;
+            self.checked(&name, ChunkRole::Structure, found, plain)
+        })
     }
 
     fn open_node(&self, table: &LoadedTable, row: &Row, sealed: Vec<u8>, name: &ObjectName) -> Result<Vec<u8>, RepoError> {
@@ -239,6 +305,23 @@ impl Packs {
             Ok(())
         })?;
         found.ok_or_else(|| RepoError::Corrupt { object: format!("pack {}", place.pack), why: "a chunk was not found".into() })
+    }
+
+    /// As [`Packs::content`], of a chunk by which a tree is read: it is kept in the cache, if there is one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tree_content(&self, opening: &Opening, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError> {
+        let table = self.table(place.pack)?;
+        let own = table.find(place).filter(|(row, found, _)| {
+            found.short() == id && row.role == ChunkRole::Content && row.chunks.len() == 1 && row.references.is_empty()
+        });
+        let Some((row, found, _)) = own.filter(|_| self.ranges.is_some()) else { return self.content(opening, id, place) };
+        let name = self.name(place.pack)?;
+        self.opened_range(&name, row.offset.into(), row.len, |sealed| {
+            let plain = self.open_blob(opening, &table, row, &sealed, &HashMap::new(), &name)?;
+            self.checked(&name, ChunkRole::Content, found, plain)
+        })
     }
 
     /// A chunk of content of which this host has kept the bytes: they are taken only if they are what `id` names.

@@ -80,7 +80,7 @@ pub trait Contents: Send + Sync {
 
 impl Contents for Opening {
     fn content(&self, packs: &Packs, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError> {
-        packs.content(self, id, place)
+        packs.tree_content(self, id, place)
     }
 }
 

@@ -8,7 +8,7 @@ use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 
 use super::attempt::{Patience, Refusal, Trouble, chain, understand};
 use super::{S3Store, date::DateOfAnswer};
-use crate::store::{ObjectName, RequestKind, StoreError, Version};
+use crate::store::{ObjectName, RequestKind, Start, StoreError, Version};
 
 /// What is known of an object without its bytes.
 pub(super) struct Look {
@@ -34,11 +34,13 @@ enum Span {
     Whole(u64),
     /// So many from an offset.
     Part(u64, usize),
+    /// The first, at most so many, and not none.
+    First(usize),
 }
 
 impl S3Store {
     pub(super) fn read_whole(&self, name: &ObjectName, max: u64, version: Option<&Version>) -> Result<Vec<u8>, StoreError> {
-        self.fetch(name, Span::Whole(max), version)
+        Ok(self.fetch(name, Span::Whole(max), version)?.bytes)
     }
 
     pub(super) fn read_part(&self, name: &ObjectName, offset: u64, len: usize, version: Option<&Version>) -> Result<Vec<u8>, StoreError> {
@@ -47,10 +49,18 @@ impl S3Store {
             let short = StoreError::Short { name: name.clone(), offset, len, size };
             return if offset <= size { Ok(Vec::new()) } else { Err(short) };
         }
-        self.fetch(name, Span::Part(offset, len), version)
+        Ok(self.fetch(name, Span::Part(offset, len), version)?.bytes)
     }
 
-    fn fetch(&self, name: &ObjectName, span: Span, version: Option<&Version>) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn read_first(&self, name: &ObjectName, most: usize) -> Result<Start, StoreError> {
+        match self.fetch(name, Span::First(most.max(1)), None) {
+            // An empty object has no first byte.
+            Err(StoreError::Short { size: 0, .. }) => Ok(Start { bytes: Vec::new(), size: 0 }),
+            other => other,
+        }
+    }
+
+    fn fetch(&self, name: &ObjectName, span: Span, version: Option<&Version>) -> Result<Start, StoreError> {
         let what = format!("reading {name} in {}", self.settings.place());
         let mut patience = Patience::new(self, &what);
         let mut got: Vec<u8> = Vec::new();
@@ -81,7 +91,7 @@ impl S3Store {
                 got.extend_from_slice(&piece.bytes)
             }
             match piece.broken {
-                None if got.len() as u64 == wanted => return Ok(got),
+                None if got.len() as u64 == wanted => return Ok(Start { bytes: got, size }),
                 None => {
                     let problem = format!("{} of {wanted} bytes came, of an object of {size}", got.len());
                     (got, tag) = (Vec::new(), None);
@@ -120,6 +130,7 @@ impl S3Store {
                 let (from, to) = (offset.saturating_add(had), offset.saturating_add(len as u64).saturating_sub(1));
                 Some(format!("bytes={from}-{to}"))
             }
+            Span::First(most) => Some(format!("bytes={had}-{}", most.saturating_sub(1))),
         };
         let ranged = range.is_some();
         let request = self.get_request(name, version).set_range(range).set_if_match(tag);
@@ -147,6 +158,7 @@ impl S3Store {
         let size = self.look_at(name)?.size;
         Ok(match span {
             Span::Part(offset, len) => StoreError::Short { name: name.clone(), offset, len, size },
+            Span::First(len) => StoreError::Short { name: name.clone(), offset: 0, len, size },
             Span::Whole(max) => StoreError::TooLarge { name: name.clone(), size, max },
         })
     }
@@ -217,6 +229,7 @@ impl Span {
                 Err(StoreError::Short { name: name.clone(), offset, len, size })
             }
             Span::Part(_, len) => Ok(len as u64),
+            Span::First(most) => Ok(size.min(most as u64)),
         }
     }
 }
