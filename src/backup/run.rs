@@ -9,10 +9,12 @@ use super::basis::{Ages, Basis, DamagedPlaces, drop_missing, newest_parent, pass
 use super::damage::{Damage, DamagedPage};
 use super::finish::{Ending, finish};
 use super::kept::Kept;
+use super::price::{self, Choice, Costs, choose};
 use super::source::FileSource;
 use super::take::take;
 use super::wal::AskArchive;
 use super::{BackupError, checks};
+use crate::codec::Way;
 use crate::crypt::secret;
 use crate::host::access::{OpenSession, Opened};
 use crate::host::cache::{Cache, RangeFile};
@@ -55,6 +57,10 @@ pub struct Options {
     pub sort_blobs: bool,
     /// Threads.
     pub jobs: usize,
+    /// Dollars for a gigabyte that leaves the store.
+    pub egress_price: f64,
+    /// The repository lies at Amazon, at list prices.
+    pub is_amazon: bool,
 }
 
 /// What it takes to run.
@@ -94,6 +100,8 @@ pub struct Outcome {
     pub tablespaces: Vec<TablespaceFact>,
     /// Why it read or stored more than it might have.
     pub notes: Vec<String>,
+    /// How changed extents were stored.
+    pub codec: Choice,
 }
 
 /// The cluster as it was found before the backup.
@@ -144,15 +152,19 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let damage = Damage::default();
     let parent = parent.map(|(_, c)| c);
     let ages = Ages::of(setting.opened);
-    let kept = Kept::of(setting.opened, &cluster.name, parent.as_ref(), found.control.blcksz, setting.progress)?;
+    let codec = choose_codec(setting.opened, options);
+    setting.progress.detail(&format!("changed extents are stored as {}: {}", codec.word(), codec.why));
+    let of_codec = (codec.way, setting.progress);
+    let kept = Kept::of(setting.opened, &cluster.name, parent.as_ref(), found.control.blcksz, of_codec)?;
     let passed_over = passed_over(setting.opened, &cluster, &options.trust_writers);
-    let basis = Basis { packs: &packs, damaged: &damaged_places, ages: &ages, parent: parent.as_ref(), kept: kept.as_ref() };
+    let basis =
+        Basis { packs: &packs, damaged: &damaged_places, ages: &ages, parent: parent.as_ref(), kept: kept.as_ref(), way: codec.way };
     let taken = take(setting, options, &mut found, &id, &basis, &writer, &damage)?;
     let (damaged, damaged_pages) = damage.finish(setting.server.is_some().then_some(taken.stop));
     let mut outcome = finish(
         setting,
         options,
-        Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, kept },
+        Ending { codec, began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, kept },
     )?;
     if let Some(ranges) = ranges {
         ranges.finish();
@@ -168,6 +180,18 @@ fn kept_ranges(opened: &Opened, cluster: &str) -> Option<Arc<RangeFile>> {
     opened.backend.requests()?;
     let cache = Cache::of(opened.cache_folder.as_ref()?, opened.format.repository)?;
     Some(Arc::new(cache.ranges(cluster)))
+}
+
+/// Old images of pages, or not: by what reading them costs here.
+fn choose_codec(opened: &Opened, options: &Options) -> Choice {
+    if opened.opening.is_none() {
+        return Choice { way: Way::Alone, why: "this host can't read old pages".into() };
+    }
+    let costs = opened
+        .backend
+        .requests()
+        .map(|seen| Costs::of_service(seen.latency, seen.rate, options.jobs, options.egress_price, options.is_amazon));
+    choose(costs.as_ref(), &price::Facts::USUAL)
 }
 
 /// Looks at the data directory and the server before anything is written.

@@ -20,8 +20,9 @@ use crate::archive;
 use crate::backup::run::{Options, Outcome, Setting, run as back_up};
 use crate::backup::source::Disk;
 use crate::backup::wal::ArchiveFailure;
+use crate::codec::Way;
 use crate::host::access::{Need, Opened, end_dead_sessions, remove_leftovers};
-use crate::host::config::{Chunker, ClusterKeys, WalMode};
+use crate::host::config::{Chunker, ClusterKeys, Price, WalMode};
 use crate::host::machine::MachineId;
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::{self, ClusterId, Head};
@@ -110,6 +111,14 @@ struct Answer<'a> {
     /// Where the store counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     requests: Option<RequestsJson>,
+    /// How changed extents were stored, and why so.
+    codec: CodecJson<'a>,
+}
+
+#[derive(Serialize)]
+struct CodecJson<'a> {
+    name: &'static str,
+    why: &'a str,
 }
 
 #[derive(Serialize)]
@@ -149,6 +158,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         trust_writers: cluster.trust_writers.clone(),
         sort_blobs: true,
         jobs: context.settings.jobs.get(),
+        egress_price: here.repository.bucket.egress_price.map_or(0.0, Price::dollars),
+        is_amazon: here.repository.bucket.endpoint.as_deref().is_none_or(|endpoint| endpoint.contains(".amazonaws.com")),
     };
     let setting = Setting {
         opened: &opened,
@@ -201,6 +212,10 @@ fn write_json(out: &mut dyn Write, outcome: &Outcome, requests: Option<Requests>
             left_out: &outcome.left_out,
             notes: &outcome.notes,
             requests: requests.map(RequestsJson::from),
+            codec: CodecJson {
+                name: if outcome.codec.way == Way::Alone { "pages-alone" } else { "pages-against-old" },
+                why: &outcome.codec.why,
+            },
         },
     )
 }
@@ -224,6 +239,7 @@ fn write_text(out: &mut dyn Write, outcome: &Outcome, requests: Option<Requests>
     }
     if let Some(requests) = requests {
         writeln!(out, "  {requests}")?;
+        writeln!(out, "  changed extents as {} (-v says why)", outcome.codec.word())?;
     }
     for note in &outcome.notes {
         writeln!(out, "  {}", one_line(note))?;

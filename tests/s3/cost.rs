@@ -46,13 +46,24 @@ fn few_requests(pg: &Postgres, s3: &S3) {
         repository.run(["archive-push", path.to_str().unwrap()]).ok();
     }
 
+    // Where traffic is paid for old pages aren't read; where it isn't, it depends on how fast the service is.
+    server.set("archive_command", &repository.archive_command());
+    for price in ["0", "0.09", "0.09"] {
+        server.pgbench(&["-n", "-c", "1", "-t", "20"]);
+        let backup = repository.run(["--egress-price".into(), price.into()].into_iter().chain(repository.backup_arguments(&server, &[])));
+        let said = backup.ok().json();
+        if price != "0" {
+            assert_eq!(said["codec"]["name"], "pages-alone", "{said}");
+        }
+        assert!(said["codec"]["why"].as_str().is_some_and(|why| why.contains('$')), "{said}");
+    }
+
     let stats = repository.run(["stats", "--json"]).ok().json();
     assert!(stats["requests"]["list"].as_u64() > Some(0), "{stats}");
     repository.run(["stats"]).ok().prints(" requests (");
 
     // Without the cache it costs more, and is the same.
     std::fs::remove_dir_all(repository.host.home().join(".cache")).unwrap();
-    server.set("archive_command", &repository.archive_command());
     let again = repository.backup(&server, &[]);
     assert!(again["requests"]["get"].as_u64() > Some(12), "{again}");
     repository.run(["verify", "--read-data"]).ok();

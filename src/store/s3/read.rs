@@ -1,7 +1,7 @@
 //! Reading: whole objects and ranges, from the middle of a body that broke off too, and older versions.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
@@ -66,7 +66,7 @@ impl S3Store {
         let mut got: Vec<u8> = Vec::new();
         let mut tag: Option<String> = None;
         loop {
-            let had = got.len() as u64;
+            let (had, asked) = (got.len() as u64, Instant::now());
             let piece = self.ask_by(&mut patience, RequestKind::Get, 0, || self.get(name, span, had, tag.clone(), version, &what));
             let piece = match piece {
                 Ok(piece) => piece,
@@ -80,7 +80,7 @@ impl S3Store {
                 Err(Refusal::Range) => return Err(self.too_short(name, span)?),
                 Err(other) => return Err(other.into_error(&what)),
             };
-            self.counts.received(piece.bytes.len() as u64);
+            self.counts.received(piece.bytes.len() as u64, asked.elapsed());
             let (size, wanted) = (piece.size, span.length_in(piece.size, name)?);
             if !piece.bytes.is_empty() {
                 patience.progressed();
