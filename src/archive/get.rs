@@ -2,6 +2,7 @@
 //! Everything else is an error, since the server takes "absent" for the end of WAL and promotes.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -16,11 +17,13 @@ use crate::pg::timeline::History;
 use crate::pg::wal::{WalFileName, check_segment};
 use crate::repo::RepoError;
 use crate::repo::wal::{WalAddress, WalFront};
-use crate::store::{ObjectName, StoreError, seen_through};
+use crate::store::{ObjectName, Start, StoreError, seen_through};
 use crate::units::{Hash32, with_causes};
 
 /// How often a file that is pushed just now is looked for.
 const LOOKS: u32 = 3;
+/// So much of an object is fetched at once: nearly always all of it. What is planted under its name can't make it more.
+const AT_ONCE: usize = 16 << 20;
 
 /// What came of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,14 +105,17 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(ctx: &'a GetContext<'a>, file: WalFileName) -> Result<Self, GetError> {
-        let rights = ctx.site.at_tail(&ctx.site.tail.known())?;
+        let rights = match ctx.site.tail.just_read() {
+            Some(rights) => rights,
+            None => ctx.site.at_tail(&ctx.site.tail.known())?,
+        };
         let address = ctx.site.address(ctx.system_identifier, &file);
         Ok(Search { ctx, file, address, rights, unusable: None, content: None, seen: BTreeSet::new(), warnings: Vec::new() })
     }
 
-    fn size_of(&self, object: &ObjectName) -> Result<Option<u64>, GetError> {
-        match self.ctx.site.backend.size(object) {
-            Ok(size) => Ok(Some(size)),
+    fn start_of(&self, object: &ObjectName) -> Result<Option<Start>, GetError> {
+        match self.ctx.site.backend.read_start(object, AT_ONCE) {
+            Ok(start) => Ok(Some(start)),
             Err(e) if e.is_absent() => Ok(None),
             Err(e) => Err(e.into()),
         }
@@ -119,14 +125,15 @@ impl<'a> Search<'a> {
     /// listing alone.
     fn find(&mut self) -> Result<Option<Vec<u8>>, GetError> {
         let first = self.address.object(0)?;
-        if let Some(size) = self.size_of(&first)?
-            && let Some(bytes) = self.consider(&first, size)?
+        if let Some(start) = self.start_of(&first)?
+            && let Some(bytes) = self.consider(&first, start)?
         {
             return Ok(Some(bytes));
         }
-        for (object, size) in self.listed()? {
+        for (object, _) in self.listed()? {
             if !self.seen.contains(&object)
-                && let Some(bytes) = self.consider(&object, size)?
+                && let Some(start) = self.start_of(&object)?
+                && let Some(bytes) = self.consider(&object, start)?
             {
                 return Ok(Some(bytes));
             }
@@ -148,10 +155,10 @@ impl<'a> Search<'a> {
     }
 
     /// The file out of this object, if it counts and is whole; else what is wrong is kept.
-    fn consider(&mut self, object: &ObjectName, size: u64) -> Result<Option<Vec<u8>>, GetError> {
+    fn consider(&mut self, object: &ObjectName, start: Start) -> Result<Option<Vec<u8>>, GetError> {
         self.seen.insert(object.clone());
         let site = self.ctx.site;
-        let front = site.read_front(object, size)?;
+        let front = site.front_of(object, &start)?;
         let front = match site.settle(&mut self.rights, &self.address, &self.file, object, &front)? {
             Standing::Valid(front) => front,
             Standing::NotEntitled => {
@@ -169,7 +176,9 @@ impl<'a> Search<'a> {
         }
         self.note_head(object, &front)?;
         let damaged = |e: &GetError| matches!(e, GetError::Repo(e) if is_damage(e));
-        match seen_through(site.backend, object, damaged, || self.open(object, &front)) {
+        // What was fetched first is tried once: afterwards the object is read again, and what lies beneath it.
+        let mut start = Some(start);
+        match seen_through(site.backend, object, damaged, || self.open(object, &front, start.take().as_ref())) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(GetError::Repo(e)) if is_damage(&e) => {
                 let why = with_causes(&e);
@@ -197,15 +206,19 @@ impl<'a> Search<'a> {
     }
 
     /// Opens the object, checks every byte of it, and that the file is what its name says.
-    fn open(&self, object: &ObjectName, front: &WalFront) -> Result<Vec<u8>, GetError> {
+    fn open(&self, object: &ObjectName, front: &WalFront, start: Option<&Start>) -> Result<Vec<u8>, GetError> {
         let most = longest(&self.file);
         if front.meta.len > most {
             return Err(RepoError::corrupt(object, "it is longer than any such file").into());
         }
         let len = usize::try_from(front.parts_len()).map_err(|_| RepoError::corrupt(object, "it is too long"))?;
-        let parts = match self.ctx.site.backend.read_range(object, front.parts_at(), len) {
-            Err(StoreError::Short { .. }) => return Err(RepoError::corrupt(object, "it ends too early").into()),
-            other => other?,
+        let fetched = start.zip(usize::try_from(front.parts_at()).ok()).and_then(|(start, at)| start.bytes.get(at..at.checked_add(len)?));
+        let parts = match fetched {
+            Some(parts) => Cow::Borrowed(parts),
+            None => match self.ctx.site.backend.read_range(object, front.parts_at(), len) {
+                Err(StoreError::Short { .. }) => return Err(RepoError::corrupt(object, "it ends too early").into()),
+                other => Cow::Owned(other?),
+            },
         };
         let bytes = front.open(self.ctx.opening, object, &parts)?;
         match &self.file {

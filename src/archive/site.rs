@@ -89,6 +89,11 @@ pub trait LogTail: Sync {
     /// What is known without reading: as of the newest entry that this host remembers or has just read.
     fn known(&self) -> Rights;
 
+    /// What was read to the tail a moment ago, for the question that is asked now: once, and not again for a later one.
+    fn just_read(&self) -> Option<Rights> {
+        None
+    }
+
     /// Reads to the tail.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use super::failure::SiteError;
 use super::site::{Rights, Site};
 use crate::pg::wal::WalFileName;
 use crate::repo::wal::{self, FRONT, WalAddress, WalFront};
-use crate::store::{ObjectName, StoreError, seen_through};
+use crate::store::{ObjectName, Start, StoreError, seen_through};
 use crate::units::{Hash32, with_causes};
 
 /// What an object proved to be.
@@ -47,6 +47,18 @@ impl Site<'_> {
         match wal::front_len(&front) {
             Ok(len) if len > front.len() && len as u64 <= size => Ok(self.backend.read_range(object, 0, len)?),
             _ => Ok(front),
+        }
+    }
+
+    /// As [`Site::read_front`], of an object whose first bytes were fetched.
+    pub(super) fn front_of(&self, object: &ObjectName, start: &Start) -> Result<Vec<u8>, SiteError> {
+        let first = start.bytes.get(..FRONT).unwrap_or(&start.bytes);
+        match wal::front_len(first) {
+            Ok(len) if len > first.len() && len as u64 <= start.size => match start.bytes.get(..len) {
+                Some(front) => Ok(front.to_vec()),
+                None => Ok(self.backend.read_range(object, 0, len)?),
+            },
+            _ => Ok(first.to_vec()),
         }
     }
 

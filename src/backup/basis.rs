@@ -7,6 +7,7 @@ use super::BackupError;
 use super::kept::Kept;
 use super::parent::Parent;
 use super::run::{Found, Options, Setting};
+use crate::codec::Way;
 use crate::host::access::{Adopted, KnownChunks, OpenSession, Opened};
 use crate::host::cache::Cache;
 use crate::pg::control_file::{ControlFile, DataChecksums};
@@ -215,6 +216,8 @@ pub(super) struct Basis<'a> {
     pub damaged: &'a DamagedPlaces,
     pub ages: &'a Ages,
     pub parent: Option<&'a LiveCommit>,
-    /// Where this host can't read.
+    /// Where this host can't read, or had better not.
     pub kept: Option<&'a Kept>,
+    /// How changed pages are stored, where that can be chosen.
+    pub way: Way,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::damage::DamagedPage;
 use super::kept::Kept;
+use super::price::Choice;
 use super::run::{Found, Options, Outcome, Setting};
 use super::take::Taken;
 use super::{BackupError, wal};
@@ -35,11 +36,12 @@ pub(super) struct Ending {
     pub session: Arc<OpenSession>,
     pub adopted: Adopted,
     pub kept: Option<Kept>,
+    pub codec: Choice,
 }
 
 /// Stores the upper end of the tree, waits for WAL, commits.
 pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -> Result<Outcome, BackupError> {
-    let Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, mut kept } = ending;
+    let Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, mut kept, codec } = ending;
     let offline = setting.server.is_none();
     let mode = if offline { WalMode::Copy } else { options.wal };
     let facts = cluster_facts(&found, &taken, &damaged, mode, offline);
@@ -128,6 +130,7 @@ pub(super) fn finish(setting: &Setting<'_>, options: &Options, ending: Ending) -
         left_out: taken.scanned.left_out,
         tablespaces: taken.scanned.tablespaces,
         notes,
+        codec,
     })
 }
 
@@ -150,6 +153,7 @@ fn lock(setting: &Setting<'_>, summary: &Summary, commit: u64) -> Option<String>
 
 fn put_content(writer: &ChunkWriter, plain: &[u8], needs: &mut Needs) -> Result<ChunkRef, BackupError> {
     let id = writer.sealing().chunk_id(ChunkRole::Content, plain);
+    writer.is_of_tree(id);
     let frame = crate::codec::encode_whole(plain, crate::codec::DENSE)?;
     let stored = writer.put(ChunkRole::Content, NewChunk { id, plain, frame, reference: None })?;
     stored.add_to(needs);

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::BackupError;
+use crate::codec::Way;
 use crate::host::access::Opened;
 use crate::host::cache::Cache;
 use crate::host::cache::kept::{About, ExtentHashes, KeptFile, KeptWriter, LeafHashes, Lookup, PageHasher, What, remove_others};
@@ -19,6 +20,8 @@ use crate::units::{ChunkId, Digest16, Progress, RepositoryId, ShortId};
 
 /// What is kept, of the snapshot before and of the one that is being made.
 pub struct Kept {
+    /// This host can read, and keeps hashes so that it needn't.
+    reads: bool,
     before: Option<KeptFile>,
     now: Option<KeptWriter>,
     /// What is complete of this snapshot, until its COMMIT is there.
@@ -50,7 +53,7 @@ impl KeptPlace {
 }
 
 impl Kept {
-    /// For a backup by this host; `None` if it reads.
+    /// For a backup by this host; `None` if it reads, and old pages as well.
     ///
     /// # Errors
     /// If the state can't be read.
@@ -59,16 +62,17 @@ impl Kept {
         cluster: &str,
         parent: Option<&LiveCommit>,
         page_size: u32,
-        progress: &dyn Progress,
+        (way, progress): (Way, &dyn Progress),
     ) -> Result<Option<Self>, BackupError> {
-        if opened.opening.is_some() {
+        let reads = opened.opening.is_some();
+        if reads && way == Way::AgainstOld {
             return Ok(None);
         }
         let repository = opened.format.repository;
         let folder = opened.cache_folder.as_ref().and_then(|c| Cache::of(c, repository)).map(|cache| cache.kept_folder(cluster));
         let place = KeptPlace { folder, repository, cluster: cluster.to_owned(), page_size };
         let parent = parent.map(|commit| (commit.summary.id.as_str(), commit.root.digest));
-        Ok(Some(Kept::open(place, &opened.joint_secret()?, parent, progress)))
+        Ok(Some(Kept { reads, ..Kept::open(place, &opened.joint_secret()?, parent, progress) }))
     }
 
     /// What is kept in a folder of a parent, by its id and content digest, and the beginning of what is to be kept.
@@ -93,7 +97,7 @@ impl Kept {
             None => lacks = Some("there is no folder for it".into()),
         }
         let hasher = PageHasher::derive(secret, place.page_size);
-        Kept { before, now, done: None, lacks, hasher, place, parent: parent.map(|(snapshot, _)| snapshot.to_owned()) }
+        Kept { reads: false, before, now, done: None, lacks, hasher, place, parent: parent.map(|(snapshot, _)| snapshot.to_owned()) }
     }
 
     /// Names and attributes of the parent, if they are known.
@@ -129,7 +133,7 @@ impl Kept {
 
     /// Keeps a chunk of names and attributes, or the meta chunk.
     pub fn keep_content(&self, id: ShortId, bytes: &[u8]) {
-        if let Some(now) = &self.now {
+        if let Some(now) = self.now.as_ref().filter(|_| !self.reads) {
             now.put(What::Content, &id.0, 0, bytes);
         }
     }
@@ -167,6 +171,11 @@ impl Kept {
     /// Why this backup stored more than it might have, in a line.
     pub fn note(&self) -> Option<String> {
         let parent = self.parent.as_ref()?;
+        if self.reads {
+            return self.lacks.as_ref().map(|why| {
+                format!("page hashes of snapshot {parent} are not in the cache ({why}): the old pages of what changed were read, this once")
+            });
+        }
         if let Some(why) = &self.lacks {
             return Some(format!(
                 "page hashes of snapshot {parent} are not in the cache ({why}): all files are read, and extents that changed are stored whole"

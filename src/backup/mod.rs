@@ -7,6 +7,7 @@
 //! - `scan.rs`: what of a data directory is copied, folder by folder
 //! - `parent.rs`: what the snapshot before proves
 //! - `copy/`: reading, cutting, storing · `annex/`: what is recorded beside the data directory
+//! - `price.rs`: what old pages cost, and which codec is worth it
 //! - `damage.rs`: pages that are wrong · `kept.rs`: what a host that can't read keeps of its own snapshots
 //! - `checks.rs`: is this the right server, and a state that can be backed up?
 //! - `wal.rs`: the segments that the snapshot needs: waited for, or copied
@@ -22,6 +23,7 @@ mod failure;
 mod finish;
 pub mod kept;
 pub mod parent;
+pub mod price;
 pub mod run;
 pub mod scan;
 pub mod source;

@@ -9,12 +9,15 @@ use super::basis::{Ages, Basis, DamagedPlaces, drop_missing, newest_parent, pass
 use super::damage::{Damage, DamagedPage};
 use super::finish::{Ending, finish};
 use super::kept::Kept;
+use super::price::{self, Choice, Costs, choose};
 use super::source::FileSource;
 use super::take::take;
 use super::wal::AskArchive;
 use super::{BackupError, checks};
+use crate::codec::Way;
 use crate::crypt::secret;
 use crate::host::access::{OpenSession, Opened};
+use crate::host::cache::{Cache, RangeFile};
 use crate::host::paths::StateDir;
 use crate::pg::connection::{ConnectOptions, Connection, Facts};
 use crate::pg::conninfo::Conninfo;
@@ -22,7 +25,7 @@ use crate::pg::control_file::ControlFile;
 use crate::pg::facts::TablespaceFact;
 use crate::repo::RepoError;
 use crate::repo::log::{Begin, ClusterId, Head, Summary, WalMode, WalPosition};
-use crate::repo::pack::Packs;
+use crate::repo::pack::{KeptRanges, Packs};
 use crate::repo::structure::Instance;
 use crate::units::ids::hex;
 use crate::units::{Cancel, KeyId, Progress, SegmentName, Timestamp};
@@ -54,6 +57,10 @@ pub struct Options {
     pub sort_blobs: bool,
     /// Threads.
     pub jobs: usize,
+    /// Dollars for a gigabyte that leaves the store.
+    pub egress_price: f64,
+    /// The repository lies at Amazon, at list prices.
+    pub is_amazon: bool,
 }
 
 /// What it takes to run.
@@ -95,6 +102,8 @@ pub struct Outcome {
     pub tablespaces: Vec<TablespaceFact>,
     /// Why it read or stored more than it might have.
     pub notes: Vec<String>,
+    /// How changed extents were stored.
+    pub codec: Choice,
 }
 
 /// The cluster as it was found before the backup.
@@ -137,7 +146,10 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let parent = parent.filter(|(number, _)| setting.opened.view().fold.commits.contains_key(number));
     let mut adopted = session.adopted(&options.trust_writers, parent.as_ref().map(|(_, c)| &c.set));
     drop_missing(setting, &mut adopted)?;
-    let packs = Arc::new(Packs::new(Arc::clone(&setting.opened.backend), setting.opened.sealing.clone()));
+    let ranges = kept_ranges(setting.opened, &cluster.name);
+    let kept_ranges = ranges.clone().map(|ranges| ranges as Arc<dyn KeptRanges>);
+    let packs = Packs::new(Arc::clone(&setting.opened.backend), setting.opened.sealing.clone()).with_kept(kept_ranges);
+    let packs = Arc::new(packs);
     packs.add(adopted.packs.values().copied());
     let damaged_places = Arc::new(DamagedPlaces::of(setting.opened));
     let writer = start_writer(setting, options.sort_blobs, &session, &adopted, &packs, &damaged_places)?;
@@ -145,20 +157,46 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Outcome, BackupEr
     let damage = Damage::default();
     let parent = parent.map(|(_, c)| c);
     let ages = Ages::of(setting.opened);
-    let kept = Kept::of(setting.opened, &cluster.name, parent.as_ref(), found.control.blcksz, setting.progress)?;
+    let codec = choose_codec(setting.opened, options);
+    setting.progress.detail(&format!("changed extents are stored as {}: {}", codec.word(), codec.why));
+    let of_codec = (codec.way, setting.progress);
+    let kept = Kept::of(setting.opened, &cluster.name, parent.as_ref(), found.control.blcksz, of_codec)?;
     let passed_over = passed_over(setting.opened, &cluster, &options.trust_writers);
-    let basis = Basis { packs: &packs, damaged: &damaged_places, ages: &ages, parent: parent.as_ref(), kept: kept.as_ref() };
+    let basis =
+        Basis { packs: &packs, damaged: &damaged_places, ages: &ages, parent: parent.as_ref(), kept: kept.as_ref(), way: codec.way };
     let taken = take(setting, options, &mut found, &id, &basis, &writer, &damage)?;
     let (damaged, damaged_pages) = damage.finish(setting.server.is_some().then_some(taken.stop));
     let mut outcome = finish(
         setting,
         options,
-        Ending { began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, kept },
+        Ending { codec, began, id, cluster, parent_id, found, taken, damaged, damaged_pages, writer, session, adopted, kept },
     )?;
+    if let Some(ranges) = ranges {
+        ranges.finish();
+    }
     outcome.notes.extend(passed_over.map(|(id, key)| {
         format!("snapshot {id} was stored anew by key {key}, which is not trusted here, and is not built upon: trust-writers = [\"{key}\"] lets it be")
     }));
     Ok(outcome)
+}
+
+/// What this host keeps of the ranges that backups of a cluster read; none where reading them costs nothing.
+fn kept_ranges(opened: &Opened, cluster: &str) -> Option<Arc<RangeFile>> {
+    opened.backend.requests()?;
+    let cache = Cache::of(opened.cache_folder.as_ref()?, opened.format.repository)?;
+    Some(Arc::new(cache.ranges(cluster)))
+}
+
+/// Old images of pages, or not: by what reading them costs here.
+fn choose_codec(opened: &Opened, options: &Options) -> Choice {
+    if opened.opening.is_none() {
+        return Choice { way: Way::Alone, why: "this host can't read old pages".into() };
+    }
+    let costs = opened
+        .backend
+        .requests()
+        .map(|seen| Costs::of_service(seen.latency, seen.rate, options.jobs, options.egress_price, options.is_amazon));
+    choose(costs.as_ref(), &price::Facts::USUAL)
 }
 
 /// Looks at the data directory and the server before anything is written.

@@ -65,6 +65,7 @@ pub(super) fn take(
         packs: basis.packs,
         opening: setting.opened.opening.as_ref(),
         kept: basis.kept,
+        way: basis.way,
         parent: parent.as_ref(),
         damaged_packs: &basis.damaged.packs,
         quiet: &quiet,

@@ -21,8 +21,12 @@ use crate::repo::wal::content_id;
 use crate::repo::write::Uploaded;
 use crate::units::{Class, Explain, Hash32, Lsn, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
-/// How often the archive is looked at while it is waited for.
+/// How often it is looked whether anything has changed while the archive is waited for.
 const LOOK: Duration = Duration::from_millis(250);
+/// How soon the archive is asked for a segment that the server doesn't call archived: another command may have stored it.
+const FIRST_ASKED: Duration = Duration::from_secs(2);
+/// How long at most the archive is not asked: a service wants to be paid for each question.
+const SELDOM_ASKED: Duration = Duration::from_secs(30);
 /// Bytes of the largest segment.
 const LARGEST: u64 = 1 << 30;
 /// How often a wait says that it still waits.
@@ -80,10 +84,15 @@ pub fn wait(
     let begun = Instant::now();
     let mut said = begun;
     let mut there: HashSet<SegmentName> = HashSet::new();
+    let mut pace = Pace::default();
     loop {
+        let last = begun.elapsed() >= patience;
         for name in names {
             if there.contains(name) {
                 continue;
+            }
+            if !pace.is_time(*name, is_ready(pg_wal, *name), Instant::now()) && !last {
+                break;
             }
             match archived(cluster, *name) {
                 Ok(Some(content)) => {
@@ -107,7 +116,7 @@ pub fn wait(
             }
         }
         let Some(missing) = names.iter().find(|n| !there.contains(n)) else { return Ok(None) };
-        if begun.elapsed() >= patience {
+        if last {
             return Ok(Some(*missing));
         }
         cancel.check()?;
@@ -118,6 +127,36 @@ pub fn wait(
         session.told(Uploaded::Idle)?;
         progress.advance(0);
         std::thread::sleep(LOOK.min(patience.saturating_sub(begun.elapsed())));
+    }
+}
+
+/// When the archive is asked for a segment: as soon as the server calls it archived, and else ever less often.
+#[derive(Default)]
+struct Pace {
+    name: Option<SegmentName>,
+    was_ready: bool,
+    pause: Duration,
+    next: Option<Instant>,
+}
+
+impl Pace {
+    /// Shall it be asked now? `ready`: the server says that the segment is still to be archived.
+    fn is_time(&mut self, name: SegmentName, ready: bool, now: Instant) -> bool {
+        if self.name != Some(name) {
+            let pause = if ready { FIRST_ASKED } else { LOOK };
+            *self = Pace { name: Some(name), was_ready: ready, pause, next: Some(now + pause) };
+            return !ready;
+        }
+        let archived = self.was_ready && !ready;
+        self.was_ready = ready;
+        if archived {
+            self.pause = LOOK;
+        } else if self.next.is_some_and(|next| now < next) {
+            return false;
+        }
+        self.pause = (self.pause * 2).min(SELDOM_ASKED);
+        self.next = Some(now + self.pause);
+        true
     }
 }
 
@@ -254,4 +293,27 @@ pub fn ancestry(pgdata: &Path, timeline: TimelineId) -> Result<Vec<Branch>, Back
     let history =
         History::parse(timeline, &bytes).map_err(|e| BackupError::Cluster { what: path.display().to_string(), why: e.to_string() })?;
     Ok(history.entries.iter().rev().map(|e| Branch { timeline: e.parent, lsn: e.switch }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_asked_when_it_is_worth_it() {
+        let name = |text: &str| text.parse::<SegmentName>().unwrap();
+        let (first, second) = (name("000000010000000000000001"), name("000000010000000000000002"));
+        let begun = Instant::now();
+        let at = |millis| begun + Duration::from_millis(millis);
+        let mut pace = Pace::default();
+        // Not yet archived: not asked at first, then seldom; when the server says that it is, at once.
+        let asked: Vec<u64> = (0..60_000).step_by(250).filter(|t| pace.is_time(first, true, at(*t))).collect();
+        assert_eq!(asked, [2_000, 6_000, 14_000, 30_000]);
+        assert!(pace.is_time(first, false, at(60_000)) && !pace.is_time(first, false, at(60_250)));
+        // Archived already, or nobody knows: at once.
+        assert!(pace.is_time(second, false, at(61_000)));
+        assert!(!pace.is_time(second, false, at(61_100)) && pace.is_time(second, false, at(61_250)));
+        let asked = (61_500..121_500).step_by(250).filter(|t| pace.is_time(second, false, at(*t))).count();
+        assert!((4..=8).contains(&asked), "{asked}");
+    }
 }

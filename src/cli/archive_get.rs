@@ -36,7 +36,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let here = context.here(Some(&cluster), Need::Read)?;
     let opened = context.open(&here, Need::Read)?;
     let system_identifier = identifier(&opened, &cluster.name, args.system_identifier, cluster.pgdata.as_deref())?;
-    let tail = OpenedTail::new(&opened, &cluster.name)?;
+    let tail = OpenedTail::just_opened(&opened, &cluster.name)?;
     let get = GetContext { site: tail.site(), opening: opened.reader()?, system_identifier };
     match archive::get(&get, &args.name, &args.dest)? {
         Got::Delivered { warnings, .. } => {

@@ -12,6 +12,7 @@ use super::args::values;
 use super::context::Context;
 use super::contract::Exit;
 use super::failure::Failure;
+use super::output::requests::RequestsJson;
 use super::output::snapshot::{SnapshotJson, duration};
 use super::output::{answered, json, one_line};
 use super::tail::OpenedTail;
@@ -19,12 +20,14 @@ use crate::archive;
 use crate::backup::run::{Options, Outcome, Setting, run as back_up};
 use crate::backup::source::Disk;
 use crate::backup::wal::ArchiveFailure;
+use crate::codec::Way;
 use crate::host::HostError;
 use crate::host::access::{Need, Opened, end_dead_sessions, remove_leftovers};
-use crate::host::config::{Chunker, ClusterKeys, WalMode};
+use crate::host::config::{Chunker, ClusterKeys, Price, WalMode};
 use crate::host::machine::MachineId;
 use crate::pg::conninfo::{Conninfo, Surroundings};
 use crate::repo::log::{self, ClusterId, Head};
+use crate::store::Requests;
 use crate::units::ids::hex;
 use crate::units::{ByteSize, Explain, Hash32, Progress, SegmentName, counted};
 
@@ -106,6 +109,17 @@ struct Answer<'a> {
     log: HeadJson,
     left_out: &'a [String],
     notes: &'a [String],
+    /// Where the store counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<RequestsJson>,
+    /// How changed extents were stored, and why so.
+    codec: CodecJson<'a>,
+}
+
+#[derive(Serialize)]
+struct CodecJson<'a> {
+    name: &'static str,
+    why: &'a str,
 }
 
 #[derive(Serialize)]
@@ -156,6 +170,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         trust_writers: cluster.trust_writers.clone(),
         sort_blobs: true,
         jobs: context.settings.jobs.get(),
+        egress_price: here.repository.bucket.egress_price.map_or(0.0, Price::dollars),
+        is_amazon: here.repository.bucket.endpoint.as_deref().is_none_or(|endpoint| endpoint.contains(".amazonaws.com")),
     };
     let setting = Setting {
         opened: &opened,
@@ -171,8 +187,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     opened.settle(&here.place(&context.reporter));
     let outcome = outcome?;
     context.reporter.phase("", None);
+    let requests = opened.backend.requests();
     let out = &mut io::stdout().lock();
-    answered(if context.settings.json { write_json(out, &outcome) } else { write_text(out, &outcome) })?;
+    answered(if context.settings.json { write_json(out, &outcome, requests) } else { write_text(out, &outcome, requests) })?;
     Ok(say_what_needs_a_look(context, &outcome))
 }
 
@@ -197,7 +214,7 @@ fn tidy(context: &Context, opened: &Opened, state: &crate::host::StateDir, machi
     Ok(())
 }
 
-fn write_json(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+fn write_json(out: &mut dyn Write, outcome: &Outcome, requests: Option<Requests>) -> io::Result<()> {
     let Head { number, hash } = outcome.head;
     json::write(
         out,
@@ -207,11 +224,16 @@ fn write_json(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
             log: HeadJson { number, hash: hash.to_string() },
             left_out: &outcome.left_out,
             notes: &outcome.notes,
+            requests: requests.map(RequestsJson::from),
+            codec: CodecJson {
+                name: if outcome.codec.way == Way::Alone { "pages-alone" } else { "pages-against-old" },
+                why: &outcome.codec.why,
+            },
         },
     )
 }
 
-fn write_text(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
+fn write_text(out: &mut dyn Write, outcome: &Outcome, requests: Option<Requests>) -> io::Result<()> {
     let s = &outcome.summary;
     let ratio = if s.new_bytes > 0 { s.cluster_bytes as f64 / s.new_bytes as f64 } else { 0.0 };
     writeln!(out, "{}", s.id)?;
@@ -227,6 +249,10 @@ fn write_text(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     )?;
     if let Some(wal) = &s.wal {
         writeln!(out, "  from {} to {} on timeline {}", wal.start_lsn, wal.stop_lsn, wal.timeline)?;
+    }
+    if let Some(requests) = requests {
+        writeln!(out, "  {requests}")?;
+        writeln!(out, "  changed extents as {} (-v says why)", outcome.codec.word())?;
     }
     for note in &outcome.notes {
         writeln!(out, "  {}", one_line(note))?;

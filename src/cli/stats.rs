@@ -9,6 +9,7 @@ use super::context::Context;
 use super::contract::Exit;
 use super::failure::Failure;
 use super::fronts::CatalogFronts;
+use super::output::requests::RequestsJson;
 use super::output::table::{Align, Table};
 use super::output::{answered, json, one_line};
 use super::tail::OpenedTail;
@@ -16,6 +17,7 @@ use crate::archive::Archive;
 use crate::host::access::Opened;
 use crate::look::{self, Amount, Stats};
 use crate::repo::log::Fold;
+use crate::store::Requests;
 use crate::units::ByteSize;
 use crate::units::ids::hex;
 
@@ -36,6 +38,9 @@ struct Answer<'a> {
     by_relation_kind: &'a BTreeMap<&'static str, Amount>,
     by_cluster: &'a BTreeMap<String, ClusterJson>,
     snapshots: SnapshotsJson,
+    /// What this very run has asked of the store, where that counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<RequestsJson>,
     warnings: &'a [String],
 }
 
@@ -71,6 +76,7 @@ struct ClusterJson {
 struct Counted {
     stats: Stats,
     clusters: BTreeMap<String, ClusterJson>,
+    requests: Option<Requests>,
 }
 
 pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
@@ -102,7 +108,7 @@ pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
         };
         of.wal = of.wal.saturating_add(*stored);
     }
-    let counted = Counted { stats, clusters };
+    let counted = Counted { stats, clusters, requests: opened.backend.requests() };
     let out = &mut io::stdout().lock();
     answered(if context.settings.json { json::write(out, &answer(&counted)) } else { write_text(out, &counted) })?;
     Ok(Exit::DONE)
@@ -148,6 +154,7 @@ fn answer(counted: &Counted) -> Answer<'_> {
         by_relation_kind: &stats.by_relation_kind,
         by_cluster: &counted.clusters,
         snapshots: SnapshotsJson { count: stats.snapshots.0, bytes: stats.snapshots.1 },
+        requests: counted.requests.map(RequestsJson::from),
         warnings: &stats.warnings,
     }
 }
@@ -206,6 +213,9 @@ fn write_text(out: &mut dyn Write, counted: &Counted) -> io::Result<()> {
     }
     if stats.orphans > 0 {
         line("orphans", stats.orphans, "in packs that the log doesn't list (yet)")?;
+    }
+    if let Some(requests) = counted.requests {
+        writeln!(out, "counting took {requests}")?;
     }
     for warning in &stats.warnings {
         writeln!(out, "note  {}", one_line(warning))?;

@@ -1,5 +1,7 @@
 //! The log, as the archive asks for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::archive::{LogTail, Rights, Site, SiteError, TailFailure};
 use crate::host::access::Opened;
 
@@ -7,6 +9,7 @@ use crate::host::access::Opened;
 pub(super) struct OpenedTail<'a> {
     opened: &'a Opened,
     cluster: &'a str,
+    just_opened: AtomicBool,
 }
 
 impl<'a> OpenedTail<'a> {
@@ -15,8 +18,20 @@ impl<'a> OpenedTail<'a> {
     /// # Errors
     /// If what was expired of its WAL can't be read.
     pub fn new(opened: &'a Opened, cluster: &'a str) -> Result<Self, SiteError> {
+        OpenedTail::of(opened, cluster, false)
+    }
+
+    /// Of this cluster, for whoever has only just opened the repository: its log was read to the end for that.
+    ///
+    /// # Errors
+    /// As for [`OpenedTail::new`].
+    pub fn just_opened(opened: &'a Opened, cluster: &'a str) -> Result<Self, SiteError> {
+        OpenedTail::of(opened, cluster, true)
+    }
+
+    fn of(opened: &'a Opened, cluster: &'a str, just_opened: bool) -> Result<Self, SiteError> {
         opened.know_wal(cluster).map_err(|e| TailFailure(Box::new(e)))?;
-        Ok(OpenedTail { opened, cluster })
+        Ok(OpenedTail { opened, cluster, just_opened: AtomicBool::new(just_opened) })
     }
 
     /// The cluster's archive.
@@ -34,6 +49,10 @@ impl<'a> OpenedTail<'a> {
 impl LogTail for OpenedTail<'_> {
     fn known(&self) -> Rights {
         Rights::of(&self.opened.view(), self.cluster)
+    }
+
+    fn just_read(&self) -> Option<Rights> {
+        self.just_opened.swap(false, Ordering::Relaxed).then(|| self.known())
     }
 
     fn read_on(&self) -> Result<Rights, TailFailure> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::store::{Backend, Covered, Create, Listed, Locks, ObjectName, Pace, Requests, SessionTag, StoreError, Version};
+use crate::store::{Backend, Covered, Create, Listed, Locks, ObjectName, Pace, Requests, SessionTag, Start, StoreError, Version};
 
 /// See the module.
 pub struct Counting {
@@ -43,6 +43,12 @@ impl Backend for Counting {
 
     fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         self.count(self.inner.read_range(name, offset, len))
+    }
+
+    fn read_start(&self, name: &ObjectName, most: usize) -> Result<Start, StoreError> {
+        let start = self.inner.read_start(name, most)?;
+        self.read.fetch_add(start.bytes.len() as u64, Ordering::Relaxed);
+        Ok(start)
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {

@@ -8,6 +8,7 @@ use crate::codec;
 use crate::crypt::ChunkRole;
 use crate::host::access::OpenSession;
 use crate::host::access::testing::Host;
+use crate::repo::format;
 use crate::repo::log::{Begin, Commit, CommitLists, Held, PackFacts, PackSet, Place as LogPlace, Root, Summary};
 use crate::repo::pack::{Packs, Place, Reference};
 use crate::repo::structure::{
@@ -17,7 +18,7 @@ use crate::repo::structure::{
 use crate::repo::write::{ChunkWriter, Known, NewChunk, Stored, WriterSetup};
 use crate::store::memory::MemoryStore;
 use crate::store::{Backend, ObjectName};
-use crate::units::{Cancel, ChunkId, Class, Explain, Quiet, Timestamp};
+use crate::units::{Cancel, ChunkId, Class, Explain, Quiet, RepositoryId, Timestamp};
 
 struct Nothing;
 
@@ -50,6 +51,7 @@ impl World {
     fn new() -> World {
         let store = Arc::new(MemoryStore::default());
         let host = Host::new(Arc::clone(&store) as _);
+        store.put_over(&format::NAME.parse().unwrap(), &host.opened.format.encode());
         World { store, host }
     }
 
@@ -351,6 +353,25 @@ fn what_a_damaged_blob_hits_is_named() {
         assert!(found.problem.contains("blob "), "{found:?}");
         world.store.tamper(&name, |bytes| bytes[at] ^= 1);
     }
+}
+
+#[test]
+fn who_kept_the_format_object_looks_at_it_as_well() {
+    let world = World::new();
+    world.snapshot("one", 0, Lie::None);
+    assert!(world.verify(ALL).unwrap().0.is_empty());
+    let name: ObjectName = format::NAME.parse().unwrap();
+    let ours = world.host.opened.format;
+    let other = format::Format { repository: RepositoryId([9; 16]), ..ours }.encode().to_vec();
+    let mut flipped = ours.encode().to_vec();
+    flipped[20] ^= 1;
+    for (bytes, problem) in [(other, "another repository"), (flipped, "checksum"), (Vec::new(), "not that of a repository")] {
+        world.store.tamper(&name, |there| *there = bytes);
+        let (findings, _, _) = world.verify(Share::None).unwrap();
+        assert!(findings.len() == 1 && findings[0].object == "pgcairn" && findings[0].problem.contains(problem), "{findings:?}");
+    }
+    world.store.delete(&name).unwrap();
+    assert_eq!(world.verify(Share::None).unwrap().0[0].problem, "it is not there");
 }
 
 #[test]

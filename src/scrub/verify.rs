@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::again::Again;
 use super::blind::BlindCheck;
 use super::counting::Counting;
-use super::failure::ScrubError;
+use super::failure::{ScrubError, damage};
 use super::findings::Findings;
 use super::keys;
 use super::listing::{Compared, Listing, Tally};
@@ -17,10 +17,11 @@ use super::state::Trees;
 use super::tree::TreeCheck;
 use crate::crypt::slot::Unlock;
 use crate::host::access::Opened;
-use crate::repo::PackRef;
+use crate::repo::format::{self, Format};
 use crate::repo::log::{Damage, DamagedPlaces, Fold, LogView, body_name, entry_name};
 use crate::repo::pack::pack_name;
-use crate::store::Backend;
+use crate::repo::{PackRef, RepoError};
+use crate::store::{Backend, ObjectName, StoreError, seen_through};
 use crate::units::{Cancel, Progress};
 
 /// What is verified, and how.
@@ -81,6 +82,7 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     // What is missing may have been swept since, and what nobody listed may be listed now.
     opened.log().advance(&mut view)?;
     listing.count_rest(&view.fold, &mut compared);
+    note_format(opened, backend.as_ref(), &findings)?;
     note_log(&view, &findings, &mut warnings);
     note_packs(&view.fold, &compared, &findings)?;
     let fold = &view.fold;
@@ -121,6 +123,21 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
         blind: opening.is_none(),
         view,
     })
+}
+
+/// A host that keeps the format object doesn't read it when it opens the repository, and one that has nothing needs it.
+fn note_format(opened: &Opened, backend: &dyn Backend, findings: &Findings) -> Result<(), ScrubError> {
+    let name = ObjectName::new(format::NAME).map_err(StoreError::from)?;
+    let read = || match Format::decode(&backend.read(&name, 4096)?) {
+        Ok(format) if format == opened.format => Ok(()),
+        Ok(_) => Err(RepoError::corrupt(&name, "it is of another repository")),
+        Err(e) => Err(RepoError::corrupt(&name, &e.to_string())),
+    };
+    if let Err(e) = seen_through(backend, &name, RepoError::is_damage, read) {
+        let found = damage(e, name.as_str())?;
+        findings.note(&found.object, &found.problem);
+    }
+    Ok(())
 }
 
 /// What the log is not.

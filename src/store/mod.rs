@@ -82,6 +82,15 @@ pub struct Covered {
     pub deleted: bool,
 }
 
+/// The beginning of an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// Its first bytes: as many as were asked for, or all that there are.
+    pub bytes: Vec<u8>,
+    /// The whole object's length in bytes.
+    pub size: u64,
+}
+
 /// One of several contents that an object has had, where a store keeps them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Version(String);
@@ -115,6 +124,13 @@ pub trait Backend: Send + Sync {
 
     /// Exactly `len` bytes from `offset`; [`StoreError::Short`] if the object ends earlier.
     fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+
+    /// The object's length, and its first bytes, at most `most`: of what is short everything, by one request.
+    fn read_start(&self, name: &ObjectName, most: usize) -> Result<Start, StoreError> {
+        let size = self.size(name)?;
+        let len = usize::try_from(size).map_or(most, |size| size.min(most));
+        Ok(Start { bytes: self.read_range(name, 0, len)?, size })
+    }
 
     /// The object's length in bytes.
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError>;

@@ -1,6 +1,7 @@
 //! How many requests a store was sent.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::units::ByteSize;
 
@@ -46,6 +47,10 @@ pub struct Requests {
     pub sent: u64,
     /// Bytes of objects received.
     pub received: u64,
+    /// From a request for little to its answer, on average.
+    pub latency: Option<Duration>,
+    /// Bytes a second of requests for much.
+    pub rate: Option<u64>,
 }
 
 impl Requests {

@@ -80,6 +80,8 @@ fn child() {
         cdc_for_all: false,
         trust_writers: Vec::new(),
         sort_blobs: false,
+        egress_price: 0.0,
+        is_amazon: false,
         jobs: 2,
     };
     let setting = Setting {

@@ -69,6 +69,15 @@ struct Line {
 }
 
 impl Guard<'_> {
+    /// Can the file begin no timeline, whatever the archive holds?
+    pub fn is_needless(&self) -> bool {
+        match &self.facts.kind {
+            FileKind::History(_) => false,
+            FileKind::Segment(_) => self.name.timeline().0 <= 1,
+            FileKind::Partial(_) | FileKind::Backup(_) => true,
+        }
+    }
+
     /// # Errors
     /// [`PushError::Fork`] if the file would begin a timeline that isn't the cluster's.
     pub fn check(&self, rights: &mut Rights) -> Result<(), PushError> {

@@ -27,7 +27,7 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<
     let before = before(shared, work, leaf)?;
     let known = copy.kept.map(|kept| kept.leaf(&work.job.shown, leaf)).unwrap_or_default();
     let hashes = LeafHashes::default();
-    let mut out = LeafCopy { shared, work, level: None, needs: Needs::default(), extents: Vec::new(), known, hashes };
+    let mut out = LeafCopy { shared, work, level: None, needs: Needs::default(), extents: Vec::new(), known, hashes, read: None };
     let mut offset = start;
     while offset < end {
         copy.cancel.check().map_err(BackupError::Cancelled)?;
@@ -90,6 +90,8 @@ struct LeafCopy<'s, 'a> {
     /// Where this host can't read: what the parent's extents may be patched against, and what these may be.
     known: LeafHashes,
     hashes: LeafHashes,
+    /// Hashes of a reference that was read.
+    read: Option<ExtentHashes>,
 }
 
 impl LeafCopy<'_, '_> {
@@ -149,7 +151,9 @@ impl LeafCopy<'_, '_> {
         let Some((row, whole, _)) = table.find(place).filter(|(row, _, _)| row.references.is_empty()) else { return Ok(None) };
         debug_assert_eq!(row.role, ChunkRole::Content);
         let reference = (Reference { id: whole, place }, sealed);
-        let Some(opening) = copy.opening else { return self.patch_blind(id, bytes, reference, quiet) };
+        // Where nothing is known of the old pages they are read, this once.
+        let spares = copy.way == Way::Alone && self.known_hashes(&whole).is_some() && copy.writer.trusts(place.pack);
+        let Some(opening) = copy.opening.filter(|_| !spares) else { return self.patch_blind(id, bytes, reference, quiet) };
         let old = match copy.packs.content(opening, whole.short(), place) {
             Ok(chunk) => chunk,
             Err(e) => {
@@ -157,6 +161,7 @@ impl LeafCopy<'_, '_> {
                 return Ok(None);
             }
         };
+        self.read = copy.kept.and_then(|kept| kept.hash(&whole, old.bytes()));
         let how = Patching { page_size: copy.page_size as usize, way: Way::AgainstOld, level: codec::DENSE, whole_len: sealed as usize };
         let Some(frame) = codec::encode_patch(bytes, old.bytes(), how)? else { return Ok(None) };
         let reference = Some((reference.0, sealed, old.bytes()));
@@ -183,11 +188,12 @@ impl LeafCopy<'_, '_> {
     }
 
     /// What this extent may be patched against next time: itself if it is stored whole, else what it is a patch of.
-    fn hashes_of(&self, id: &ChunkId, bytes: &[u8], stored: &Stored) -> Option<ExtentHashes> {
+    fn hashes_of(&mut self, id: &ChunkId, bytes: &[u8], stored: &Stored) -> Option<ExtentHashes> {
         let kept = self.shared.copy.kept?;
+        let read = self.read.take();
         match stored.reference {
             None => kept.hash(id, bytes),
-            Some((reference, _)) => self.known_hashes(&reference.id).cloned(),
+            Some((reference, _)) => read.filter(|hashes| hashes.id == reference.id).or_else(|| self.known_hashes(&reference.id).cloned()),
         }
     }
 }

@@ -27,6 +27,7 @@ use super::damage::Damage;
 use super::kept::Kept;
 use super::parent::{Parent, ParentFolder};
 use super::source::FileSource;
+use crate::codec::Way;
 use crate::crypt::Opening;
 use crate::repo::pack::Packs;
 use crate::repo::structure::{Attributes, Child, Instance, Needs, put_folder, split};
@@ -71,6 +72,8 @@ pub struct Copy<'a> {
     pub opening: Option<&'a Opening>,
     /// What stands in for the old pages where this host may not.
     pub kept: Option<&'a Kept>,
+    /// How changed pages are stored, where that can be chosen.
+    pub way: Way,
     /// The snapshot before.
     pub parent: Option<&'a Parent<'a>>,
     /// Packs in which a damaged place lies.

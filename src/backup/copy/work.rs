@@ -281,6 +281,7 @@ pub(super) fn store_part(shared: &Shared<'_>, part: &PartWork, needs: &mut Needs
 pub(super) fn store_content(shared: &Shared<'_>, plain: &[u8], needs: &mut Needs) -> Result<ChunkRef, BackupError> {
     let writer = shared.copy.writer;
     let id = writer.sealing().chunk_id(ChunkRole::Content, plain);
+    writer.is_of_tree(id);
     let stored = match writer.find(ChunkRole::Content, &id)? {
         Some(stored) => stored,
         None => {

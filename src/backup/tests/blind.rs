@@ -11,6 +11,7 @@ use super::patches::{FILE, PAGES, change, cluster, extents, happen, happens, is_
 use super::relation::PAGE;
 use super::world::{How, Snap, World, at};
 use crate::codec::{PatchOutline, Way};
+use crate::repo::pack::pack_name;
 
 fn blind<'a>(cache: &TempDir, parent: Option<&'a Snap>) -> How<'a> {
     How { may_read: false, kept: Some(cache.path().join("kept")), parent, ..How::default() }
@@ -42,6 +43,33 @@ fn changed_pages_alone_refer_to_the_whole_chunk_of_many_generations_ago() {
         snaps.push(snap);
     }
     assert_eq!(PatchOutline::read(&[0, 13, 0, 0, 0, 0], 32 * PAGE).unwrap().way, Way::Alone);
+}
+
+#[test]
+fn who_can_read_spares_old_pages_of_which_it_keeps_hashes() {
+    let (cache, world, files) = (TempDir::new().unwrap(), World::new(), cluster(4 * PAGES));
+    let how = |way, parent| How { may_read: true, way, ..blind(&cache, parent) };
+    // Nothing is kept of the first: its old pages are read for the second, this once.
+    let first = next(&world, &files, &How { kept: None, ..how(Way::AgainstOld, None) });
+    let reference = world.stored(&first, FILE).1[1].1.place;
+    let (pack, offset) = (first.own.iter().find(|p| p.id == reference.pack).unwrap(), world.row(reference).offset);
+    let spoil = || assert!(world.backend.tamper(&pack_name(pack.session, pack).unwrap(), |bytes| bytes[offset as usize + 100] ^= 1));
+    change(&files, [PAGES + 3].into_iter(), 7);
+    let second = next(&world, &files, &how(Way::Alone, Some(&first)));
+    assert!(extents(&world, &second).iter().all(is_patch));
+    // Where they can't be read it makes no difference any more.
+    spoil();
+    change(&files, [PAGES + 4].into_iter(), 7);
+    let third = world.backup(&files, &how(Way::Alone, Some(&second))).unwrap();
+    spoil();
+    assert_eq!(third.warnings, Vec::<String>::new());
+    let rows = extents(&world, &third);
+    assert!(rows.len() == 1 && is_patch(&rows[0]), "{rows:?}");
+    assert!(world.read_one(&third, FILE).unwrap() == files.bytes(at(FILE)));
+    // And back: old images again.
+    change(&files, [PAGES + 5].into_iter(), 7);
+    let fourth = next(&world, &files, &how(Way::AgainstOld, Some(&third)));
+    assert!(extents(&world, &fourth).iter().all(is_patch));
 }
 
 #[test]

@@ -86,6 +86,8 @@ impl World {
             cdc_for_all: false,
             trust_writers: Vec::new(),
             sort_blobs: true,
+            egress_price: 0.0,
+            is_amazon: false,
             jobs: 2,
         };
         run(&setting, &options).unwrap_or_else(|e| panic!("{e}"))

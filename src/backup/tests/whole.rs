@@ -105,6 +105,8 @@ impl World {
     /// With so many threads.
     fn backup_by(&self, jobs: usize) -> Result<Outcome, BackupError> {
         let options = Options {
+            egress_price: 0.0,
+            is_amazon: false,
             cluster: "shop".into(),
             pgdata: Some(self.pgdata.path().to_owned()),
             labels: BTreeMap::new(),

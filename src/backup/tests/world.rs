@@ -13,6 +13,7 @@ use crate::backup::kept::{Kept, KeptPlace};
 use crate::backup::parent::Parent;
 use crate::backup::scan::{Scan, Scanned};
 use crate::backup::source::path_of;
+use crate::codec::Way;
 use crate::crypt::{ChunkRole, Root};
 use crate::pg::layout::DataDirectory;
 use crate::repo::PackRef;
@@ -51,6 +52,7 @@ pub struct How<'a> {
     pub may_read: bool,
     /// Where a host that can't read keeps what it knows.
     pub kept: Option<PathBuf>,
+    pub way: Way,
     /// Places that the log lists as damaged.
     pub damaged_places: HashSet<Place>,
     /// Packs that may not be named.
@@ -74,6 +76,7 @@ impl Default for How<'_> {
             jobs: 2,
             may_read: true,
             kept: None,
+            way: Way::AgainstOld,
             damaged_places: HashSet::new(),
             lost: HashSet::new(),
             secret: [5; 32],
@@ -201,8 +204,8 @@ impl World {
         let kept = place.map(|place| Kept::open(place, &how.secret, before, &warnings));
         // A host that can't read has names out of what it keeps, or not at all.
         let contents = match &kept {
-            Some(kept) => kept.contents(),
-            None => Some(&opening as &dyn Contents),
+            Some(kept) if !how.may_read => kept.contents(),
+            _ => Some(&opening as &dyn Contents),
         };
         let parent = how.parent.zip(contents).and_then(|(snap, contents)| {
             let child = snap.root;
@@ -218,6 +221,7 @@ impl World {
             packs: &packs,
             opening: how.may_read.then_some(&opening),
             kept: kept.as_ref(),
+            way: how.way,
             parent: parent.as_ref(),
             damaged_packs: &damaged_packs,
             quiet: &|_| crate::repo::write::Quiet::Days,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::values;
-use crate::host::config::{BucketKeys, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys};
+use crate::host::config::{BucketKeys, ClusterKeys, FlagOverrides, GlobalKeys, Price, SecretKeys};
 
 /// Flags of all commands.
 #[derive(Args, Clone, Debug, Default)]
@@ -97,6 +97,9 @@ pub struct BucketFlags {
     /// Lock what a snapshot needs against deletion for so many days (object lock)
     #[arg(long, global = true, value_name = "DAYS", value_parser = values::days, hide_short_help = true)]
     lock_days: Option<u32>,
+    /// Dollars for a gigabyte that leaves the store: backups read old pages where that is worth it
+    #[arg(long, global = true, value_name = "DOLLARS", value_parser = values::price, hide_short_help = true)]
+    egress_price: Option<Price>,
 }
 
 impl BucketFlags {
@@ -112,6 +115,7 @@ impl BucketFlags {
             kms_key: self.kms_key.clone(),
             single_writer: self.single_writer,
             lock_days: self.lock_days,
+            egress_price: self.egress_price,
         }
     }
 }

@@ -53,6 +53,11 @@ pub fn word(text: &str) -> Result<String, String> {
     crate::host::config::read_word(text)
 }
 
+/// A price in dollars.
+pub fn price(text: &str) -> Result<crate::host::config::Price, String> {
+    crate::host::config::read_price(text)
+}
+
 /// A number of days.
 pub fn days(text: &str) -> Result<u32, String> {
     crate::host::config::read_days(text)

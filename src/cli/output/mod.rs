@@ -7,12 +7,14 @@
 //! - `health.rs`: lines of `check` and `status`
 //! - `json.rs`: an answer as JSON · `table.rs`: aligned columns
 //! - `progress.rs`: bars on a terminal, a line every 30 s elsewhere; messages
+//! - `requests.rs`: what a run has asked of a store that counts
 //! - `snapshot.rs`: a snapshot as JSON and in words
 
 pub mod error;
 pub mod health;
 pub mod json;
 pub mod progress;
+pub mod requests;
 pub mod snapshot;
 pub mod table;
 

@@ -21,7 +21,7 @@ use crate::repo::pack::Packs;
 use crate::store::s3::Watch;
 use crate::store::{Backend, LocalStore, ObjectName, S3Store, StoreError, seen_through};
 use crate::units::ids::unhex;
-use crate::units::{Explain, Hash32, KeyId, Progress, RepositoryId, SessionId};
+use crate::units::{Class, Explain, Hash32, KeyId, Progress, RepositoryId, SessionId};
 
 /// Where a repository lies and what this host has to do with it.
 pub struct Place<'a> {
@@ -143,11 +143,43 @@ pub(super) fn open_bucket(repository: &RepositorySettings, watch: &Watch) -> Res
 /// # Errors
 /// If it isn't there, isn't the one that this host knows, no key opens it, or its log can't be trusted.
 pub fn open(place: &Place<'_>, need: Need) -> Result<Opened, HostError> {
+    let backend = open_store(place.repository, place.watch)?;
+    let pin = place.state.map(|s| s.pin(&place.repository.url)).transpose()?.flatten();
+    if let Some(format) = known_format(place, pin.as_ref(), need)? {
+        match open_as(place, need, Arc::clone(&backend), format, pin.clone()) {
+            // Whatever else is wrong, the object itself says whose fault it is.
+            Err(e) if !matches!(e.class(), Class::Unreachable | Class::Denied | Class::Usage) => {}
+            other => return other,
+        }
+    }
+    let format = read_format(backend.as_ref(), &place.repository.url.to_string(), pin.as_ref().map(|pin| pin.repository))?;
+    let opened = open_as(place, need, backend, format, pin)?;
+    if let Some(state) = place.state.filter(|_| counts_requests(place)) {
+        // Without it the object is read again.
+        let _ = state.keep_format(&place.repository.url, &opened.format.encode());
+    }
+    Ok(opened)
+}
+
+/// The format object as this host has read it before, where reading it again would tell nothing: it never changes, and the
+/// entry of the log that this host remembers, which is looked at each time, is an entry of this very repository.
+fn known_format(place: &Place<'_>, pin: Option<&Pin>, need: Need) -> Result<Option<Format>, HostError> {
+    let Some((state, pin)) = place.state.zip(pin).filter(|_| counts_requests(place)) else { return Ok(None) };
+    let proved = need == Need::Read || place.repository.bucket.single_writer == Some(true) || state.is_proved(&place.repository.url);
+    let kept = state.kept_format(&place.repository.url).and_then(|bytes| Format::decode(&bytes).ok());
+    let Some(format) = kept.filter(|format| proved && format.repository == pin.repository) else { return Ok(None) };
+    let known = state.repository(format.repository);
+    Ok((known.host_keys()?.is_some() && known.seen()?.newest().is_some()).then_some(format))
+}
+
+/// Is each request to the store paid for, or far away?
+fn counts_requests(place: &Place<'_>) -> bool {
+    place.repository.url.folder().is_none()
+}
+
+fn open_as(place: &Place<'_>, need: Need, backend: Arc<dyn Backend>, format: Format, pin: Option<Pin>) -> Result<Opened, HostError> {
     let url = &place.repository.url;
     let shown = url.to_string();
-    let backend = open_store(place.repository, place.watch)?;
-    let pin = place.state.map(|s| s.pin(url)).transpose()?.flatten();
-    let format = read_format(backend.as_ref(), &shown, pin.as_ref().map(|pin| pin.repository))?;
     if need == Need::Write && format.read_only_features != 0 {
         return Err(format::FormatError::Features(format.read_only_features).into());
     }
@@ -332,9 +364,10 @@ fn kept_log(cache: Option<&Path>, repository: RepositoryId, more: bool) -> Optio
     cache.map(|c| c.join(repository.to_string()).join(if more { "log-whole" } else { "log" }))
 }
 
-/// What was kept of the log, read on to its end; `None` if it is of no use, and the store's own word decides.
-fn resume(log: &Log<'_>, kept: Option<&Path>) -> Result<Option<LogView>, HostError> {
-    match kept.and_then(crate::host::cache_file::read).map(|bytes| log.resume(&bytes)) {
+/// What was kept of the log, read on to its end, and the entry with which that began, which was looked at again; `None` if it
+/// is of no use, and the store's own word decides.
+fn resume(log: &Log<'_>, kept: Option<&Path>) -> Result<Option<(LogView, log::Head)>, HostError> {
+    match kept.and_then(crate::host::cache_file::read).map(|bytes| log.resume_after(&bytes)) {
         Some(Ok(view)) => Ok(view),
         Some(Err(log::LogError::Store(e))) => Err(log::LogError::Store(e).into()),
         Some(Err(_)) | None => Ok(None),
@@ -352,15 +385,19 @@ fn load(
 ) -> Result<LogView, HostError> {
     // Before the log is read: another process of this host may append and remember meanwhile.
     let remembered = state.map(RepositoryState::seen).transpose()?.and_then(|seen| seen.newest());
-    let view = match resume(log, kept)?.filter(|view| view.is_of(own) && !view.needs_all()) {
-        Some(view) => view,
-        None => log.read_of(own).map_err(|e| match e {
-            log::LogError::NotThere => HostError::Unfinished { place: shown.into() },
-            other => other.into(),
-        })?,
+    let (view, proven) = match resume(log, kept)?.filter(|(view, _)| view.is_of(own) && !view.needs_all()) {
+        Some((view, proven)) => (view, Some(proven)),
+        None => (
+            log.read_of(own).map_err(|e| match e {
+                log::LogError::NotThere => HostError::Unfinished { place: shown.into() },
+                other => HostError::from(other),
+            })?,
+            None,
+        ),
     };
-    let Some(newest) = remembered else { return Ok(view) };
-    let newest = log::Head { number: newest.number, hash: newest.hash };
+    // Mostly it is the entry with which the reading began: that was looked at just now.
+    let newest = remembered.map(|newest| log::Head { number: newest.number, hash: newest.hash });
+    let Some(newest) = newest.filter(|newest| proven != Some(*newest)) else { return Ok(view) };
     match log.check_remembered(&view, &newest) {
         // Somebody deleted or covered the newest entries: what they were may lie beneath.
         Err(log::LogError::SetBack { .. } | log::LogError::Changed { .. }) if log.dig()? => {
@@ -465,7 +502,7 @@ impl Opened {
             return Ok(());
         }
         let kept = kept_log(self.cache_folder.as_deref(), self.format.repository, true);
-        let whole = match resume(&self.log(), kept.as_deref())?.filter(LogView::is_whole) {
+        let whole = match resume(&self.log(), kept.as_deref())?.map(|(view, _)| view).filter(LogView::is_whole) {
             Some(view) => view,
             None => self.log().read()?,
         };

@@ -7,11 +7,13 @@
 //!
 //! - `catalog.rs`: [`Catalog`], blobs by kind and key, opened for milliseconds
 //! - `index/`: [`ChunkIndex`] and [`IndexWriter`], rows of chunks in sorted, immutable, mapped files
+//! - `ranges.rs`: [`RangeFile`], what a backup reads of packs each time
 //! - `kept/`: what a host that can't read keeps of its own newest snapshot
 
 pub mod catalog;
 pub mod index;
 pub mod kept;
+mod ranges;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use crate::units::RepositoryId;
 
 pub use catalog::{Busy, Catalog, Kind};
 pub use index::{ChunkIndex, IndexWriter, Row};
+pub use ranges::RangeFile;
 
 /// A part of the cache was damaged or couldn't be used, and was discarded. Work goes on without it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,11 @@ impl fmt::Display for CacheWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the cache file {} was discarded: {}", self.path.display(), self.problem)
     }
+}
+
+/// Names are the user's, and may differ in case alone.
+fn file_name_of(cluster: &str) -> String {
+    blake3::hash(cluster.as_bytes()).to_hex().chars().take(16).collect()
 }
 
 /// The cache of one repository.
@@ -75,9 +83,12 @@ impl Cache {
 
     /// The folder of what a host that can't read keeps of a cluster's newest snapshot.
     pub fn kept_folder(&self, cluster: &str) -> PathBuf {
-        // Names are the user's, and may differ in case alone.
-        let name = blake3::hash(cluster.as_bytes()).to_hex();
-        self.folder.join("kept").join(name.get(..16).unwrap_or_default())
+        self.folder.join("kept").join(file_name_of(cluster))
+    }
+
+    /// The ranges of packs that backups of a cluster read.
+    pub fn ranges(&self, cluster: &str) -> RangeFile {
+        RangeFile::open(self.folder.join("ranges").join(file_name_of(cluster)))
     }
 
     /// Opens the chunk index as it is now.

@@ -27,6 +27,19 @@ pub struct BucketKeys {
     pub single_writer: Option<bool>,
     /// `lock-days`: for how many days what a snapshot needs is locked against deletion.
     pub lock_days: Option<u32>,
+    /// `egress-price`: dollars for a gigabyte that leaves the store.
+    pub egress_price: Option<Price>,
+}
+
+/// A price, in millionths of a dollar.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Price(pub u64);
+
+impl Price {
+    /// In dollars.
+    pub fn dollars(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
 }
 
 impl BucketKeys {
@@ -43,6 +56,7 @@ impl BucketKeys {
             kms_key: self.kms_key.or_else(|| lower.kms_key.clone()),
             single_writer: self.single_writer.or(lower.single_writer),
             lock_days: self.lock_days.or(lower.lock_days),
+            egress_price: self.egress_price.or(lower.egress_price),
         }
     }
 
@@ -61,6 +75,7 @@ impl BucketKeys {
             text("kms-key", &self.kms_key),
             flag("single-writer", self.single_writer),
             self.lock_days.map(|days| ("lock-days", days.to_string().into())),
+            self.egress_price.map(|price| ("egress-price", price.dollars().to_string().into())),
         ];
         all.into_iter().flatten().collect()
     }
@@ -91,6 +106,14 @@ pub fn read_endpoint(text: &str) -> Result<String, String> {
 pub fn read_word(text: &str) -> Result<String, String> {
     let fine = (1..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if fine { Ok(text.to_owned()) } else { Err(format!("expected a word of letters, digits and signs, found {text:?}")) }
+}
+
+/// A price in dollars.
+pub fn read_price(text: &str) -> Result<Price, String> {
+    let price: Option<f64> = text.trim().parse().ok().filter(|price| (0.0..=1000.0).contains(price));
+    price
+        .map(|price| Price((price * 1e6).round() as u64))
+        .ok_or_else(|| format!("expected a price in dollars from 0 to 1000, found {text:?}"))
 }
 
 /// A number of days: Amazon allows 100 years.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use toml::{Table, Value};
 
-use super::bucket::{BucketKeys, read_days, read_endpoint, read_word};
+use super::bucket::{BucketKeys, read_days, read_endpoint, read_price, read_word};
 use super::error::ConfigError;
 use super::keys::{ClusterKeys, GlobalKeys, SecretKeys, check_name, read_duration, read_jobs, read_key_id};
 use super::retention::{RetentionKeys, read_count, read_span};
@@ -176,6 +176,7 @@ impl<'a> Section<'a> {
             None => return Ok(None),
             Some(Value::String(text)) => text,
             Some(Value::Integer(number)) => number.to_string(),
+            Some(Value::Float(number)) => number.to_string(),
             Some(other) => return Err(self.bad(key, format!("a text or a number is expected, found {}", kind(&other)))),
         };
         read(&text).map(Some).map_err(|problem| self.bad(key, problem))
@@ -254,6 +255,7 @@ impl<'a> Section<'a> {
             kms_key: self.read("kms-key", read_word)?,
             single_writer: self.flag("single-writer")?,
             lock_days: self.read("lock-days", read_days)?,
+            egress_price: self.read("egress-price", read_price)?,
         })
     }
 

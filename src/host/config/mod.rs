@@ -22,7 +22,7 @@ mod secret;
 mod url;
 mod variables;
 
-pub use bucket::{BucketKeys, read_days, read_endpoint, read_word};
+pub use bucket::{BucketKeys, Price, read_days, read_endpoint, read_price, read_word};
 pub use error::ConfigError;
 pub use keys::{Chunker, ClusterKeys, FlagOverrides, GlobalKeys, SecretKeys, WalMode};
 pub use resolve::{ClusterSettings, DEFAULT_CLUSTER, RepositorySettings, Settings};

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::bucket::{BucketKeys, read_days, read_endpoint, read_word};
+use super::bucket::{BucketKeys, read_days, read_endpoint, read_price, read_word};
 use super::error::ConfigError;
 use super::keys::{ClusterKeys, GlobalKeys, SecretKeys, read_bool, read_duration, read_jobs, read_key_id};
 use super::retention::{KeepLabel, RetentionKeys, read_count, read_span};
@@ -47,6 +47,7 @@ impl Variables<'_> {
             kms_key: self.read("PGCAIRN_KMS_KEY", read_word)?,
             single_writer: self.read("PGCAIRN_SINGLE_WRITER", read_bool)?,
             lock_days: self.read("PGCAIRN_LOCK_DAYS", read_days)?,
+            egress_price: self.read("PGCAIRN_EGRESS_PRICE", read_price)?,
         })
     }
 

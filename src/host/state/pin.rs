@@ -61,6 +61,7 @@ impl StateDir {
     pub fn forget_pin(&self, url: &RepositoryUrl) -> Result<(), StateError> {
         let path = self.pin_path(url);
         let _lock = lock_folder(&self.path().join("pins"), self.owner())?;
+        let _ = std::fs::remove_file(path.with_extension("format"));
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|source| StateError::Io { verb: "write", path, source }),
@@ -76,6 +77,17 @@ impl StateDir {
     pub fn remember_proved(&self, url: &RepositoryUrl) -> Result<(), StateError> {
         let _lock = lock_folder(&self.path().join("pins"), self.owner())?;
         write(&self.pin_path(url).with_extension("proved"), b"create-if-absent holds here\n", self.owner())
+    }
+
+    /// The format object that was read at a URL, if it is kept: it never changes. It proves nothing of what lies there now.
+    pub fn kept_format(&self, url: &RepositoryUrl) -> Option<Vec<u8>> {
+        read(&self.pin_path(url).with_extension("format"), LIMIT).ok().flatten().map(|bytes| bytes.to_vec())
+    }
+
+    /// Keeps the format object of a URL.
+    pub fn keep_format(&self, url: &RepositoryUrl, bytes: &[u8]) -> Result<(), StateError> {
+        let _lock = lock_folder(&self.path().join("pins"), self.owner())?;
+        write(&self.pin_path(url).with_extension("format"), bytes, self.owner())
     }
 
     /// The file of a URL's pin: what to remove when another repository is meant.

@@ -1,4 +1,5 @@
-//! Appending: read to the end, judge, create the next number if it is absent; after a lost race, all of it again.
+//! Appending: judge, create the next number if it is absent; after a lost race, or where that seems to be forbidden, read to
+//! the end and do all of it again.
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,16 @@ enum Settled {
     Ours,
     /// It has others.
     Others,
+}
+
+/// What came of offering an entry as the next one.
+enum Next {
+    /// It is there, and valid.
+    Ours(Head),
+    /// Another has its number.
+    Lost,
+    /// It isn't wanted any more.
+    No,
 }
 
 impl Log<'_> {
@@ -63,22 +74,24 @@ impl Log<'_> {
         still: &mut dyn FnMut(&LogView) -> bool,
     ) -> Result<Option<Head>, LogError> {
         kind.check().map_err(|why| form(kind, why))?;
+        // Creating the next number proves that the view was read to the end, so it needn't be looked at before: but for a
+        // list that would be stored first, and for nothing.
+        let mut read_on = body::list(&mut kind.clone()).is_some_and(|list| list.is_ok_and(|list| list.len() > PLAIN_LIMIT / 2));
         for lost in 1..=RACES {
             let began = Instant::now();
-            self.advance(view)?;
-            self.know_what_it_takes(view, kind)?;
-            view.may_append(kind)?;
-            if !still(view) {
-                return Ok(None);
+            if read_on {
+                self.advance(view)?;
             }
-            let number = view.newest.number.checked_add(1).ok_or_else(|| form(kind, "the log is full"))?;
-            let bytes = self.encode(key, kind, number, view.newest.hash)?;
-            let at = At { number, hash: hash(&bytes), signer: key.id(), time: Timestamp::now() };
-            view.fold.judge(&at, kind).map_err(|void| LogError::Void { kind: kind.name(), void })?;
-            if matches!(self.offer(&entry_name(number), &bytes, number)?, Settled::Ours) && self.read_back(view, &at, &bytes)? {
-                return Ok(Some(Head { number, hash: at.hash }));
+            match self.offer_next(view, key, kind, still) {
+                Ok(Next::Ours(head)) => return Ok(Some(head)),
+                Ok(Next::Lost) => std::thread::sleep(wait_after(lost, began.elapsed(), fraction())),
+                // What an older view refuses the newest may allow.
+                Ok(Next::No) | Err(LogError::Void { .. } | LogError::Damaged(_) | LogError::Unknown(_) | LogError::MissingBody(_))
+                    if !read_on => {}
+                Ok(Next::No) => return Ok(None),
+                Err(e) => return Err(e),
             }
-            std::thread::sleep(wait_after(lost, began.elapsed(), fraction()));
+            read_on = true;
         }
         Err(LogError::Busy(RACES))
     }
@@ -95,6 +108,27 @@ impl Log<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Offers the entry behind the newest of the view, if it may stand there.
+    fn offer_next(
+        &self,
+        view: &mut LogView,
+        key: &SigningKey,
+        kind: &Kind,
+        still: &mut dyn FnMut(&LogView) -> bool,
+    ) -> Result<Next, LogError> {
+        self.know_what_it_takes(view, kind)?;
+        view.may_append(kind)?;
+        if !still(view) {
+            return Ok(Next::No);
+        }
+        let number = view.newest.number.checked_add(1).ok_or_else(|| form(kind, "the log is full"))?;
+        let bytes = self.encode(key, kind, number, view.newest.hash)?;
+        let at = At { number, hash: hash(&bytes), signer: key.id(), time: Timestamp::now() };
+        view.fold.judge(&at, kind).map_err(|void| LogError::Void { kind: kind.name(), void })?;
+        let ours = matches!(self.offer(&entry_name(number), &bytes, number)?, Settled::Ours) && self.read_back(view, &at, &bytes)?;
+        Ok(if ours { Next::Ours(Head { number, hash: at.hash }) } else { Next::Lost })
     }
 
     /// Reads our own entry, as all others will, and takes it into the view. Others' bytes under its number, although the

@@ -250,10 +250,16 @@ impl<'a> Log<'a> {
     /// Goes on from a view that was kept, after looking whether its newest entry is still the same; `None` if the bytes
     /// are none that [`Log::keep`] wrote for this repository in this version.
     pub fn resume(&self, kept: &[u8]) -> Result<Option<LogView>, LogError> {
+        Ok(self.resume_after(kept)?.map(|(view, _)| view))
+    }
+
+    /// As [`Log::resume`], with the entry that was looked at again.
+    pub fn resume_after(&self, kept: &[u8]) -> Result<Option<(LogView, Head)>, LogError> {
         let Some(mut view) = self.unpack(kept) else { return Ok(None) };
-        self.check_remembered(&view, &view.newest)?;
+        let proven = view.newest;
+        self.check_remembered(&view, &proven)?;
         self.advance(&mut view)?;
-        Ok(Some(view))
+        Ok(Some((view, proven)))
     }
 
     /// A view in a form to be kept in a cache, with a checksum. `None` while anything is in doubt.

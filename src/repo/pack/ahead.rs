@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 
-use super::{Packs, Place, Row};
+use super::{KeptRanges, Packs, Place, Row};
 use crate::repo::RepoError;
 use crate::store::at_once;
 use crate::units::PackId;
@@ -86,10 +86,19 @@ impl Packs {
             }
             let Some(table) = self.table_at_hand(place.pack) else { continue };
             let Some((row, _, _)) = table.find(place) else { continue };
+            if self.is_kept(place.pack, row) {
+                continue;
+            }
             lacking.extend(self.lacking(place.pack, row));
         }
         let stretches = self.stretches(lacking);
         let _: Result<(), ()> = at_once(&stretches, self.pace.reads, |stretch| self.read_blocks(stretch), &mut |_, _| Ok(()));
+    }
+
+    /// Is it in this host's cache?
+    fn is_kept(&self, pack: PackId, row: &Row) -> bool {
+        let kept = |ranges: &Arc<dyn KeptRanges>| Some(ranges.get(self.name(pack).ok()?.as_str(), row.offset.into(), row.len).is_some());
+        self.ranges.as_ref().and_then(kept).unwrap_or(false)
     }
 
     /// The sealed bytes of a small blob.

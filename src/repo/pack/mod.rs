@@ -26,7 +26,7 @@ use crate::units::{ChunkId, PackId};
 
 pub use build::{FinishedPack, NewBlob, PackBuilder, SealedBlob};
 pub use fetch::Held;
-pub use read::{BlobFault, LoadedTable, Packs, VerifiedChunk, pack_name};
+pub use read::{BlobFault, KeptRanges, LoadedTable, Packs, VerifiedChunk, pack_name};
 pub use table::{PackTable, Row};
 
 /// Where a chunk lies: (pack, number of the blob in the pack, position in the blob's group).

@@ -2,12 +2,12 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::ahead::Blocks;
 use super::fetch::Held;
-use super::{END, MAX_PACK, MAX_TAIL, PackTable, Place, Row, TRAILER, blob_aad, table_aad};
+use super::{END, FinishedPack, MAX_PACK, MAX_TAIL, PackTable, Place, Row, TRAILER, blob_aad, table_aad};
 use crate::codec;
 use crate::crypt::envelope::{self, Envelope};
 use crate::crypt::{ChunkRole, CryptError, Opening, Sealing, Secret, seal};
@@ -70,6 +70,15 @@ impl LoadedTable {
     }
 }
 
+/// Keeps ranges of packs, which never change, in a cache.
+pub trait KeptRanges: Send + Sync {
+    /// The range of this object, if it is kept.
+    fn get(&self, object: &str, offset: u64, len: u32) -> Option<Vec<u8>>;
+
+    /// Keeps a range.
+    fn put(&self, object: &str, offset: u64, bytes: &[u8]);
+}
+
 /// The packs that a reader knows of: those that one COMMIT names, or that one session may name, each id once. To the log
 /// a pack is (session, id): whose pack an id means is settled by whoever fills this.
 pub struct Packs {
@@ -79,6 +88,9 @@ pub struct Packs {
     directory: RwLock<HashMap<PackId, PackRef>>,
     tables: Mutex<Kept>,
     pub(super) blocks: Mutex<Blocks>,
+    pub(super) ranges: Option<Arc<dyn KeptRanges>>,
+    /// Chunks of this session that a tree is read by.
+    of_tree: Mutex<HashSet<ChunkId>>,
 }
 
 #[derive(Default)]
@@ -96,13 +108,74 @@ pub fn pack_name(session: SessionId, pack: &PackRef) -> Result<ObjectName, RepoE
 impl Packs {
     /// Knows no pack yet.
     pub fn new(backend: Arc<dyn Backend>, sealing: Sealing) -> Self {
-        let (directory, tables, blocks) = (RwLock::default(), Mutex::default(), Mutex::default());
-        Packs { pace: backend.pace(), backend, sealing, directory, tables, blocks }
+        let (directory, tables, blocks, of_tree) = (RwLock::default(), Mutex::default(), Mutex::default(), Mutex::default());
+        Packs { pace: backend.pace(), backend, sealing, directory, tables, blocks, ranges: None, of_tree }
     }
 
     /// How the store is asked best.
     pub fn pace(&self) -> Pace {
         self.pace
+    }
+
+    /// Looks into a cache first, for tables, nodes and what trees are read by.
+    #[must_use]
+    pub fn with_kept(mut self, ranges: Option<Arc<dyn KeptRanges>>) -> Self {
+        self.ranges = ranges;
+        self
+    }
+
+    /// A chunk of content that is going to be stored holds names, attributes or a meta chunk: trees are read by it.
+    pub fn is_of_tree(&self, id: ChunkId) {
+        if self.ranges.is_some() {
+            self.of_tree.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        }
+    }
+
+    /// Keeps of a pack that was just stored what the next backup will read.
+    pub(in crate::repo) fn keep_stored(&self, name: &ObjectName, pack: &FinishedPack) {
+        let Some(ranges) = &self.ranges else { return };
+        let of_tree = self.of_tree.lock().unwrap_or_else(PoisonError::into_inner);
+        let keep = |offset: usize, len: usize| {
+            if let Some(bytes) = offset.checked_add(len).and_then(|end| pack.bytes.get(offset..end)) {
+                ranges.put(name.as_str(), offset as u64, bytes);
+            }
+        };
+        keep(pack.bytes.len().saturating_sub(pack.tail as usize), pack.tail as usize);
+        for row in &pack.table.rows {
+            if row.role == ChunkRole::Structure || row.chunks.iter().any(|(id, _)| of_tree.contains(id)) {
+                keep(row.offset as usize, row.len as usize);
+            }
+        }
+    }
+
+    /// A range of a pack, opened: out of the cache; where that hasn't it as it should be, as `first` reads it; and where that isn't
+    /// what it should be, by itself, and from beneath whatever lies over it.
+    fn opened_range<T>(
+        &self,
+        (name, offset, len): (&ObjectName, u64, u32),
+        first: impl FnOnce() -> Result<Vec<u8>, RepoError>,
+        open: impl Fn(Vec<u8>) -> Result<T, RepoError>,
+    ) -> Result<T, RepoError> {
+        let ranges = self.ranges.as_deref();
+        if let Some(kept) = ranges.and_then(|ranges| ranges.get(name.as_str(), offset, len))
+            && let Ok(opened) = open(kept)
+        {
+            return Ok(opened);
+        }
+        let open_and_keep = |bytes: Vec<u8>| match ranges {
+            None => open(bytes),
+            Some(ranges) => {
+                let opened = open(bytes.clone())?;
+                ranges.put(name.as_str(), offset, &bytes);
+                Ok(opened)
+            }
+        };
+        match first().and_then(open_and_keep) {
+            Err(e) if e.is_damage() && self.backend.rereads() => {
+                self.seen_through(name, || open_and_keep(self.backend.read_range(name, offset, len as usize)?))
+            }
+            other => other,
+        }
     }
 
     /// Makes packs known.
@@ -162,11 +235,9 @@ impl Packs {
             return Err(RepoError::corrupt(&name, "the log gives it an impossible size"));
         }
         let tail_at = pack.size - u64::from(pack.tail);
-        let table = self.seen_through(&name, || {
-            let tail = self.backend.read_range(&name, tail_at, pack.tail as usize)?;
-            self.open_tail(id, &tail, tail_at).map_err(|e| e.at(&name))
-        })?;
-        Ok(Arc::new(table))
+        let first = || Ok(self.backend.read_range(&name, tail_at, pack.tail as usize)?);
+        let open = |tail: Vec<u8>| self.open_tail(id, &tail, tail_at).map_err(|e| e.at(&name));
+        Ok(Arc::new(self.opened_range((&name, tail_at, pack.tail), first, open)?))
     }
 
     fn open_tail(&self, id: PackId, tail: &[u8], blobs_end: u64) -> Result<LoadedTable, TailError> {
@@ -203,15 +274,14 @@ impl Packs {
         if found.short() != id || row.role != ChunkRole::Structure || row.chunks.len() != 1 {
             return Err(RepoError::corrupt(&name, "another chunk lies where a node of the structure is expected"));
         }
-        let plain = match self.small(place.pack, row).and_then(|sealed| self.open_node(&table, row, sealed, &name)) {
-            // By itself, and from beneath whatever lies over it.
-            Err(e) if e.is_damage() && self.backend.rereads() => self.seen_through(&name, || {
-                let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
-                self.open_node(&table, row, sealed, &name)
-            })?,
-            other => other?,
-        };
-        self.checked(&name, ChunkRole::Structure, found, plain)
+        self.opened_range(
+            (&name, row.offset.into(), row.len),
+            || self.small(place.pack, row),
+            |sealed| {
+                let plain = self.open_node(&table, row, sealed, &name)?;
+                self.checked(&name, ChunkRole::Structure, found, plain)
+            },
+        )
     }
 
     fn open_node(&self, table: &LoadedTable, row: &Row, sealed: Vec<u8>, name: &ObjectName) -> Result<Vec<u8>, RepoError> {
@@ -221,20 +291,12 @@ impl Packs {
     }
 
     /// Is this blob of a pack whole? `sealed` are its bytes as they lie in the pack. It is opened and decoded, its
-    /// Is this blob of a pack whole? `sealed` are its bytes as they lie in the pack. It is opened and decoded, its
     /// reference fetched unless it is `held`, and the id of each of its chunks computed. Without what opens content, of
     /// content the hash of its sealed bytes alone is compared with the table.
     ///
     /// # Errors
     /// What is wrong, with the blob or with its reference.
-    pub fn check_blob(
-        &self,
-        opening: Option<&Opening>,
-        pack: PackId,
-        blob: u32,
-        sealed: &[u8],
-        held: &Held,
-    ) -> Result<(), BlobFault> {
+    pub fn check_blob(&self, opening: Option<&Opening>, pack: PackId, blob: u32, sealed: &[u8], held: &Held) -> Result<(), BlobFault> {
         let table = self.table(pack)?;
         let name = self.name(pack)?;
         let row = table.rows().get(blob as usize).ok_or_else(|| RepoError::corrupt(&name, "it has no such blob"))?;
@@ -268,6 +330,24 @@ impl Packs {
             rest = behind;
         }
         Ok(())
+    }
+
+    /// As [`Packs::content`], of a chunk by which a tree is read: it is kept in the cache, if there is one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tree_content(&self, opening: &Opening, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError> {
+        let table = self.table(place.pack)?;
+        let own = table.find(place).filter(|(row, found, _)| {
+            found.short() == id && row.role == ChunkRole::Content && row.chunks.len() == 1 && row.references.is_empty()
+        });
+        let Some((row, found, _)) = own.filter(|_| self.ranges.is_some()) else { return self.content(opening, id, place) };
+        let name = self.name(place.pack)?;
+        let first = || Ok(self.backend.read_range(&name, row.offset.into(), row.len as usize)?);
+        self.opened_range((&name, row.offset.into(), row.len), first, |sealed| {
+            let plain = self.open_blob(opening, &table, row, &sealed, &HashMap::new(), &name)?;
+            self.checked(&name, ChunkRole::Content, found, plain)
+        })
     }
 
     /// A chunk of content of which this host has kept the bytes: they are taken only if they are what `id` names.

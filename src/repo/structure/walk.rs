@@ -90,7 +90,7 @@ pub trait Contents: Send + Sync {
 
 impl Contents for Opening {
     fn content(&self, packs: &Packs, id: ShortId, place: Place) -> Result<VerifiedChunk, RepoError> {
-        packs.content(self, id, place)
+        packs.tree_content(self, id, place)
     }
 
     fn contents(&self, packs: &Packs, wanted: &[(ShortId, Place)]) -> Result<Vec<VerifiedChunk>, RepoError> {

@@ -162,6 +162,11 @@ impl ChunkWriter {
         &self.setup.sealing
     }
 
+    /// A chunk of content that is going to be stored holds what trees are read by.
+    pub fn is_of_tree(&self, id: ChunkId) {
+        self.setup.packs.is_of_tree(id);
+    }
+
     /// May a COMMIT of this session name the pack?
     pub fn may_name(&self, pack: PackId) -> bool {
         self.setup.nameable.contains(&pack)

@@ -154,6 +154,7 @@ impl Shared {
         match self.backend.create(&name, &[&pack.bytes], &self.tag).map_err(|e: StoreError| e)? {
             Create::Created | Create::Same => {
                 self.packs.add([stored]);
+                self.packs.keep_stored(&name, pack);
                 Ok(stored)
             }
             Create::Other => Err(RepoError::corrupt(&name, "other bytes lie under the name of a pack that was drawn at random")),

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 
-use super::{Backend, Covered, Create, Listed, Locks, ObjectName, Pace, Requests, SessionTag, StoreError, Version};
+use super::{Backend, Covered, Create, Listed, Locks, ObjectName, Pace, Requests, SessionTag, Start, StoreError, Version};
 use counts::Counts;
 use gate::Gate;
 use lock::Stored;
@@ -118,6 +118,10 @@ impl Backend for S3Store {
 
     fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         self.read_part(name, offset, len)
+    }
+
+    fn read_start(&self, name: &ObjectName, most: usize) -> Result<Start, StoreError> {
+        self.read_first(name, most)
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {

@@ -1,14 +1,14 @@
 //! Reading: whole objects and ranges, from the middle of a body that broke off too, of the version that was chosen.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 
 use super::attempt::{Patience, Refusal, Size, Trouble, chain, understand};
 use super::{S3Store, date::DateOfAnswer};
-use crate::store::{ObjectName, RequestKind, StoreError, Version};
+use crate::store::{ObjectName, RequestKind, Start, StoreError, Version};
 
 /// So many bytes of an attempt that broke off count as progress, after which the time to try begins anew. With less than
 /// that at a time a pack would take for ever.
@@ -38,11 +38,13 @@ enum Span {
     Whole(u64),
     /// So many from an offset.
     Part(u64, usize),
+    /// The first, at most so many, and not none.
+    First(usize),
 }
 
 impl S3Store {
     pub(super) fn read_whole(&self, name: &ObjectName, max: u64) -> Result<Vec<u8>, StoreError> {
-        self.fetch(name, Span::Whole(max))
+        Ok(self.fetch(name, Span::Whole(max))?.bytes)
     }
 
     pub(super) fn read_part(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
@@ -51,10 +53,18 @@ impl S3Store {
             let short = StoreError::Short { name: name.clone(), offset, len, size };
             return if offset <= size { Ok(Vec::new()) } else { Err(short) };
         }
-        self.fetch(name, Span::Part(offset, len))
+        Ok(self.fetch(name, Span::Part(offset, len))?.bytes)
     }
 
-    fn fetch(&self, name: &ObjectName, span: Span) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn read_first(&self, name: &ObjectName, most: usize) -> Result<Start, StoreError> {
+        match self.fetch(name, Span::First(most.max(1))) {
+            // An empty object has no first byte.
+            Err(StoreError::Short { size: 0, .. }) => Ok(Start { bytes: Vec::new(), size: 0 }),
+            other => other,
+        }
+    }
+
+    fn fetch(&self, name: &ObjectName, span: Span) -> Result<Start, StoreError> {
         let what = format!("reading {name} in {}", self.settings.place());
         let version = self.layers.chosen_of(name);
         let mut patience = Patience::new(self, &what);
@@ -63,7 +73,7 @@ impl S3Store {
         // Whole, and not as its checksum says.
         let mut wrong: Option<Vec<u8>> = None;
         loop {
-            let had = got.len() as u64;
+            let (had, asked) = (got.len() as u64, Instant::now());
             let piece = self.ask_by(&mut patience, RequestKind::Get, Size::Received(span.most()), || {
                 self.get(name, span, had, tag.clone(), version.as_ref(), &what)
             });
@@ -79,7 +89,7 @@ impl S3Store {
                 Err(Refusal::Range) => return Err(self.too_short(name, span)?),
                 Err(other) => return Err(other.into_error(&what)),
             };
-            self.counts.received(piece.bytes.len() as u64);
+            self.counts.received(piece.bytes.len() as u64, asked.elapsed());
             let (size, wanted) = (piece.size, span.length_in(piece.size, name)?);
             let much = piece.bytes.len() >= PROGRESS;
             if got.is_empty() {
@@ -88,7 +98,7 @@ impl S3Store {
                 got.extend_from_slice(&piece.bytes)
             }
             match piece.broken {
-                None if got.len() as u64 == wanted => return Ok(got),
+                None if got.len() as u64 == wanted => return Ok(Start { bytes: got, size }),
                 None => {
                     let problem = format!("{} of {wanted} bytes came, of an object of {size}", got.len());
                     (got, tag) = (Vec::new(), None);
@@ -99,7 +109,7 @@ impl S3Store {
                 Some(why) if got.len() as u64 >= wanted => {
                     let whole = got.len() as u64 == wanted;
                     if whole && wrong.as_ref() == Some(&got) {
-                        return Ok(got);
+                        return Ok(Start { bytes: got, size });
                     }
                     wrong = whole.then_some(got);
                     (got, tag) = (Vec::new(), None);
@@ -135,6 +145,7 @@ impl S3Store {
                 let (from, to) = (offset.saturating_add(had), offset.saturating_add(len as u64).saturating_sub(1));
                 Some(format!("bytes={from}-{to}"))
             }
+            Span::First(most) => Some(format!("bytes={had}-{}", most.saturating_sub(1))),
         };
         let ranged = range.is_some();
         let request = self.get_request(name, version).set_range(range).set_if_match(tag);
@@ -166,6 +177,7 @@ impl S3Store {
         let size = self.look_at(name)?.size;
         Ok(match span {
             Span::Part(offset, len) => StoreError::Short { name: name.clone(), offset, len, size },
+            Span::First(len) => StoreError::Short { name: name.clone(), offset: 0, len, size },
             Span::Whole(max) => StoreError::TooLarge { name: name.clone(), size, max },
         })
     }
@@ -206,7 +218,7 @@ impl Span {
     fn most(self) -> u64 {
         match self {
             Span::Whole(max) => max,
-            Span::Part(_, len) => len as u64,
+            Span::Part(_, len) | Span::First(len) => len as u64,
         }
     }
 
@@ -219,6 +231,7 @@ impl Span {
                 Err(StoreError::Short { name: name.clone(), offset, len, size })
             }
             Span::Part(_, len) => Ok(len as u64),
+            Span::First(most) => Ok(size.min(most as u64)),
         }
     }
 }
