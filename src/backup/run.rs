@@ -192,10 +192,9 @@ fn choose_codec(opened: &Opened, options: &Options) -> Choice {
     if opened.opening.is_none() {
         return Choice { way: Way::Alone, why: "this host can't read old pages".into() };
     }
-    let costs = opened
-        .backend
-        .requests()
-        .map(|seen| Costs::of_service(seen.latency, seen.rate, options.jobs, options.egress_price, options.is_amazon));
+    let at_once = opened.backend.pace().reads;
+    let costs =
+        opened.backend.requests().map(|seen| Costs::of_service(seen.latency, seen.rate, at_once, options.egress_price, options.is_amazon));
     choose(costs.as_ref(), &price::Facts::USUAL)
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use super::old::Piece;
 use super::work::{FileWork, LeafResult, unless_damaged};
 use super::{Shared, pages};
 use crate::backup::BackupError;
@@ -9,7 +10,7 @@ use crate::chunk::{EXTENT, is_zero};
 use crate::codec::{self, Patching, Way};
 use crate::crypt::ChunkRole;
 use crate::host::cache::kept::{ExtentHashes, LeafHashes};
-use crate::repo::pack::Reference;
+use crate::repo::pack::{Held, Reference};
 use crate::repo::structure::{ChunkRef, Extent, FileData, LEAF, Needs, put_leaf, read_leaf};
 use crate::repo::write::{NewChunk, NewPages, Quiet, Stored};
 use crate::units::ChunkId;
@@ -27,26 +28,35 @@ pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<
     let before = before(shared, work, leaf)?;
     let known = copy.kept.map(|kept| kept.leaf(&work.job.shown, leaf)).unwrap_or_default();
     let hashes = LeafHashes::default();
-    let mut out = LeafCopy { shared, work, level: None, needs: Needs::default(), extents: Vec::new(), known, hashes, read: None };
+    let (needs, extents, held) = (Needs::default(), Vec::new(), Held::new());
+    let mut out = LeafCopy { shared, work, level: None, needs, extents, known, hashes, read: None, held };
     let mut offset = start;
-    while offset < end {
-        copy.cancel.check().map_err(BackupError::Cancelled)?;
-        let wanted = (end - offset).min(EXTENT as u64) as usize;
-        let mut bytes = vec![0; wanted];
-        let got = file.read_at(&mut bytes, offset).map_err(|e| work.error(e))?;
-        bytes.truncate(got);
-        if let Some(how) = &work.job.pages {
-            pages::check(shared, work, file.as_ref(), how, offset, &mut bytes)?;
+    let mut ended = false;
+    while offset < end && !ended {
+        let mut pieces = Vec::new();
+        while offset < end && !ended && pieces.len() < out.at_once() {
+            copy.cancel.check().map_err(BackupError::Cancelled)?;
+            let wanted = (end - offset).min(EXTENT as u64) as usize;
+            let mut bytes = vec![0; wanted];
+            let got = file.read_at(&mut bytes, offset).map_err(|e| work.error(e))?;
+            bytes.truncate(got);
+            if let Some(how) = &work.job.pages {
+                pages::check(shared, work, file.as_ref(), how, offset, &mut bytes)?;
+            }
+            file.done_with(offset, got as u64);
+            shared.has_read(got as u64);
+            if !bytes.is_empty() {
+                let id = (!is_zero(&bytes)).then(|| copy.writer.sealing().chunk_id(ChunkRole::Content, &bytes));
+                pieces.push(Piece { bytes, id });
+            }
+            ended = got < wanted;
+            offset += wanted as u64;
         }
-        file.done_with(offset, got as u64);
-        shared.has_read(got as u64);
-        if !bytes.is_empty() {
-            out.extent(&bytes, before.get(out.extents.len()))?;
+        out.fetch_old(&pieces, &before)?;
+        for piece in &pieces {
+            copy.cancel.check().map_err(BackupError::Cancelled)?;
+            out.extent(piece, before.get(out.extents.len()))?;
         }
-        if got < wanted {
-            break;
-        }
-        offset += wanted as u64;
     }
     let LeafCopy { extents, needs, hashes, .. } = out;
     if let Some(kept) = copy.kept {
@@ -81,27 +91,29 @@ fn before(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<Vec<Exten
     }
 }
 
-struct LeafCopy<'s, 'a> {
-    shared: &'s Shared<'a>,
+/// A leaf that is being copied.
+pub(super) struct LeafCopy<'s, 'a> {
+    pub shared: &'s Shared<'a>,
     work: &'s FileWork,
     level: Option<i32>,
     needs: Needs,
-    extents: Vec<Extent>,
+    pub extents: Vec<Extent>,
     /// Where this host can't read: what the parent's extents may be patched against, and what these may be.
-    known: LeafHashes,
+    pub known: LeafHashes,
     hashes: LeafHashes,
     /// Hashes of a reference that was read.
     read: Option<ExtentHashes>,
+    /// References that were read together.
+    pub held: Held,
 }
 
 impl LeafCopy<'_, '_> {
-    fn extent(&mut self, bytes: &[u8], before: Option<&Extent>) -> Result<(), BackupError> {
-        if is_zero(bytes) {
+    fn extent(&mut self, Piece { bytes, id }: &Piece, before: Option<&Extent>) -> Result<(), BackupError> {
+        let Some(id) = *id else {
             self.extents.push(Extent::Zeros(bytes.len() as u32));
             self.hashes.0.push(None);
             return Ok(());
-        }
-        let id = self.shared.copy.writer.sealing().chunk_id(ChunkRole::Content, bytes);
+        };
         let stored = self.store(&id, bytes, before)?;
         stored.add_to(&mut self.needs);
         let hashes = self.hashes_of(&id, bytes, &stored);
@@ -154,7 +166,8 @@ impl LeafCopy<'_, '_> {
         // Where nothing is known of the old pages they are read, this once.
         let spares = copy.way == Way::Alone && self.known_hashes(&whole).is_some() && copy.writer.trusts(place.pack);
         let Some(opening) = copy.opening.filter(|_| !spares) else { return self.patch_blind(id, bytes, reference, quiet) };
-        let old = match copy.packs.content(opening, whole.short(), place) {
+        let held = self.held.get(&place).filter(|chunk| chunk.id() == whole).cloned();
+        let old = match held.map_or_else(|| copy.packs.content(opening, whole.short(), place), Ok) {
             Ok(chunk) => chunk,
             Err(e) => {
                 copy.progress.warn(&format!("{}: the old pages can't be read, storing the extent whole: {e}", self.work.job.shown));

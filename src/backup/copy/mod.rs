@@ -6,12 +6,14 @@
 //!
 //! - `work.rs`: parts and files with what is still to be done on them
 //! - `leaf.rs`: extents of relation forks: zeros, pages, hash, parent, index, patch
+//! - `old.rs`: old images, read together where a store answers late
 //! - `pages.rs`: are pages what they should be?
 //! - `stream.rs`: all else that is large: FastCDC
 //! - `joint.rs`: small files of a part in joint chunks
 
 mod joint;
 mod leaf;
+mod old;
 mod pages;
 mod stream;
 mod work;

@@ -1,6 +1,7 @@
 //! What of a changed relation is stored: changed extents alone, as patches of whole chunks.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -9,6 +10,8 @@ use super::relation::{OLD, PAGE, noise, page, put_page, relation};
 use super::world::{How, ROOT, Snap, World, at};
 use crate::codec::FrameKind;
 use crate::repo::pack::{Row, pack_name};
+use crate::store::Pace;
+use crate::store::observed::Observed;
 
 pub const FILE: &str = "base/5/16384";
 const EXTENT: usize = crate::chunk::EXTENT as usize;
@@ -82,6 +85,25 @@ fn the_same_extents_store_nothing_and_a_changed_page_is_a_patch() {
     assert_eq!([0, 2, 3].map(|i| after[i]), [0, 2, 3].map(|i| before[i]));
     // The older one is still whole.
     assert!(world.read_one(&first, FILE).unwrap() == relation(4 * PAGES, 1));
+}
+
+#[test]
+fn old_pages_are_fetched_together_where_answers_are_late() {
+    // A leaf, in each extent of which a page changes; every second one has been a patch before.
+    let blocks = 32 * PAGES;
+    let store = Arc::new(Observed::new(Pace::of_a_service(64)));
+    let (world, files) = (World::asking(Arc::clone(&store) as _), cluster(blocks));
+    let first = next(&world, &files, &How::default());
+    change(&files, (0..blocks).step_by(2 * PAGES as usize), 7);
+    let second = next(&world, &files, &How::after(&first));
+    change(&files, (3..blocks).step_by(PAGES as usize), 8);
+    // An extent is of 256 KiB, and each thread would ask for one at a time. One read brings at most three.
+    store.hold(200 << 10, 10);
+    let third = world.backup(&files, &How::after(&second)).unwrap();
+    assert!(store.seen().at_once >= 10, "{:?}", store.seen());
+    assert!(world.read_one(&third, FILE).unwrap() == files.bytes(at(FILE)));
+    let rows = extents(&world, &third);
+    assert!(rows.len() == 32 && rows.iter().all(is_patch), "{rows:?}");
 }
 
 #[test]

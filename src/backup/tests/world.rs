@@ -20,8 +20,8 @@ use crate::repo::PackRef;
 use crate::repo::pack::{Packs, Place, Row};
 use crate::repo::structure::{Child, ChunkRef, Contents, Extent, FileData, Instance, Meta, Needs, Snapshot, StoredFile, put_snapshot};
 use crate::repo::write::{ChunkWriter, Known, NewChunk, WriterSetup};
-use crate::store::SessionTag;
 use crate::store::memory::MemoryStore;
+use crate::store::{Backend, SessionTag};
 use crate::units::{Cancel, ChunkId, Event, Level, Lsn, PackId, Progress, RepositoryId, SessionId, Timestamp};
 
 /// The data directory.
@@ -150,18 +150,26 @@ fn places_of(packs: &Packs, pack: PackId) -> Vec<(ChunkId, Place)> {
 pub struct World {
     pub root: Root,
     pub backend: Arc<MemoryStore>,
+    /// Where packs are read and stored: mostly the same.
+    asked: Arc<dyn Backend>,
     all: Mutex<Vec<PackRef>>,
     sessions: Mutex<u8>,
 }
 
 impl World {
     pub fn new() -> Self {
-        World { root: Root::random().unwrap(), backend: Arc::default(), all: Mutex::default(), sessions: Mutex::new(0) }
+        let backend = Arc::<MemoryStore>::default();
+        World { asked: Arc::clone(&backend) as _, backend, ..World::asking(Arc::<MemoryStore>::default()) }
+    }
+
+    /// In a store that is another's to look into.
+    pub fn asking(asked: Arc<dyn Backend>) -> Self {
+        World { root: Root::random().unwrap(), backend: Arc::default(), asked, all: Mutex::default(), sessions: Mutex::new(0) }
     }
 
     /// Reads packs, these alone.
     fn packs(&self, which: impl Fn(&PackRef) -> bool) -> Packs {
-        let packs = Packs::new(Arc::clone(&self.backend) as _, self.root.sealing());
+        let packs = Packs::new(Arc::clone(&self.asked), self.root.sealing());
         packs.add(self.all.lock().unwrap().iter().filter(|p| which(p)).copied());
         packs
     }
@@ -181,7 +189,7 @@ impl World {
         }
         let damaged_places = how.damaged_places.clone();
         let setup = WriterSetup {
-            backend: Arc::clone(&self.backend) as _,
+            backend: Arc::clone(&self.asked),
             packs: Arc::clone(&packs),
             sealing: self.root.sealing(),
             opening: how.may_read.then(|| self.root.opening()),
