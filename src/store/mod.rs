@@ -190,6 +190,11 @@ pub trait Backend: Send + Sync {
         Vec::new()
     }
 
+    /// What is asked from now on ends a session: a store that a signal makes give up goes on for so long, once, and then does.
+    fn part(&self, time: Duration) {
+        let _ = time;
+    }
+
     /// Locks against deletion, where they are configured.
     fn locks(&self) -> Option<&dyn Locks> {
         None

@@ -96,7 +96,7 @@ impl S3Store {
         F: Future<Output = Result<T, Trouble>> + Send + 'static,
     {
         loop {
-            if self.watch.cancel.is_cancelled() {
+            if self.is_stopped() {
                 return Err(Refusal::Failed(StoreError::Interrupted { what: patience.what.to_owned() }));
             }
             let place = self.gate.enter();
@@ -110,7 +110,7 @@ impl S3Store {
                 }
             };
             let failed = |source| Refusal::Failed(StoreError::Io { what: patience.what.to_owned(), source });
-            let Some(answer) = self.runtime.run_unless(&self.watch.cancel, timed).map_err(failed)? else {
+            let Some(answer) = self.runtime.run_unless(|| self.is_stopped(), timed).map_err(failed)? else {
                 return Err(Refusal::Failed(StoreError::Interrupted { what: patience.what.to_owned() }));
             };
             match answer {
@@ -223,7 +223,7 @@ impl<'a> Patience<'a> {
         }
         let until = Instant::now() + pause;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
-            if self.store.watch.cancel.is_cancelled() {
+            if self.store.is_stopped() {
                 return Err(StoreError::Interrupted { what: self.what.to_owned() });
             }
             std::thread::sleep(left.min(Duration::from_millis(100)));

@@ -6,7 +6,7 @@
 //!
 //! - `settings.rs`: [`S3Settings`], what is configured · `client.rs`: credentials, region, certificates, proxy
 //! - `runtime.rs`: the one thread on which requests run; the layers above are blocking
-//! - `attempt.rs`: which failures are worth another attempt, until when, and what is said of the rest
+//! - `attempt.rs`: which failures are worth another attempt, until when, and what is said of the rest · `parting.rs`: after a signal
 //! - `gate.rs`: how many requests run at once · `counts.rs`: [`Requests`], how many there were
 //! - `create.rs`: create-if-absent, and how ambiguous answers are settled · `prove.rs`: does the service honour it?
 //! - `read.rs`: reading, in the middle of a body too · `versions.rs`: older versions · `lock.rs`: object lock · `date.rs`: the service's clock · `list.rs`: listing and deleting
@@ -19,6 +19,7 @@ mod date;
 mod gate;
 mod list;
 mod lock;
+mod parting;
 mod prove;
 mod read;
 mod runtime;
@@ -36,6 +37,7 @@ use super::{Backend, Covered, Create, Listed, Locks, ObjectName, Pace, Requests,
 use counts::Counts;
 use gate::Gate;
 use lock::Stored;
+use parting::Parting;
 use runtime::Runtime;
 pub use settings::{BadS3Setting, S3Settings, Watch};
 use versions::Layers;
@@ -49,6 +51,7 @@ pub struct S3Store {
     counts: Arc<Counts>,
     layers: Layers,
     stored: Stored,
+    parting: Parting,
     // Last: requests end before their thread does.
     runtime: Runtime,
 }
@@ -71,6 +74,7 @@ impl S3Store {
             counts,
             layers: Layers::default(),
             stored: Stored::default(),
+            parting: Parting::default(),
             runtime,
         })
     }
@@ -86,6 +90,11 @@ impl S3Store {
             "" => name.to_owned(),
             prefix => format!("{prefix}/{name}"),
         }
+    }
+
+    /// Asked to stop, and nothing is left to say?
+    fn is_stopped(&self) -> bool {
+        self.parting.is_over(&self.watch.cancel)
     }
 
     fn absent(&self, name: &ObjectName) -> StoreError {
@@ -162,6 +171,10 @@ impl Backend for S3Store {
 
     fn chosen(&self) -> Vec<ObjectName> {
         self.layers.all_chosen()
+    }
+
+    fn part(&self, time: Duration) {
+        self.parting.begin(time, &self.watch.cancel);
     }
 
     fn locks(&self) -> Option<&dyn Locks> {
