@@ -290,3 +290,40 @@ fn a_signal_during_a_backup_is_told_to_the_log() {
         world.is_whole();
     });
 }
+
+/// A large object over a slow line is no failure; one that is never answered is noticed as soon as a small one.
+#[test]
+fn an_upload_is_given_up_when_it_stalls_and_not_when_it_is_slow() {
+    on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let cluster = Cluster::build(pg, 1);
+        // An answer is waited for 5 s, and what is sent may stand still for 10.
+        let world = World::new(&service, "1s");
+        let data = world.data(&cluster, "data");
+        let back_up = |seed, fault: Fault| {
+            std::fs::write(data.join("noise"), noise(seed, 24 << 20)).unwrap();
+            world.proxy.forget();
+            let met = fault.clone();
+            let pack = |key: &str| key.contains("/pack/");
+            world.proxy.plan(move |seen| if seen.operation == Operation::Create && pack(&seen.key) { met.clone() } else { Fault::None });
+            let began = Instant::now();
+            let outcome = world.backup(&data);
+            let took = began.elapsed();
+            world.proxy.calm();
+            let largest = world.proxy.records().into_iter().filter(|r| r.fault == fault).filter_map(|r| r.seen.length).max();
+            assert!(largest > Some(16 << 20), "{largest:?}");
+            (outcome, took)
+        };
+        let (slow, took) = back_up(1, Fault::Slowly(Duration::from_millis(100)));
+        slow.ok();
+        assert!(took > Duration::from_secs(15), "it was not slow: {took:?}");
+        let put = world.proxy.records().into_iter().filter(|r| r.seen.key.contains("/pack/") && r.seen.operation == Operation::Create);
+        assert!(put.clone().all(|r| r.seen.nth == 0), "none was sent again");
+        let (stuck, took) = back_up(2, Fault::Hang);
+        assert_eq!(stuck.code(1).json()["error"]["class"], "unreachable");
+        // Three minutes, going by its length.
+        assert!(took < Duration::from_secs(60), "{took:?}");
+        world.backup(&data).ok();
+        world.is_whole();
+    });
+}

@@ -8,7 +8,7 @@
 //! - `runtime.rs`: the one thread on which requests run; the layers above are blocking
 //! - `attempt.rs`: which failures are worth another attempt, until when, and what is said of the rest · `parting.rs`: after a signal
 //! - `gate.rs`: how many requests run at once · `counts.rs`: [`Requests`], how many there were
-//! - `create.rs`: create-if-absent, and how ambiguous answers are settled · `prove.rs`: does the service honour it?
+//! - `create.rs`: create-if-absent, and how ambiguous answers are settled · `sending.rs`: does what is sent go on? · `prove.rs`: does the service honour it?
 //! - `read.rs`: reading, in the middle of a body too · `versions.rs`: older versions · `lock.rs`: object lock · `date.rs`: the service's clock · `list.rs`: listing and deleting
 
 mod attempt;
@@ -23,6 +23,7 @@ mod parting;
 mod prove;
 mod read;
 mod runtime;
+mod sending;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -190,6 +190,9 @@ impl Exchange<'_> {
         let mut refused = false;
         let framing = request.framing;
         let sent = read_body(client, framing, |piece| {
+            if let Fault::Slowly(pause) = request.fault {
+                std::thread::sleep(pause);
+            }
             let piece = part(piece, request.record.up, stop, flip);
             request.record.up += piece.len() as u64;
             request.tell(shared);

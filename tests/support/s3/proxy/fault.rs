@@ -11,6 +11,8 @@ pub enum Fault {
     None,
     /// It reaches the service late.
     Delay(Duration),
+    /// Its body reaches the service slowly: so long a pause before each piece of 128 KiB.
+    Slowly(Duration),
     /// The answer comes late.
     DelayAnswer(Duration),
     /// The connection is reset; the service was not asked.
