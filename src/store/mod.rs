@@ -78,6 +78,8 @@ pub struct Covered {
     pub oldest: Version,
     /// The length of that in bytes.
     pub size: u64,
+    /// When that was stored, by the store's clock, in ns since 1970; 0 where it doesn't say.
+    pub since: i128,
     /// It was deleted: no listing shows it.
     pub deleted: bool,
 }

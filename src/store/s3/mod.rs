@@ -43,6 +43,8 @@ use runtime::Runtime;
 pub use settings::{BadS3Setting, S3Settings, Watch};
 use versions::Layers;
 
+use crate::units::counted;
+
 /// A store in a bucket.
 pub struct S3Store {
     settings: S3Settings,
@@ -107,10 +109,12 @@ impl Drop for S3Store {
     fn drop(&mut self) {
         let beneath = self.layers.all_chosen();
         if let Some(first) = beneath.first() {
+            let all = match beneath.len() - 1 {
+                0 => format!("{first} was"),
+                others => format!("{first} and {} were", counted(others, "other object", "other objects")),
+            };
             (self.watch.notice)(&format!(
-                "{first} and {} other objects were read from older versions: something was put over them, or they were deleted; \
-                 `pgcairn verify` names them and the cure",
-                beneath.len() - 1
+                "{all} read from older versions: something was put over what was meant, or it was deleted; `pgcairn verify` names it and the cure"
             ));
         }
         (self.watch.summary)(&format!("{}: {}", self.settings.place(), self.counts.so_far()));
