@@ -357,6 +357,8 @@ fn answer(status: u16, code: Option<&str>, message: Option<&str>, what: &str) ->
         (429 | 503, _) => passing(true),
         (501, _) => failed(|what, source| StoreError::NotOffered { what, source }),
         (500.., _) => passing(false),
+        // An answer that is none: it was cut off, or came with a flipped bit.
+        (200..=299, _) => Trouble::Passing { why: format!("an answer ({status}) that can't be understood"), too_much: false },
         _ => failed(|what, source| StoreError::Io { what, source }),
     }
 }
@@ -418,6 +420,7 @@ mod tests {
             (501, Some("NotImplemented"), "refused"),
             (301, Some("PermanentRedirect"), "setting"),
             (507, None, "failed"),
+            (200, None, "again"),
         ] {
             assert_eq!(kind(status, code), expected, "{status} {code:?}");
         }

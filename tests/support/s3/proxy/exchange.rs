@@ -326,6 +326,7 @@ impl Exchange<'_> {
     /// An answer whose body is at hand.
     fn hand_back_bytes(&mut self, request: &mut Request, head: &Head, body: &[u8], framing: Framing) -> Result<Next> {
         let length = body.len() as u64;
+        let flip = if let Fault::FlipAnswer(place) = request.fault { Some(within(place, length)) } else { None };
         let (stop, next) = match (&request.fault, framing) {
             (Fault::ResetInAnswer(place), _) => (within(*place, length), Next::Reset),
             (Fault::CutAnswer(place), _) => (within(*place, length), Next::Close),
@@ -335,7 +336,7 @@ impl Exchange<'_> {
         request.tell(self.shared);
         let client = self.client.get_mut();
         head.write(client)?;
-        client.write_all(&body[..stop as usize])?;
+        client.write_all(&part(body, 0, Some(stop), flip))?;
         Ok(next)
     }
 

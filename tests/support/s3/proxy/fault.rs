@@ -74,7 +74,7 @@ pub fn seeded(seed: u64, per_mille: u64, seen: &Seen) -> Fault {
         Operation::Create => [&uploads[..], &[Fault::Error(409, "ConditionalRequestConflict")]].concat(),
         operation if operation.writes() => uploads.to_vec(),
         Operation::Get | Operation::GetVersion => vec![Fault::FlipAnswer(place)],
-        Operation::List => vec![Fault::Stale, Fault::StaleBy(10 * pause)],
+        Operation::List => vec![Fault::Stale, Fault::StaleBy(10 * pause), Fault::FlipAnswer(place)],
         _ => vec![],
     };
     let all = [&everywhere[..], &here[..]].concat();
