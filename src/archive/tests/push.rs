@@ -18,7 +18,7 @@ fn the_same_bytes_again_are_success_and_other_bytes_are_refused() {
     let mut other = bytes.clone();
     other[100_000] = 1;
     let error = world.push(THIRD, &other).unwrap_err();
-    assert!(matches!(error, PushError::OtherBytes { .. }) && error.class() == Class::Refused, "{error}");
+    assert!(matches!(error, PushError::OtherBytes { own: true, .. }) && error.class() == Class::Refused, "{error}");
     assert_eq!(world.got(THIRD).unwrap().unwrap(), bytes);
     assert_eq!(world.store.list_sorted(None).unwrap().iter().filter(|o| o.name.as_str().starts_with("wal/")).count(), 1);
 }
