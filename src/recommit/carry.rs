@@ -173,7 +173,7 @@ impl<'a> Carried<'a> {
                 Err(e) => return Err(e),
             },
         };
-        let envelope = match writing.packs.envelope_to_copy(&table, row) {
+        let envelope = match writing.packs.envelope_to_copy(table, row) {
             Ok(Some(envelope)) => envelope,
             Ok(None) => return self.stay(writing, key, "it has no envelope"),
             Err(e) if is_of_one_pack(&e) || is_of_a_disk(&e) => return self.stay(writing, key, &said(&e)),

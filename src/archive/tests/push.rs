@@ -33,6 +33,9 @@ fn another_host_may_push_the_same_bytes() {
     let bytes = segment(1, 3, 1);
     world.push(THIRD, &bytes).unwrap();
     assert!(world.push_as(&standby, THIRD, &bytes).unwrap().already_there);
+    let mut other = bytes.clone();
+    other[100_000] = 1;
+    assert!(matches!(world.push_as(&standby, THIRD, &other), Err(PushError::OtherBytes { own: false, .. })));
     assert!(world.push_as(&standby, "000000010000000000000004", &segment(1, 4, 1)).unwrap().stored > 0);
 }
 
