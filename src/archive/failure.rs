@@ -184,12 +184,14 @@ pub enum PushError {
         source: ControlFileError,
     },
     /// The archive has another file of that name.
-    #[error("the archive holds other bytes under the name {name}")]
+    #[error("the archive holds other bytes under the name {name}{}", if *own { ", pushed with this host's own key" } else { "" })]
     OtherBytes {
         /// The file's name.
         name: WalFileName,
         /// The object that holds them.
         object: String,
+        /// This host's key signed them: another machine works with a copy of it, or this one was set back.
+        own: bool,
     },
     /// It would begin a timeline beside a line that is still archived: a copy of the cluster was promoted.
     #[error("{name} is not archived: timeline {timeline} {}, and timeline {line} is still being archived, up to {newest}", left(leaves))]
@@ -272,6 +274,10 @@ impl Explain for PushError {
             PushError::NoIdentifier { .. } => {
                 Some("run this in the data directory, as archive_command does, or name it by --pgdata".into())
             }
+            PushError::OtherBytes { name, own: true, .. } => Some(format!(
+                "was this machine copied, and the copy's server archives, too? Enrol the copy by itself (there `pgcairn key forget-host --yes`), with a \
+                 --cluster of its own; or was it set back? Find out which one is the right {name}; the first stays and nothing is overwritten"
+            )),
             PushError::OtherBytes { name, .. } => Some(format!(
                 "two servers archive under one name: find out which one is the right {name}; the first stays and nothing is overwritten"
             )),

@@ -223,7 +223,10 @@ impl Job<'_> {
         let front = site.read_front(object, size)?;
         match site.settle(rights, &self.address, &self.name, object, &front)? {
             Standing::Valid(front) if front.meta.content == self.content => self.confirm(object, &front, tag),
-            Standing::Valid(_) => Err(PushError::OtherBytes { name: self.name, object: object.to_string() }),
+            Standing::Valid(front) => {
+                let own = front.signer == self.ctx.signer.id();
+                Err(PushError::OtherBytes { name: self.name, object: object.to_string(), own })
+            }
             Standing::NotEntitled => Ok(Found::Unusable("its key has no right to write it".into())),
             Standing::Unproven { why } => Ok(Found::Unusable(why)),
         }

@@ -61,9 +61,12 @@ pub(super) fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Resu
     }
     let before = adopted.packs.len();
     let mut lost = Vec::new();
+    let mut names = HashMap::new();
     for pack in adopted.packs.values() {
-        if there.get(pack_name(pack.session, pack)?.as_str()) != Some(&pack.size) {
+        let name = pack_name(pack.session, pack)?;
+        if there.get(name.as_str()) != Some(&pack.size) {
             lost.push(pack.id);
+            names.insert(name, pack.size);
         }
     }
     for id in &lost {
@@ -71,8 +74,17 @@ pub(super) fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Resu
         adopted.trusted.remove(id);
     }
     if !lost.is_empty() {
+        // Who restores reads them where they are kept. Here they are not relied upon all the same: nobody knows for how long.
+        let folder = ObjectName::new("pack").map_err(|e| RepoError::from(StoreError::from(e)))?;
+        let covered = setting.opened.backend.covered(&folder).map_err(RepoError::from)?;
+        let kept = covered.iter().filter(|covered| names.get(&covered.name) == Some(&covered.size)).count();
+        let older = match lost.len() - kept.min(lost.len()) {
+            0 => "the store keeps them as older versions, so that older snapshots can be restored; `pgcairn verify` says more".to_owned(),
+            _ if kept > 0 => format!("the store keeps {kept} of them as older versions; older snapshots may be damaged"),
+            _ => "older snapshots may be damaged".to_owned(),
+        };
         setting.progress.warn(&format!(
-            "of {before} packs {} missing in the repository or cut off: this backup stores anew what it needs of them; older snapshots may be damaged",
+            "of {before} packs {} missing in the repository or cut off: this backup stores anew what it needs of them; {older}",
             counted(lost.len(), "is", "are")
         ));
     }

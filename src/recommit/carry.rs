@@ -173,7 +173,12 @@ impl<'a> Carried<'a> {
                 Err(e) => return Err(e),
             },
         };
-        let Some(envelope) = table.envelope(row).cloned() else { return self.stay(writing, key, "it has no envelope") };
+        let envelope = match writing.packs.envelope_to_copy(table, row) {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return self.stay(writing, key, "it has no envelope"),
+            Err(e) if is_of_one_pack(&e) || is_of_a_disk(&e) => return self.stay(writing, key, &said(&e)),
+            Err(e) => return Err(e),
+        };
         let references = reference.iter().map(|(reference, _)| *reference).collect();
         let blob = SealedBlob { row: Row { references, ..row.clone() }, envelope, sealed };
         let there = match writing.writer.copy(&blob, self.quiet(key)) {

@@ -165,6 +165,7 @@ impl Backend for MemoryStore {
             name: name.clone(),
             oldest: Version::new("0"),
             size: all[0].len() as u64,
+            since: 0,
             deleted: !objects.contains_key(name),
         };
         Ok(covered.map(oldest).collect())

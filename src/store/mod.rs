@@ -78,6 +78,8 @@ pub struct Covered {
     pub oldest: Version,
     /// The length of that in bytes.
     pub size: u64,
+    /// When that was stored, by the store's clock, in ns since 1970; 0 where it doesn't say.
+    pub since: i128,
     /// It was deleted: no listing shows it.
     pub deleted: bool,
 }
@@ -204,6 +206,11 @@ pub trait Backend: Send + Sync {
     /// The objects of which an older version is read now.
     fn chosen(&self) -> Vec<ObjectName> {
         Vec::new()
+    }
+
+    /// What is asked from now on ends a session: a store that a signal makes give up goes on for so long, once, and then does.
+    fn part(&self, time: Duration) {
+        let _ = time;
     }
 
     /// Locks against deletion, where they are configured.

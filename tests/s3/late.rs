@@ -1,7 +1,8 @@
 //! What comes late: requests that a network has kept, signals, and objects that come back.
 
 use std::io::Read;
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -223,6 +224,106 @@ fn a_signal_ends_what_waits() {
         // The next one goes on.
         world.backup(&data).ok();
         world.run(&["prune"]).ok();
+        world.is_whole();
+    });
+}
+
+/// A backup whose packs are never stored, up to where one waits.
+fn waiting_backup(world: &World, data: &std::path::Path, seed: u64) -> Child {
+    std::fs::write(data.join("noise"), noise(seed, 90_000)).unwrap();
+    world.proxy.forget();
+    world.proxy.plan(|seen| if seen.operation == Operation::Create && seen.key.contains("/pack/") { Fault::Hang } else { Fault::None });
+    let mut command = world.command(&["backup", "--offline", "--pgdata", data.to_str().unwrap()]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("a pack", || world.proxy.records().iter().any(|r| r.fault == Fault::Hang));
+    child
+}
+
+/// After a signal the log says that the session has ended, as it does on a disk; if the service lets it, and else it ends, too.
+#[test]
+fn a_signal_during_a_backup_is_told_to_the_log() {
+    on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let cluster = Cluster::build(pg, 1);
+        let world = World::new(&service, "600s");
+        let data = world.data(&cluster, "data");
+        world.backup(&data).ok();
+        let end = |mut child: Child| {
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            (child.wait().unwrap(), said)
+        };
+        let signal = |child: &Child, signal| kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        let died = |seed| {
+            world.proxy.calm();
+            std::fs::write(data.join("noise"), noise(seed, 90_000)).unwrap();
+            world.backup(&data).ok().stderr.contains("ended session")
+        };
+        for (seed, which) in [(20, Signal::SIGTERM), (21, Signal::SIGINT)] {
+            let child = waiting_backup(&world, &data, seed);
+            let entries = world.bucket.list("pg/log/").len();
+            signal(&child, which);
+            let (status, said) = end(child);
+            assert!(!status.success() && said.contains("interrupted"), "{status}\n{said}");
+            assert_eq!(world.bucket.list("pg/log/").len(), entries + 1, "ABORT alone");
+            assert!(!died(seed + 10), "the next one found it open");
+        }
+
+        // Nothing is answered any more.
+        for twice in [false, true] {
+            let child = waiting_backup(&world, &data, 40 + u64::from(twice));
+            world.proxy.plan(|_| Fault::Hang);
+            world.proxy.forget();
+            let signalled = Instant::now();
+            signal(&child, Signal::SIGTERM);
+            if twice {
+                wait_until("the end of the session", || !world.proxy.records().is_empty());
+                signal(&child, Signal::SIGTERM);
+            }
+            let (status, said) = end(child);
+            assert_eq!(status.signal(), twice.then_some(Signal::SIGTERM as i32), "{status}\n{said}");
+            // Some seconds; without a bound it were ten minutes.
+            assert!(signalled.elapsed() < Duration::from_secs(60), "{:?}", signalled.elapsed());
+            assert!(died(50 + u64::from(twice)), "the next one ends it");
+        }
+        world.run(&["prune"]).ok();
+        world.is_whole();
+    });
+}
+
+/// A large object over a slow line is no failure; one that is never answered is noticed as soon as a small one.
+#[test]
+fn an_upload_is_given_up_when_it_stalls_and_not_when_it_is_slow() {
+    on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let cluster = Cluster::build(pg, 1);
+        // An answer is waited for 5 s, and what is sent may stand still for 10.
+        let world = World::new(&service, "1s");
+        let data = world.data(&cluster, "data");
+        let back_up = |seed, fault: Fault| {
+            std::fs::write(data.join("noise"), noise(seed, 24 << 20)).unwrap();
+            world.proxy.forget();
+            let met = fault.clone();
+            let pack = |key: &str| key.contains("/pack/");
+            world.proxy.plan(move |seen| if seen.operation == Operation::Create && pack(&seen.key) { met.clone() } else { Fault::None });
+            let began = Instant::now();
+            let outcome = world.backup(&data);
+            let took = began.elapsed();
+            world.proxy.calm();
+            let largest = world.proxy.records().into_iter().filter(|r| r.fault == fault).filter_map(|r| r.seen.length).max();
+            assert!(largest > Some(16 << 20), "{largest:?}");
+            (outcome, took)
+        };
+        let (slow, took) = back_up(1, Fault::Slowly(Duration::from_millis(100)));
+        slow.ok();
+        assert!(took > Duration::from_secs(15), "it was not slow: {took:?}");
+        let put = world.proxy.records().into_iter().filter(|r| r.seen.key.contains("/pack/") && r.seen.operation == Operation::Create);
+        assert!(put.clone().all(|r| r.seen.nth == 0), "none was sent again");
+        let (stuck, took) = back_up(2, Fault::Hang);
+        assert_eq!(stuck.code(1).json()["error"]["class"], "unreachable");
+        // Three minutes, going by its length.
+        assert!(took < Duration::from_secs(60), "{took:?}");
+        world.backup(&data).ok();
         world.is_whole();
     });
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::support::s3::proxy::Proxy;
 use crate::support::s3::{Bucket, Request, Role, S3};
 use crate::support::{Postgres, Repository, Server, Stop, TestDir, verify_backup, wait_until};
+use crate::world::{Cluster, World, digest, noise};
 use crate::{at, environment};
 
 const PREFIX: &str = "pg/";
@@ -173,5 +175,70 @@ fn another_repository_that_is_put_over_this_one_is_seen_through() {
         let key = ours.key_file();
         ours.run(["list"]).ok();
         ours.run_on(&ours.host.another(), ["--key-file", key.to_str().unwrap(), "list"]).ok().says("older versions");
+    });
+}
+
+/// Delete markers over key slots, packs and WAL, of somebody who has more than a writer's rights, and a slot of his own.
+#[test]
+fn what_is_hidden_by_delete_markers_is_there_for_its_owner() {
+    crate::support::s3::on(18, |pg, s3| {
+        let service = s3.seaweed();
+        let (proxy, bucket) = (Proxy::start(service.address()), service.versioned_bucket());
+        let environment = at(&proxy.endpoint(), &service, Role::Admin);
+        let repository = Repository::in_bucket(&format!("s3://{}/pg", bucket.name()), environment);
+        let cluster = Cluster::build(pg, 2);
+        let world = World { repository, proxy, bucket, folder: TestDir::new() };
+        let data = world.data(&cluster, "data");
+        let back_up = |seed| {
+            std::fs::write(data.join("noise"), noise(seed, 200_000)).unwrap();
+            world.backup(&data).ok()
+        };
+        let snapshots: Vec<_> = [1, 2].map(|seed| (back_up(seed).json()["id"].as_str().unwrap().to_owned(), digest(&data))).into();
+        world.run(&["forget", "--keep-min", "0", &snapshots[0].0]).ok();
+        cluster.wal.iter().for_each(|segment| drop(world.push(&data, segment).ok()));
+
+        let bucket = &world.bucket;
+        let slot = bucket.list("pg/key/").remove(0);
+        let mut planted = bucket.get(&slot).unwrap();
+        *planted.last_mut().unwrap() ^= 1;
+        bucket.put("pg/key/00112233445566778899aabbccddeeff", planted);
+        let hidden: Vec<String> = ["pg/key/", "pg/pack/", "pg/wal/"].iter().flat_map(|folder| bucket.list(folder)).collect();
+        let hidden: Vec<String> = hidden.into_iter().filter(|key| !key.ends_with("ccddeeff")).collect();
+        hidden.iter().for_each(|key| bucket.delete(key));
+
+        // A new machine, and the owner's commands.
+        let key = world.repository.key_file();
+        let with_key = ["--key-file", key.to_str().unwrap()];
+        let run = |words: &[&str]| world.repository.run_on(&world.repository.host.another(), [&with_key[..], words].concat());
+        run(&["list"]).ok().says("was deleted");
+        world.restores(&snapshots[1].0, &snapshots[1].1);
+        world.run(&["key", "list"]).ok().says("deleted, and still there as older versions");
+        let wrong = world.folder.join("wrong.key");
+        let text = std::fs::read_to_string(&key).unwrap();
+        let last = text.trim_end().chars().last().unwrap();
+        let other = text.trim_end().strip_suffix(last).unwrap().to_owned() + if last == '0' { "1" } else { "0" };
+        std::fs::write(&wrong, other).unwrap();
+        world.repository.run_on(&world.repository.host.another(), ["--key-file", wrong.to_str().unwrap(), "list"]).code(1);
+
+        // A prune takes what is not needed, and nothing that is hidden; a backup says what is the matter.
+        world.run(&["prune", "--max-rewrite", "1000000000"]).ok();
+        let verified = world.run(&["verify", "--read-data", "--json"]).code(1).json();
+        let told = |e: &serde_json::Value| {
+            e["problem"].as_str().is_some_and(|p| p.contains("older version")) && e["snapshots"] == serde_json::json!([])
+        };
+        assert!(verified["errors"].as_array().unwrap().iter().all(told), "{verified:#}");
+        world.restores(&snapshots[1].0, &snapshots[1].1);
+        back_up(3).says("the store keeps them as older versions");
+
+        // The key's last segments are those that it pushed, though none of them is listed.
+        let hosts = world.run(&["key", "list", "--json"]).ok().json();
+        let host = hosts["hosts"][0]["key"].as_str().unwrap().to_owned();
+        let removed = run(&["key", "remove-host", "--json", "--yes", &host]).ok().json();
+        let ends = removed["accepted"].to_string();
+        assert!(ends.contains(cluster.name(1)), "{removed:#}");
+        mend(bucket);
+        let to = world.folder.join("got");
+        run(&["archive-get", cluster.name(1), to.to_str().unwrap()]).ok();
+        assert_eq!(std::fs::read(&to).unwrap(), std::fs::read(&cluster.wal[1]).unwrap());
     });
 }

@@ -18,7 +18,7 @@ fn the_same_bytes_again_are_success_and_other_bytes_are_refused() {
     let mut other = bytes.clone();
     other[100_000] = 1;
     let error = world.push(THIRD, &other).unwrap_err();
-    assert!(matches!(error, PushError::OtherBytes { .. }) && error.class() == Class::Refused, "{error}");
+    assert!(matches!(error, PushError::OtherBytes { own: true, .. }) && error.class() == Class::Refused, "{error}");
     assert_eq!(world.got(THIRD).unwrap().unwrap(), bytes);
     assert_eq!(world.store.list_sorted(None).unwrap().iter().filter(|o| o.name.as_str().starts_with("wal/")).count(), 1);
 }
@@ -33,6 +33,9 @@ fn another_host_may_push_the_same_bytes() {
     let bytes = segment(1, 3, 1);
     world.push(THIRD, &bytes).unwrap();
     assert!(world.push_as(&standby, THIRD, &bytes).unwrap().already_there);
+    let mut other = bytes.clone();
+    other[100_000] = 1;
+    assert!(matches!(world.push_as(&standby, THIRD, &other), Err(PushError::OtherBytes { own: false, .. })));
     assert!(world.push_as(&standby, "000000010000000000000004", &segment(1, 4, 1)).unwrap().stored > 0);
 }
 

@@ -327,13 +327,18 @@ fn last_segments(context: &Context, opened: &Opened, id: KeyId, key: &log::Key, 
 fn stored_archives(opened: &Opened) -> Result<BTreeSet<(String, u64)>, Failure> {
     let mut archives = BTreeSet::new();
     let folder = ObjectName::new("wal").map_err(StoreError::from)?;
-    opened.backend.list(Some(&folder), &mut |listed| {
-        let mut words = listed.name.as_str().split('/').skip(1);
+    let mut take = |name: &ObjectName| {
+        let mut words = name.as_str().split('/').skip(1);
         if let (Some(cluster), Some(Ok(identifier))) = (words.next(), words.next().map(str::parse)) {
             archives.insert((cluster.to_owned(), identifier));
         }
+    };
+    opened.backend.list(Some(&folder), &mut |listed| {
+        take(&listed.name);
         Ok(())
     })?;
+    // What somebody has deleted to have it left out was pushed all the same.
+    opened.backend.covered(&folder)?.iter().for_each(|covered| take(&covered.name));
     Ok(archives)
 }
 

@@ -106,6 +106,14 @@ pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     if slots.is_empty() {
         context.reporter.warn("there is no key slot: no fresh machine can open this repository; make one by `pgcairn key add`");
     }
+    let deleted: Vec<String> = owner::deleted_slots(&opened)?.iter().map(|s| hex(&s.slot.id())).collect();
+    if !deleted.is_empty() {
+        context.reporter.warn(&format!(
+            "deleted, and still there as older versions: {} {}; if it was not you who removed them, make another by `pgcairn key add`",
+            if deleted.len() == 1 { "key slot" } else { "key slots" },
+            deleted.join(", ")
+        ));
+    }
     let answer = answer(&opened, slots.iter().map(|s| SlotJson::of(&s.slot)).collect())?;
     for host in answer.hosts.iter().filter(|host| host.wal_ended == Some(false)) {
         context.reporter.warn(&format!("the removal of {} was interrupted: run `pgcairn key remove-host {}` again", host.name, host.key));

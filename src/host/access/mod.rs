@@ -36,4 +36,4 @@ pub use open::{Need, Opened, Place, open, repository_at};
 pub(in crate::host) use open::{open_with, remember_pin};
 pub use session::{Adopted, OpenSession, append, clear_locks, end_dead_sessions, leftovers, remove_leftovers};
 pub use unlock::{StoredSlot, owner_key, unlock_with};
-pub(in crate::host) use unlock::{read_slots, unwrap_key};
+pub(in crate::host) use unlock::{buried_slots, opened_beneath, read_slots, unwrap_key};

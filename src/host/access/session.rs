@@ -20,6 +20,9 @@ use crate::units::{Class, Explain, KeyId, PackId, Progress, SessionId};
 const ALIVE: Duration = Duration::from_secs(9 * 60);
 /// PROGRESS lists packs after this many bytes at first, then at twice as many, and so on up to [`MOST_UNLISTED`].
 const FIRST_UNLISTED: u64 = 8 << 20;
+/// So long after a signal it is tried to say in the log that a session has ended: what waits for this process (a service
+/// manager, a person) is more patient, and where it isn't, the next run finds the lock free.
+const PARTING: Duration = Duration::from_secs(8);
 /// The most that a killed run has to store again.
 const MOST_UNLISTED: u64 = 2 << 30;
 
@@ -232,6 +235,7 @@ impl OpenSession {
 
     fn end(&mut self) -> Result<(), HostError> {
         self.ended = true;
+        self.opened.backend.part(PARTING);
         if !self.unlisted().is_empty() {
             // So that the next run can use what is stored, and a prune can free it.
             let _ = self.list_all();

@@ -11,7 +11,7 @@ use crate::host::HostError;
 use crate::host::config::{KeyOperation, SecretError, SecretSource, run_key_command};
 use crate::repo::format::Format;
 use crate::repo::log;
-use crate::store::{Backend, ObjectName, StoreError, seen_through};
+use crate::store::{Backend, Covered, ObjectName, StoreError, seen_through};
 use crate::units::RepositoryId;
 
 /// Slots that are tried: each may cost a key derivation.
@@ -102,12 +102,19 @@ fn is_no_slot(error: &HostError) -> bool {
     }
 }
 
-/// The slots that lie beneath what was put over them; where there is no other, those that were deleted, too. (Where there
-/// are others, a deleted one was removed on purpose.)
-fn buried_slots(backend: &dyn Backend, repository: RepositoryId, deleted: bool) -> Result<Vec<StoredSlot>, HostError> {
+/// The slots that lie beneath what was put over them, or that were deleted while the store keeps them: of those that `wanted`
+/// takes the ones that are there longest, as the owner's are.
+pub(in crate::host) fn buried_slots(
+    backend: &dyn Backend,
+    repository: RepositoryId,
+    wanted: impl Fn(&Covered) -> bool,
+) -> Result<Vec<StoredSlot>, HostError> {
     let folder = ObjectName::new("key").map_err(StoreError::from)?;
     let mut slots = Vec::new();
-    for covered in backend.covered(&folder)?.into_iter().filter(|c| deleted || !c.deleted).take(MOST_SLOTS) {
+    let mut covered = backend.covered(&folder)?;
+    covered.retain(wanted);
+    covered.sort_by_key(|covered| covered.since);
+    for covered in covered.into_iter().take(MOST_SLOTS) {
         backend.choose(&covered.name, Some(&covered.oldest));
         match read_slot(backend, &covered.name, repository) {
             Ok(slot) => slots.push(StoredSlot { name: covered.name, slot }),
@@ -127,7 +134,7 @@ pub(super) fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, 
     }
     let (mut slots, others) = read_slots(backend, format.repository)?;
     if slots.is_empty() {
-        slots = buried_slots(backend, format.repository, true)?;
+        slots = buried_slots(backend, format.repository, |_| true)?;
     }
     if slots.is_empty() {
         let first = ObjectName::new(log::entry_name(0)).map_err(StoreError::from)?;
@@ -142,11 +149,17 @@ pub(super) fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, 
         None => return Err(HostError::NoKey { place: shown.into() }),
     };
     let mut failed = None;
-    if let Some(root) = try_slots(place, shown, &slots, &unlock, &mut failed) {
+    if let Some((root, _)) = try_slots(place, shown, &slots, &unlock, &mut failed) {
         return of_this(root, format, shown);
     }
-    let buried = buried_slots(backend, format.repository, false)?;
-    if let Some(root) = try_slots(place, shown, &buried, &unlock, &mut failed) {
+    let covered = buried_slots(backend, format.repository, |covered| !covered.deleted)?;
+    if let Some((root, _)) = try_slots(place, shown, &covered, &unlock, &mut failed) {
+        return of_this(root, format, shown);
+    }
+    // Removed on purpose, perhaps; but whoever can delete must not be able to lock the owner out.
+    let deleted = buried_slots(backend, format.repository, |covered| covered.deleted)?;
+    if let Some((root, slot)) = try_slots(place, shown, &deleted, &unlock, &mut failed) {
+        place.progress.warn(&opened_beneath(&slot.name));
         return of_this(root, format, shown);
     }
     if slots.len() > MOST_SLOTS {
@@ -155,8 +168,23 @@ pub(super) fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, 
     Err(failed.unwrap_or(CryptError::WrongKey).into())
 }
 
-fn try_slots(place: &Place<'_>, shown: &str, slots: &[StoredSlot], unlock: &Unlock, failed: &mut Option<CryptError>) -> Option<Root> {
-    for StoredSlot { slot, .. } in slots.iter().take(MOST_SLOTS) {
+/// What is said of a slot that opens although it was deleted.
+pub(in crate::host) fn opened_beneath(name: &ObjectName) -> String {
+    format!(
+        "the key slot that opens, {name}, was deleted, and is read from what the store keeps: by `pgcairn key remove` or `key rotate`, or by \
+         somebody who wants to lock you out; if it was not you, `pgcairn key add` makes another"
+    )
+}
+
+fn try_slots<'a>(
+    place: &Place<'_>,
+    shown: &str,
+    slots: &'a [StoredSlot],
+    unlock: &Unlock,
+    failed: &mut Option<CryptError>,
+) -> Option<(Root, &'a StoredSlot)> {
+    for stored in slots.iter().take(MOST_SLOTS) {
+        let slot = &stored.slot;
         match slot.open(unlock) {
             Ok(None) => {}
             Err(e) => _ = failed.get_or_insert(e),
@@ -164,7 +192,7 @@ fn try_slots(place: &Place<'_>, shown: &str, slots: &[StoredSlot], unlock: &Unlo
                 if slot.is_weak() {
                     place.progress.warn(&format!("the passphrase of {shown} is cheap to guess: its key slot was made with --test-kdf"));
                 }
-                return Some(root);
+                return Some((root, stored));
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::crypt::keys::ContentSecret;
 use crate::crypt::slot::{SlotKind, Unlock};
 use crate::crypt::{CryptError, Root};
 use crate::host::HostError;
-use crate::host::access::{self, Need, Opened, Place, StoredSlot, read_slots, unlock_with};
+use crate::host::access::{self, Need, Opened, Place, StoredSlot, buried_slots, opened_beneath, read_slots, unlock_with};
 use crate::host::config::SecretSource;
 use crate::repo::format::FormatError;
 use crate::units::KeyId;
@@ -95,10 +95,25 @@ pub fn open_as_owner(place: &Place<'_>, more: &[SecretSource]) -> Result<(Opened
         }
     }
     if roots.is_empty() {
+        roots.extend(beneath(place, &opened, &unlocks)?);
+    }
+    if roots.is_empty() {
         return Err(failed.unwrap_or(CryptError::WrongKey).into());
     }
     let root = merged(&roots, &opened)?;
     Ok((opened, Owner { root, slots, unlocks }))
+}
+
+/// The keys out of a slot that was deleted or covered: it counts as none of the repository's, but what it holds is the owner's.
+fn beneath(place: &Place<'_>, opened: &Opened, unlocks: &[Unlock]) -> Result<Option<Root>, HostError> {
+    for stored in buried_slots(opened.backend.as_ref(), opened.format.repository, |_| true)? {
+        let root = unlocks.iter().find_map(|unlock| stored.slot.open(unlock).ok().flatten());
+        if let Some(root) = root.filter(|root| is_of(root, opened)) {
+            place.progress.warn(&opened_beneath(&stored.name));
+            return Ok(Some(root));
+        }
+    }
+    Ok(None)
 }
 
 fn is_of(root: &Root, opened: &Opened) -> bool {

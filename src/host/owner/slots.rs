@@ -6,7 +6,7 @@ use super::open::Owner;
 use crate::crypt::Secret;
 use crate::crypt::slot::{self, Lock, Slot, key_file_text};
 use crate::host::HostError;
-use crate::host::access::{Opened, StoredSlot, process_tag, read_slots, unwrap_key};
+use crate::host::access::{Opened, StoredSlot, buried_slots, process_tag, read_slots, unwrap_key};
 use crate::host::config::{KeyOperation, SecretError, run_key_command};
 use crate::store::{Create, ObjectName, StoreError};
 use crate::units::ids::hex;
@@ -17,6 +17,14 @@ use crate::units::ids::hex;
 /// If the store can't be read.
 pub fn list_slots(opened: &Opened) -> Result<(Vec<StoredSlot>, usize), HostError> {
     read_slots(opened.backend.as_ref(), opened.format.repository)
+}
+
+/// Slots that were deleted while the store keeps them: who has what opens them, and may read older versions, still can.
+///
+/// # Errors
+/// If the store can't be read.
+pub fn deleted_slots(opened: &Opened) -> Result<Vec<StoredSlot>, HostError> {
+    buried_slots(opened.backend.as_ref(), opened.format.repository, |covered| covered.deleted)
 }
 
 /// Stores a new slot with all of the owner's keys. Killed before it is there, nothing has happened.

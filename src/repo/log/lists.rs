@@ -211,7 +211,11 @@ impl Log<'_> {
 
     fn kind_of(&self, list: &ListAt, read: Option<Vec<u8>>) -> Result<Kind, LogError> {
         let gone = || LogError::Damaged(Damage::Absent { first: list.entry, last: list.entry });
-        let bytes = read.ok_or_else(gone)?;
+        let mut bytes = read.ok_or_else(gone)?;
+        // Twice, as a bit may have been flipped on the way.
+        if hash(&bytes) != list.hash {
+            bytes = self.store.read(&entry_name(list.entry), ENTRY_LIMIT)?.ok_or_else(gone)?;
+        }
         let found = hash(&bytes);
         if found != list.hash {
             return Err(LogError::Changed { number: list.entry, remembered: list.hash, found });

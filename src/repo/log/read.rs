@@ -220,15 +220,34 @@ impl<'a> Log<'a> {
         Ok(self.store.dig("log/")?)
     }
 
+    /// The numbers of the entries that are listed.
+    fn numbers(&self) -> Result<BTreeSet<u64>, LogError> {
+        let list = || Ok::<_, LogError>(self.store.list("log/")?.iter().filter_map(|name| number_in(name)).collect::<BTreeSet<u64>>());
+        let has_no_hole = |numbers: &BTreeSet<u64>| numbers.iter().copied().eq(0..numbers.len() as u64);
+        let listed = list()?;
+        if !listed.is_empty() && has_no_hole(&listed) {
+            return Ok(listed);
+        }
+        // A name may have come with a flipped bit. What either shows is looked for.
+        let again = list()?;
+        if has_no_hole(&again) && !again.is_empty() { Ok(again) } else { Ok(listed.union(&again).copied().collect()) }
+    }
+
     fn read_once(&self, reads: Reads) -> Result<LogView, LogError> {
-        let names = self.store.list("log/")?;
-        let numbers: BTreeSet<u64> = names.iter().filter_map(|name| number_in(name)).collect();
+        let numbers = self.numbers()?;
         if numbers.is_empty() {
             return Err(LogError::NotThere);
         }
-        let first = self.store.read(&entry_name(0), ENTRY_LIMIT)?;
-        let first = first.ok_or_else(|| LogError::First("it is gone, and later entries are there".into()))?;
-        let mut view = self.start(&first, reads)?;
+        let start = |reads| {
+            let first = self.store.read(&entry_name(0), ENTRY_LIMIT)?;
+            let first = first.ok_or_else(|| LogError::First("it is gone, and later entries are there".into()))?;
+            self.start(&first, reads)
+        };
+        let mut view = match start(reads.clone()) {
+            // Again, as a bit may have been flipped on the way.
+            Err(LogError::First(_)) => start(reads)?,
+            other => other?,
+        };
         let numbers: Vec<u64> = numbers.range(1..).copied().collect();
         for part in numbers.chunks(AT_ONCE) {
             let names: Vec<String> = part.iter().map(|number| entry_name(*number)).collect();

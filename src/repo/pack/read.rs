@@ -14,7 +14,7 @@ use crate::crypt::{ChunkRole, CryptError, Opening, Sealing, Secret, seal};
 use crate::repo::bytes::{Malformed, Reader};
 use crate::repo::{PackRef, RepoError};
 use crate::store::{self, Backend, ObjectName, Pace};
-use crate::units::{ChunkId, PackId, SessionId, ShortId};
+use crate::units::{ChunkId, KeyId, PackId, SessionId, ShortId};
 
 /// Tables that are kept in memory, in bytes.
 const KEPT_TABLES: usize = 32 << 20;
@@ -40,9 +40,17 @@ impl VerifiedChunk {
 
 /// A table with what is needed to open the pack's blobs.
 pub struct LoadedTable {
+    pack: PackId,
     table: PackTable,
     subkey: Secret,
-    envelopes: Vec<(Envelope, OnceLock<Secret>)>,
+    /// With the key in it, and whose that is, once it was opened.
+    envelopes: Vec<(Envelope, OnceLock<(Secret, KeyId)>)>,
+    /// The envelopes as they came twice.
+    agreed: OnceLock<Vec<Envelope>>,
+}
+
+fn envelopes_of(table: &LoadedTable) -> Vec<Envelope> {
+    table.envelopes.iter().map(|(envelope, _)| envelope.clone()).collect()
 }
 
 impl LoadedTable {
@@ -51,7 +59,7 @@ impl LoadedTable {
         &self.table.rows
     }
 
-    /// The envelope with the key of a blob of content.
+    /// The envelope with the key of a blob of content, as it came; see [`Packs::envelope_to_copy`].
     pub fn envelope(&self, row: &Row) -> Option<&Envelope> {
         self.envelopes.get(usize::from(row.envelope?)).map(|(envelope, _)| envelope)
     }
@@ -255,7 +263,56 @@ impl Packs {
         from.end()?;
         let subkey = seal::subkey(self.sealing.table_key(), &salt);
         let plain = seal::open(&subkey, &nonce, &table_aad(&self.sealing.domain, &id), sealed, "the table of a pack")?;
-        Ok(LoadedTable { table: PackTable::decode(&plain, envelopes, blobs_end)?, subkey, envelopes: envelopes_ })
+        let table = PackTable::decode(&plain, envelopes, blobs_end)?;
+        Ok(LoadedTable { pack: id, table, subkey, envelopes: envelopes_, agreed: OnceLock::new() })
+    }
+
+    /// The envelope with the key of a blob of content, to be copied. Of a pack's tail envelopes alone are proved by nothing but
+    /// that they open: where a bit may be flipped on the way, they are taken as they came twice.
+    ///
+    /// # Errors
+    /// If the table can't be read again, or comes otherwise each time.
+    pub fn envelope_to_copy(&self, table: &LoadedTable, row: &Row) -> Result<Option<Envelope>, RepoError> {
+        let Some(number) = row.envelope.map(usize::from) else { return Ok(None) };
+        if !self.backend.rereads() {
+            return Ok(table.envelopes.get(number).map(|(envelope, _)| envelope.clone()));
+        }
+        if table.agreed.get().is_none() {
+            let mut before = envelopes_of(table);
+            for attempt in 0.. {
+                let again = envelopes_of(&*self.read_table(table.pack)?);
+                let same = again.len() == before.len() && again.iter().zip(&before).all(|(a, b)| a.0 == b.0);
+                before = again;
+                match attempt {
+                    _ if same => break,
+                    0..3 => {}
+                    _ => return Err(RepoError::corrupt(&self.name(table.pack)?, "its envelopes come otherwise each time")),
+                }
+            }
+            let _ = table.agreed.set(before);
+        }
+        Ok(table.agreed.get().and_then(|all| all.get(number)).cloned())
+    }
+
+    /// The key of a blob of content, and whose envelope it was in.
+    fn key_of(&self, opening: &Opening, table: &LoadedTable, row: &Row, name: &ObjectName) -> Result<(Secret, KeyId), RepoError> {
+        let crypt = |source: CryptError| RepoError::Crypt { object: name.to_string(), source };
+        let none = || RepoError::corrupt(name, "a blob has no envelope");
+        let number = row.envelope.map(usize::from).ok_or_else(none)?;
+        let (envelope, opened) = table.envelopes.get(number).ok_or_else(none)?;
+        if let Some(found) = opened.get() {
+            return Ok(found.clone());
+        }
+        let open = |envelope: &Envelope| Ok((opening.open_envelope(envelope)?, envelope.key_id()?));
+        let found = match open(envelope) {
+            // Again, as a bit may have been flipped on the way: nothing else has proved it.
+            Err(_) if self.backend.rereads() => {
+                let again = self.read_table(table.pack)?;
+                again.envelopes.get(number).ok_or_else(none).and_then(|(envelope, _)| open(envelope).map_err(crypt))?
+            }
+            other => other.map_err(crypt)?,
+        };
+        Ok(opened.get_or_init(|| found).clone())
     }
 
     /// See [`store::seen_through`].
@@ -372,20 +429,7 @@ impl Packs {
         name: &ObjectName,
     ) -> Result<Vec<u8>, RepoError> {
         let crypt = |source: CryptError| RepoError::Crypt { object: name.to_string(), source };
-        let (envelope, opened) = row
-            .envelope
-            .and_then(|e| table.envelopes.get(usize::from(e)))
-            .ok_or_else(|| RepoError::corrupt(name, "a blob has no envelope"))?;
-        let key = match opened.get() {
-            Some(key) => key.clone(),
-            None => opened
-                .get_or_init({
-                    let key = opening.open_envelope(envelope).map_err(crypt)?;
-                    move || key
-                })
-                .clone(),
-        };
-        let key_id = envelope.key_id().map_err(crypt)?;
+        let (key, key_id) = self.key_of(opening, table, row, name)?;
         let frame =
             seal::open(&key, &row.nonce, &blob_aad(&self.sealing.domain, &key_id.0, row), sealed.to_vec(), "a blob").map_err(crypt)?;
         let reference = match row.references.as_slice() {

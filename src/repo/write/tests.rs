@@ -527,3 +527,29 @@ fn pages_alone_are_checked_and_read_back() {
     let read = world.packs(&packs).content(&world.opening(), world.id(&new).short(), stored.place).unwrap();
     assert!(read.bytes() == new);
 }
+
+#[test]
+fn an_envelope_that_came_with_a_flipped_bit_is_read_again() {
+    let world = World { backend: Arc::new(MemoryStore::with_versions()), ..world() };
+    let writer = world.writer(May::default());
+    let stored = put(&writer, b"content");
+    let (packs, _) = writer.finish().unwrap();
+    let name = pack_name(packs[0].session, &packs[0]).unwrap();
+    // The last one lies before salt and trailer; its first bytes say which kind and whose it is.
+    for at in [1, 20, 100] {
+        let flip = |bytes: &mut Vec<u8>| {
+            let envelope = bytes.len() - 64 - crate::crypt::envelope::LEN;
+            bytes[envelope + at] ^= 1;
+        };
+        let known = world.packs(&packs);
+        assert!(world.backend.tamper(&name, flip));
+        let table = known.table(stored.place.pack).unwrap();
+        let row = &table.rows()[stored.place.blob as usize];
+        let came = table.envelope(row).unwrap().0;
+        assert!(world.backend.tamper(&name, flip));
+        let copied = known.envelope_to_copy(&table, row).unwrap().unwrap();
+        assert!(copied.0 != came, "{at}: it would be lost where it is copied to");
+        let id = world.id(b"content");
+        assert_eq!(known.content(&world.opening(), id.short(), stored.place).unwrap().bytes(), b"content", "{at}");
+    }
+}

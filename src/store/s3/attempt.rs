@@ -96,7 +96,7 @@ impl S3Store {
         F: Future<Output = Result<T, Trouble>> + Send + 'static,
     {
         loop {
-            if self.watch.cancel.is_cancelled() {
+            if self.is_stopped() {
                 return Err(Refusal::Failed(StoreError::Interrupted { what: patience.what.to_owned() }));
             }
             let place = self.gate.enter();
@@ -110,7 +110,7 @@ impl S3Store {
                 }
             };
             let failed = |source| Refusal::Failed(StoreError::Io { what: patience.what.to_owned(), source });
-            let Some(answer) = self.runtime.run_unless(&self.watch.cancel, timed).map_err(failed)? else {
+            let Some(answer) = self.runtime.run_unless(|| self.is_stopped(), timed).map_err(failed)? else {
                 return Err(Refusal::Failed(StoreError::Interrupted { what: patience.what.to_owned() }));
             };
             match answer {
@@ -156,17 +156,26 @@ impl Size {
     }
 }
 
-/// How long an attempt may take: what the slowest line needs for so many bytes, more each time, but no longer than it will
-/// be tried at all. What comes is watched besides, piece by piece: for that this is only the end of what can be meant.
+/// So many bytes a second a line brings on that is no worse than slow.
+const SLOW: u64 = 128 << 10;
+
+/// How long an attempt may take: what a line needs for so many bytes that is eight times slower than slow, more each time,
+/// but no longer than it will be tried at all. What comes and goes is watched besides, piece by piece: this is only the end of
+/// what can be meant.
 fn time_for(silence: Duration, size: Size, attempts: u32, left: Duration) -> Duration {
-    const SLOWEST: u64 = 128 << 10;
     let bytes = match size {
         Size::Small => 0,
-        Size::Sent(bytes) => bytes,
-        Size::Received(bytes) => bytes.min(1 << 30).saturating_mul(8),
+        Size::Sent(bytes) | Size::Received(bytes) => bytes.min(1 << 30).saturating_mul(8),
     };
-    let base = silence.saturating_add(Duration::from_secs(bytes / SLOWEST));
+    let base = silence.saturating_add(Duration::from_secs(bytes / SLOW));
     base.saturating_mul(1 << attempts.min(2)).min(left).max(base)
+}
+
+/// After how long an upload has stalled of which nothing goes on, or to which no answer comes, at the `attempt`th attempt: as
+/// long as for an answer, and the same again at most for what lies in the buffers of this machine, which nobody sees going on.
+pub(super) fn stalled_after(silence: Duration, bytes: u64, attempt: u32) -> Duration {
+    let buffered = Duration::from_secs(bytes / SLOW).min(silence);
+    silence.saturating_add(buffered).saturating_mul(1 << attempt.saturating_sub(1).min(2))
 }
 
 /// How long a thing has been tried.
@@ -223,7 +232,7 @@ impl<'a> Patience<'a> {
         }
         let until = Instant::now() + pause;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
-            if self.store.watch.cancel.is_cancelled() {
+            if self.store.is_stopped() {
                 return Err(StoreError::Interrupted { what: self.what.to_owned() });
             }
             std::thread::sleep(left.min(Duration::from_millis(100)));
@@ -348,6 +357,8 @@ fn answer(status: u16, code: Option<&str>, message: Option<&str>, what: &str) ->
         (429 | 503, _) => passing(true),
         (501, _) => failed(|what, source| StoreError::NotOffered { what, source }),
         (500.., _) => passing(false),
+        // An answer that is none: it was cut off, or came with a flipped bit.
+        (200..=299, _) => Trouble::Passing { why: format!("an answer ({status}) that can't be understood"), too_much: false },
         _ => failed(|what, source| StoreError::Io { what, source }),
     }
 }
@@ -409,6 +420,7 @@ mod tests {
             (501, Some("NotImplemented"), "refused"),
             (301, Some("PermanentRedirect"), "setting"),
             (507, None, "failed"),
+            (200, None, "again"),
         ] {
             assert_eq!(kind(status, code), expected, "{status} {code:?}");
         }
@@ -433,16 +445,27 @@ mod tests {
         let seconds = Duration::from_secs;
         for (silence, size, attempts, left, expected) in [
             (30, Size::Small, 0, 600, 30),
-            (30, Size::Sent(64 << 20), 0, 600, 30 + 512),
+            (30, Size::Sent(64 << 20), 0, 600, 30 + 8 * 512),
             (30, Size::Small, 9, 600, 120),
             (30, Size::Small, 9, 50, 50),
             (30, Size::Small, 9, 0, 30),
             (5, Size::Small, 0, 2, 5),
-            (5, Size::Sent(64 << 20), 1, 2, 5 + 512),
+            (5, Size::Sent(64 << 20), 1, 2, 5 + 8 * 512),
         ] {
             assert_eq!(time_for(seconds(silence), size, attempts, seconds(left)), seconds(expected), "{silence} {attempts} {left}");
         }
         let _ = time_for(ANSWER, Size::Sent(u64::MAX), u32::MAX, Duration::MAX);
+        for (silence, bytes, attempt, expected) in [
+            (30, 0, 1, 30),
+            (30, 1 << 20, 1, 38),
+            (30, 64 << 20, 1, 60),
+            (30, 64 << 20, 2, 120),
+            (30, u64::MAX, 9, 240),
+            (5, 64 << 20, 1, 10),
+        ] {
+            assert_eq!(stalled_after(seconds(silence), bytes, attempt), seconds(expected), "{bytes} {attempt}");
+        }
+        let _ = stalled_after(Duration::MAX, u64::MAX, u32::MAX);
         assert!(time_for(ANSWER, Size::Received(64 << 20), 0, seconds(600)) > seconds(3600), "a slow line isn't cut off");
     }
 }

@@ -52,7 +52,8 @@ pub(super) fn build(runtime: &Runtime, settings: &S3Settings) -> Result<Client, 
     let endpoint = config.endpoint_url().is_some();
     let mut builder = aws_sdk_s3::config::Builder::from(&config)
         .force_path_style(settings.path_style.unwrap_or(endpoint))
-        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALLED).build())
+        // Of what is sent it sees nothing but that it was begun: we watch that (`sending.rs`).
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().upload_enabled(false).grace_period(STALLED).build())
         // A checksum goes with what is stored, computed by us; one that comes with what is read is verified.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenSupported);

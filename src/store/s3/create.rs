@@ -14,8 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::S3Store;
-use super::attempt::{Patience, Refusal, Size, Trouble, understand};
+use super::attempt::{Patience, Refusal, Size, Trouble, stalled_after, understand};
 use super::lock::locked;
+use super::sending::Sending;
 use crate::store::{Create, ObjectName, RequestKind, StoreError};
 
 /// How often an object is read that seems to be another.
@@ -26,7 +27,7 @@ impl S3Store {
         let bytes = Bytes::from(parts.concat());
         let what = format!("storing {name} in {}", self.settings.place());
         let until = self.lock_from_now();
-        let mut patience = Patience::new(self, &what);
+        let (mut patience, mut attempt) = (Patience::new(self, &what), 0);
         loop {
             if self.settings.single_writer
                 && let Some(there) = self.compare(name, &bytes)?
@@ -34,7 +35,8 @@ impl S3Store {
                 return Ok(there);
             }
             let sent = self.ask_by(&mut patience, RequestKind::Put, Size::Sent(bytes.len() as u64), || {
-                self.put(name.as_str(), bytes.clone(), !self.settings.single_writer, until, &what)
+                attempt += 1;
+                self.put(name.as_str(), bytes.clone(), !self.settings.single_writer, until, attempt, &what)
             });
             match sent {
                 Ok(()) => {
@@ -51,13 +53,14 @@ impl S3Store {
         }
     }
 
-    /// One PUT.
+    /// One PUT, for the `attempt`th time.
     pub(super) fn put(
         &self,
         name: &str,
         bytes: Bytes,
         if_absent: bool,
         lock_until: Option<u64>,
+        attempt: u32,
         what: &str,
     ) -> impl Future<Output = Result<(), Trouble>> + Send + 'static {
         let checksum = STANDARD.encode(crc32c::crc32c(&bytes).to_be_bytes());
@@ -66,10 +69,17 @@ impl S3Store {
         if if_absent {
             request = request.if_none_match("*");
         }
-        let request = locked(request, lock_until).body(ByteStream::from(bytes));
+        let stalled = stalled_after(self.silence(), bytes.len() as u64, attempt);
+        let request = locked(request, lock_until).body(ByteStream::from(bytes.clone()));
         let (what, kept) = (what.to_owned(), self.layers.keeper());
         async move {
-            let answer = request.send().await.map_err(|e| understand(e, &what))?;
+            let sending = Sending::new(bytes);
+            let request = request.customize().interceptor(sending.clone()).send();
+            let Some(answer) = sending.unless_stalled(stalled, request).await else {
+                let why = format!("for {} s nothing of it went on, and no answer came", stalled.as_secs());
+                return Err(Trouble::Passing { why, too_much: false });
+            };
+            let answer = answer.map_err(|e| understand(e, &what))?;
             kept.note(answer.version_id());
             Ok(())
         }

@@ -6,9 +6,9 @@
 //!
 //! - `settings.rs`: [`S3Settings`], what is configured · `client.rs`: credentials, region, certificates, proxy
 //! - `runtime.rs`: the one thread on which requests run; the layers above are blocking
-//! - `attempt.rs`: which failures are worth another attempt, until when, and what is said of the rest
+//! - `attempt.rs`: which failures are worth another attempt, until when, and what is said of the rest · `parting.rs`: after a signal
 //! - `gate.rs`: how many requests run at once · `counts.rs`: [`Requests`], how many there were
-//! - `create.rs`: create-if-absent, and how ambiguous answers are settled · `prove.rs`: does the service honour it?
+//! - `create.rs`: create-if-absent, and how ambiguous answers are settled · `sending.rs`: does what is sent go on? · `prove.rs`: does the service honour it?
 //! - `read.rs`: reading, in the middle of a body too · `versions.rs`: older versions · `lock.rs`: object lock · `date.rs`: the service's clock · `list.rs`: listing and deleting
 
 mod attempt;
@@ -19,9 +19,11 @@ mod date;
 mod gate;
 mod list;
 mod lock;
+mod parting;
 mod prove;
 mod read;
 mod runtime;
+mod sending;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -36,9 +38,12 @@ use super::{Backend, Covered, Create, Listed, Locks, ObjectName, Pace, Requests,
 use counts::Counts;
 use gate::Gate;
 use lock::Stored;
+use parting::Parting;
 use runtime::Runtime;
 pub use settings::{BadS3Setting, S3Settings, Watch};
 use versions::Layers;
+
+use crate::units::counted;
 
 /// A store in a bucket.
 pub struct S3Store {
@@ -49,6 +54,7 @@ pub struct S3Store {
     counts: Arc<Counts>,
     layers: Layers,
     stored: Stored,
+    parting: Parting,
     // Last: requests end before their thread does.
     runtime: Runtime,
 }
@@ -71,6 +77,7 @@ impl S3Store {
             counts,
             layers: Layers::default(),
             stored: Stored::default(),
+            parting: Parting::default(),
             runtime,
         })
     }
@@ -88,6 +95,11 @@ impl S3Store {
         }
     }
 
+    /// Asked to stop, and nothing is left to say?
+    fn is_stopped(&self) -> bool {
+        self.parting.is_over(&self.watch.cancel)
+    }
+
     fn absent(&self, name: &ObjectName) -> StoreError {
         StoreError::Absent { store: self.describe(), name: name.clone() }
     }
@@ -97,10 +109,12 @@ impl Drop for S3Store {
     fn drop(&mut self) {
         let beneath = self.layers.all_chosen();
         if let Some(first) = beneath.first() {
+            let all = match beneath.len() - 1 {
+                0 => format!("{first} was"),
+                others => format!("{first} and {} were", counted(others, "other object", "other objects")),
+            };
             (self.watch.notice)(&format!(
-                "{first} and {} other objects were read from older versions: something was put over them, or they were deleted; \
-                 `pgcairn verify` names them and the cure",
-                beneath.len() - 1
+                "{all} read from older versions: something was put over what was meant, or it was deleted; `pgcairn verify` names it and the cure"
             ));
         }
         (self.watch.summary)(&format!("{}: {}", self.settings.place(), self.counts.so_far()));
@@ -166,6 +180,10 @@ impl Backend for S3Store {
 
     fn chosen(&self) -> Vec<ObjectName> {
         self.layers.all_chosen()
+    }
+
+    fn part(&self, time: Duration) {
+        self.parting.begin(time, &self.watch.cancel);
     }
 
     fn locks(&self) -> Option<&dyn Locks> {

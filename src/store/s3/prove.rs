@@ -56,7 +56,7 @@ impl S3Store {
         let one = |number: u8| {
             barrier.wait();
             let bytes = Bytes::from(vec![number]);
-            match self.ask(RequestKind::Put, what, Size::Sent(1), || self.put(name, bytes.clone(), true, None, what)) {
+            match self.ask(RequestKind::Put, what, Size::Sent(1), || self.put(name, bytes.clone(), true, None, 1, what)) {
                 Ok(()) => Ok(true),
                 Err(Refusal::Condition) => Ok(false),
                 Err(other) => Err(other.into_error(what)),
@@ -76,7 +76,7 @@ impl S3Store {
 
     /// Was an unconditional PUT over an object allowed?
     fn overwrites(&self, name: &str, what: &str) -> Result<bool, StoreError> {
-        match self.ask(RequestKind::Put, what, Size::Sent(1), || self.put(name, Bytes::from_static(b"-"), false, None, what)) {
+        match self.ask(RequestKind::Put, what, Size::Sent(1), || self.put(name, Bytes::from_static(b"-"), false, None, 1, what)) {
             Ok(()) => Ok(true),
             Err(Refusal::Failed(StoreError::Denied { .. })) | Err(Refusal::Condition) => Ok(false),
             Err(other) => Err(other.into_error(what)),
@@ -92,7 +92,7 @@ impl S3Store {
         let what = format!("trying create-if-absent on {name} in {}", self.settings.place());
         let bytes = Bytes::copy_from_slice(bytes);
         match self
-            .ask(RequestKind::Put, &what, Size::Sent(bytes.len() as u64), || self.put(name.as_str(), bytes.clone(), true, None, &what))
+            .ask(RequestKind::Put, &what, Size::Sent(bytes.len() as u64), || self.put(name.as_str(), bytes.clone(), true, None, 1, &what))
         {
             Err(Refusal::Condition) => Ok(()),
             Ok(()) => Err(StoreError::NotExclusive { store: self.describe(), racers: 2, winners: 2 }),

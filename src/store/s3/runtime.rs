@@ -10,7 +10,6 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::store::StoreError;
-use crate::units::Cancel;
 
 /// So often somebody who waits looks whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -40,7 +39,7 @@ impl Runtime {
     ///
     /// # Errors
     /// As there.
-    pub(super) fn run_unless<F>(&self, cancel: &Cancel, future: F) -> Result<Option<F::Output>, io::Error>
+    pub(super) fn run_unless<F>(&self, stopped: impl Fn() -> bool, future: F) -> Result<Option<F::Output>, io::Error>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
@@ -53,7 +52,7 @@ impl Runtime {
             match receiver.recv_timeout(LOOK) {
                 Ok(output) => return Ok(Some(output)),
                 Err(RecvTimeoutError::Disconnected) => return Err(given_up()),
-                Err(RecvTimeoutError::Timeout) if cancel.is_cancelled() => {
+                Err(RecvTimeoutError::Timeout) if stopped() => {
                     task.abort();
                     return Ok(None);
                 }
@@ -95,18 +94,19 @@ impl Drop for Runtime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Cancel;
 
     #[test]
     fn who_waits_can_be_stopped() {
         let runtime = Runtime::start().unwrap();
         let cancel = Cancel::new();
-        assert_eq!(runtime.run_unless(&cancel, async { 7 }).unwrap(), Some(7));
+        assert_eq!(runtime.run_unless(|| cancel.is_cancelled(), async { 7 }).unwrap(), Some(7));
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| runtime.run_unless(&cancel, std::future::pending::<()>()));
+            let waits = scope.spawn(|| runtime.run_unless(|| cancel.is_cancelled(), std::future::pending::<()>()));
             cancel.cancel();
             assert_eq!(waits.join().unwrap().unwrap(), None);
         });
-        assert!(runtime.run_unless(&Cancel::new(), async { panic!("on purpose") }).is_err());
+        assert!(runtime.run_unless(|| false, async { panic!("on purpose") }).is_err());
     }
 
     #[test]

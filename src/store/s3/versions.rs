@@ -209,9 +209,10 @@ impl Group {
     }
 
     fn covered(&self, name: &ObjectName) -> Option<Covered> {
-        let (_, id, size) = self.oldest.as_ref()?;
+        let (since, id, size) = self.oldest.as_ref()?;
         let deleted = self.newest.is_none();
-        (deleted || self.contents > 1).then(|| Covered { name: name.clone(), oldest: Version::new(id.clone()), size: *size, deleted })
+        let oldest = || Version::new(id.clone());
+        (deleted || self.contents > 1).then(|| Covered { name: name.clone(), oldest: oldest(), size: *size, since: *since, deleted })
     }
 }
 

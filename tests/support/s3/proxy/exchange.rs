@@ -190,6 +190,9 @@ impl Exchange<'_> {
         let mut refused = false;
         let framing = request.framing;
         let sent = read_body(client, framing, |piece| {
+            if let Fault::Slowly(pause) = request.fault {
+                std::thread::sleep(pause);
+            }
             let piece = part(piece, request.record.up, stop, flip);
             request.record.up += piece.len() as u64;
             request.tell(shared);
@@ -323,6 +326,7 @@ impl Exchange<'_> {
     /// An answer whose body is at hand.
     fn hand_back_bytes(&mut self, request: &mut Request, head: &Head, body: &[u8], framing: Framing) -> Result<Next> {
         let length = body.len() as u64;
+        let flip = if let Fault::FlipAnswer(place) = request.fault { Some(within(place, length)) } else { None };
         let (stop, next) = match (&request.fault, framing) {
             (Fault::ResetInAnswer(place), _) => (within(*place, length), Next::Reset),
             (Fault::CutAnswer(place), _) => (within(*place, length), Next::Close),
@@ -332,7 +336,7 @@ impl Exchange<'_> {
         request.tell(self.shared);
         let client = self.client.get_mut();
         head.write(client)?;
-        client.write_all(&body[..stop as usize])?;
+        client.write_all(&part(body, 0, Some(stop), flip))?;
         Ok(next)
     }
 

@@ -11,6 +11,8 @@ pub enum Fault {
     None,
     /// It reaches the service late.
     Delay(Duration),
+    /// Its body reaches the service slowly: so long a pause before each piece of 128 KiB.
+    Slowly(Duration),
     /// The answer comes late.
     DelayAnswer(Duration),
     /// The connection is reset; the service was not asked.
@@ -72,7 +74,7 @@ pub fn seeded(seed: u64, per_mille: u64, seen: &Seen) -> Fault {
         Operation::Create => [&uploads[..], &[Fault::Error(409, "ConditionalRequestConflict")]].concat(),
         operation if operation.writes() => uploads.to_vec(),
         Operation::Get | Operation::GetVersion => vec![Fault::FlipAnswer(place)],
-        Operation::List => vec![Fault::Stale, Fault::StaleBy(10 * pause)],
+        Operation::List => vec![Fault::Stale, Fault::StaleBy(10 * pause), Fault::FlipAnswer(place)],
         _ => vec![],
     };
     let all = [&everywhere[..], &here[..]].concat();
