@@ -15,6 +15,11 @@ impl Crc {
         Crc { value: crc32c::crc32c(bytes), len: bytes.len() as u64 }
     }
 
+    /// Of this stretch with these bytes behind it: far cheaper than to combine two.
+    pub fn and(self, bytes: &[u8]) -> Crc {
+        Crc { value: crc32c::crc32c_append(self.value, bytes), len: self.len.saturating_add(bytes.len() as u64) }
+    }
+
     /// Of so many zeros, without having them: by doubling.
     pub fn zeros(len: u64) -> Crc {
         let mut power = Crc::of(&[0]);
@@ -55,6 +60,7 @@ mod tests {
                 .map(|(bytes, zeros)| if *zeros { Crc::zeros(bytes.len() as u64) } else { Crc::of(bytes) })
                 .fold(Crc::default(), Crc::then);
             prop_assert_eq!(combined, Crc::of(&whole));
+            prop_assert_eq!(stretches.iter().fold(Crc::default(), |sum, (bytes, _)| sum.and(bytes)), combined);
         }
     }
 

@@ -22,6 +22,16 @@ pub enum RestoreError {
         /// Why it failed.
         source: io::Error,
     },
+    /// One of the last steps failed, and what lets a server start could not be taken away again.
+    #[error("{} is in its place although the restore failed, and can't be taken away again ({why})", control.display())]
+    Startable {
+        /// pg_control.
+        control: PathBuf,
+        /// Why it is still there.
+        why: String,
+        /// The step that failed.
+        source: Box<RestoreError>,
+    },
     /// The folder holds something already.
     #[error("{} is not empty: it holds {found}", folder.display())]
     NotEmpty {
@@ -233,6 +243,7 @@ impl Explain for RestoreError {
                 class => class,
             },
             RestoreError::Archive { source, .. } => source.class,
+            RestoreError::Startable { source, .. } => source.class(),
             RestoreError::NotEmpty { .. }
             | RestoreError::Unfinished { .. }
             | RestoreError::NoDataDirectory { .. }
@@ -260,7 +271,14 @@ impl Explain for RestoreError {
     fn cure(&self) -> Option<String> {
         match self {
             RestoreError::Repo(e) => e.cure(),
-            RestoreError::Io { source, .. } => cure_of_io(source),
+            RestoreError::Io { source, .. } => cure_of_io(source).or_else(|| {
+                let of_disk = source.raw_os_error() == Some(nix::libc::EIO);
+                of_disk.then(|| "look for disk errors in the system's log; on that disk go on with --delta, or restore to another one".into())
+            }),
+            RestoreError::Startable { control, .. } => Some(format!(
+                "start no server from it: nobody knows what of it is durable; look for disk errors in the system's log, remove {}, and go on with --delta, or restore to another disk",
+                control.display()
+            )),
             RestoreError::NotEmpty { .. } => Some(
                 "name a folder that is empty or not there yet; over a data directory of this cluster whose server is stopped, --delta".into(),
             ),

@@ -2,6 +2,7 @@
 //! settings and signal, everything durable, the manifest, and pg_control last, without which no server starts. Then the
 //! marker goes.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -10,7 +11,7 @@ use super::RestoreError;
 use super::configuration::{self, ConfigFiles};
 use super::crc::Crc;
 use super::folders::{Folders, Rights, join, parent_of};
-use super::marker::MARKER;
+use super::marker::{MARKER, Marker};
 use super::plan::RestorePlan;
 use super::write::{Fate, Written, WrittenFile};
 use crate::pg::backup_manifest::ManifestWriter;
@@ -153,17 +154,31 @@ impl Finish<'_> {
         io::copy(&mut from, &mut to).and_then(|_| to.sync_all()).map_err(what())
     }
 
-    /// The manifest, then pg_control by rename, then the marker goes.
+    /// The manifest, then pg_control by rename, then the marker goes. Where one of the two fails, both are undone.
     pub fn complete(mut self) -> Result<(), RestoreError> {
         let control = &self.plan.control_bytes;
         self.written.files.push(WrittenFile { path: b"global/pg_control".to_vec(), mtime: now(), crc: Crc::of(control) });
         self.manifest()?;
-        if let Err(failed) = self.folders.replace(b"global", "pg_control", control, self.rights) {
-            // Its name may be there, and not be durable: what has failed must not start.
-            let _ = self.folders.remove_file("global/pg_control");
-            return Err(failed);
+        let placed = self.folders.replace(b"global", "pg_control", control, self.rights);
+        placed.and_then(|()| self.folders.remove_file(MARKER)).map_err(|failed| self.take_back(failed))
+    }
+
+    /// After a failure of the last steps their names may be there, and nobody knows what of them is durable, or whether such
+    /// a disk still holds the rest. As after any other failure no server shall start from it, and a restore can go on: the
+    /// marker is put back, and pg_control taken away.
+    fn take_back(&self, failed: RestoreError) -> RestoreError {
+        if !matches!(Marker::read(&self.plan.target), Ok(Some(_))) {
+            // Where that fails, too, nothing can go on from here, and the next restore says so.
+            let _ = self.folders.put_back(b"", MARKER, &Marker::of(self.plan).encode(), self.rights);
         }
-        self.folders.remove_file(MARKER)
+        match self.folders.take_away(b"global", "pg_control") {
+            Ok(()) => failed,
+            Err(still_there) => {
+                let why = still_there.source().map_or_else(|| still_there.to_string(), ToString::to_string);
+                let control = self.plan.target.join("global/pg_control");
+                RestoreError::Startable { control, why, source: Box::new(failed) }
+            }
+        }
     }
 
     fn manifest(&mut self) -> Result<(), RestoreError> {

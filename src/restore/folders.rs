@@ -13,8 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fchmod, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::RestoreError;
@@ -75,6 +75,22 @@ pub struct Folders {
     keep_owner: bool,
     /// What is there already is written over. Of a tablespace's folder only this one in it is ours.
     in_place: Option<Vec<u8>>,
+}
+
+/// How sure it must be that something outlives a power failure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Surely,
+    IfItCanBe,
+}
+
+impl Durable {
+    fn sync(self, file: &File) -> io::Result<()> {
+        match file.sync_all() {
+            Err(_) if self == Durable::IfItCanBe => Ok(()),
+            result => result,
+        }
+    }
 }
 
 /// A file to write to.
@@ -263,15 +279,43 @@ impl Folders {
     /// # Errors
     /// Those of the operating system.
     pub fn replace(&self, folder: &[u8], name: &str, bytes: &[u8], rights: Rights) -> Result<(), RestoreError> {
+        self.put(folder, name, bytes, rights, Durable::Surely)
+    }
+
+    /// As [`Folders::replace`], and it is there for all that look, too, where the disk can't make it durable: what undoes a
+    /// step that failed for that very reason.
+    ///
+    /// # Errors
+    /// Those of the operating system that keep it from being there.
+    pub fn put_back(&self, folder: &[u8], name: &str, bytes: &[u8], rights: Rights) -> Result<(), RestoreError> {
+        self.put(folder, name, bytes, rights, Durable::IfItCanBe)
+    }
+
+    fn put(&self, folder: &[u8], name: &str, bytes: &[u8], rights: Rights, durable: Durable) -> Result<(), RestoreError> {
         let path = join(folder, name.as_bytes());
         let beside = format!("{name}.pgcairn");
         let opened = self.folder(folder)?;
         let what = || format!("writing {}", self.shown(&path));
         super::strangers::remove(opened.as_fd(), beside.as_bytes()).map_err(RestoreError::io(what()))?;
         let mut file = self.create(opened.as_fd(), beside.as_bytes(), &path, rights)?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(RestoreError::io(what()))?;
+        file.write_all(bytes).and_then(|()| durable.sync(&file)).map_err(RestoreError::io(what()))?;
         renameat(&opened, beside.as_str(), &opened, name).map_err(errno(what()))?;
-        File::from(opened).sync_all().map_err(RestoreError::io(what()))
+        durable.sync(&File::from(opened)).map_err(RestoreError::io(what()))
+    }
+
+    /// Takes a file out of a folder, durably where that can be; that it isn't there is fine.
+    ///
+    /// # Errors
+    /// Those of the operating system; if it is still there.
+    pub fn take_away(&self, folder: &[u8], name: &str) -> Result<(), RestoreError> {
+        let opened = self.folder(folder)?;
+        let what = || format!("removing {}", self.shown(&join(folder, name.as_bytes())));
+        match unlinkat(&opened, name, UnlinkatFlags::NoRemoveDir) {
+            // A file system that is read-only by now refuses what isn't there, too.
+            Err(_) if matches!(fstatat(&opened, name, AtFlags::AT_SYMLINK_NOFOLLOW), Err(nix::Error::ENOENT)) => Ok(()),
+            Ok(()) => Durable::IfItCanBe.sync(&File::from(opened)).map_err(RestoreError::io(what())),
+            Err(e) => Err(errno(what())(e)),
+        }
     }
 
     /// Renames a file in a folder, durably; that it isn't there is fine.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RestoreError;
 use super::folders::read_small;
+use super::plan::RestorePlan;
 use crate::units::SegmentName;
 use crate::units::ids::{hex, unhex};
 
@@ -81,6 +82,17 @@ impl Place {
 }
 
 impl Marker {
+    /// Of a restore by this plan.
+    pub(super) fn of(plan: &RestorePlan) -> Self {
+        Marker {
+            snapshot: plan.snapshot.clone(),
+            system_identifier: plan.facts.system_identifier,
+            tablespaces: plan.spaces().into_iter().collect(),
+            wal_saved: plan.wal_saved.clone(),
+            tail: plan.tail.as_ref().map(|(name, _)| *name),
+        }
+    }
+
     /// As the file holds it.
     pub(super) fn encode(&self) -> Vec<u8> {
         let text = Text {

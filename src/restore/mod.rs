@@ -169,14 +169,7 @@ fn take_over(plan: &RestorePlan, top: Rights) -> Result<Folders, RestoreError> {
     if plan.in_place.is_some() {
         folders = folders.in_place(&plan.version_folder());
     }
-    let marker = Marker {
-        snapshot: plan.snapshot.clone(),
-        system_identifier: plan.facts.system_identifier,
-        tablespaces: spaces.into_iter().collect(),
-        wal_saved: plan.wal_saved.clone(),
-        tail: plan.tail.as_ref().map(|(name, _)| *name),
-    };
-    folders.replace(b"", MARKER, &marker.encode(), finish::rights_of_new(top))?;
+    folders.replace(b"", MARKER, &Marker::of(plan).encode(), finish::rights_of_new(top))?;
     if let Some(in_place) = plan.in_place.as_ref().filter(|in_place| in_place.existing.has_control) {
         folders.set_aside(b"global", "pg_control", SET_ASIDE)?;
         // A server that read pg_control just before has written its postmaster.pid before that.

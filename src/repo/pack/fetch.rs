@@ -162,7 +162,7 @@ impl Packs {
     ) -> Result<(), RepoError> {
         let Run { table, name, .. } = run;
         let mut last: Option<(u32, Vec<u8>)> = None;
-        for i in &run.wanted {
+        for (at, i) in run.wanted.iter().enumerate() {
             let Some((id, place)) = wanted.get(*i) else { continue };
             let (row, found, len) = table.find(*place).ok_or_else(|| RepoError::corrupt(name, "a node names a blob that it hasn't"))?;
             if found.short() != *id || row.role != ChunkRole::Content {
@@ -181,10 +181,17 @@ impl Packs {
                 };
                 last = Some((place.blob, plain));
             }
-            let plain = last.as_ref().map(|(_, plain)| plain.as_slice()).unwrap_or_default();
-            let before: u64 = row.chunks.iter().take(place.position.into()).map(|(_, len)| u64::from(*len)).sum();
-            let part = plain.get(before as usize..(before + u64::from(len)) as usize).unwrap_or_default();
-            each(*i, &self.checked(name, ChunkRole::Content, found, part.to_vec())?)?;
+            // Not copied where nobody else needs the blob.
+            let whole = row.chunks.len() == 1
+                && run.wanted.get(at + 1).and_then(|next| wanted.get(*next)).is_none_or(|(_, next)| next.blob != place.blob);
+            let part = if whole {
+                last.take().map(|(_, plain)| plain).unwrap_or_default()
+            } else {
+                let plain = last.as_ref().map(|(_, plain)| plain.as_slice()).unwrap_or_default();
+                let before: u64 = row.chunks.iter().take(place.position.into()).map(|(_, len)| u64::from(*len)).sum();
+                plain.get(before as usize..(before + u64::from(len)) as usize).unwrap_or_default().to_vec()
+            };
+            each(*i, &self.checked(name, ChunkRole::Content, found, part)?)?;
         }
         Ok(())
     }

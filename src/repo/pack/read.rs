@@ -23,7 +23,7 @@ const KEPT_TABLES: usize = 32 << 20;
 #[derive(Clone)]
 pub struct VerifiedChunk {
     pub(super) id: ChunkId,
-    bytes: Arc<[u8]>,
+    bytes: Arc<Vec<u8>>,
 }
 
 impl VerifiedChunk {

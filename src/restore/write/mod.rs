@@ -1,8 +1,8 @@
 //! Writing a snapshot's files: several threads, in small units, out of order.
 //!
 //! One thread walks the manifest and hands out tasks; the others fetch, decode and write. A long file is created once,
-//! at its full length, and its leaves (at most 32 extents, 8 MiB) are written by whoever takes them; stretches of zeros
-//! are left as holes. Small files come many at a time, so that neighbours in a pack are fetched together.
+//! at its full length, and its leaves (at most 32 extents, 8 MiB) are written by whoever takes them, those of several files
+//! in turn; stretches of zeros are left as holes. Small files come many at a time, so that neighbours in a pack are fetched together.
 //!
 //! Of a store that answers late, many tasks are done together: what they need is read at once, in ranges of which each
 //! brings neighbours, and opened as it comes. Some threads more than there are cores then wait for bytes. What is in memory
@@ -12,16 +12,19 @@
 //! In place, what lies there already is hashed and compared with the chunks' ids, and only what differs is fetched and
 //! written.
 //!
-//! Nothing is fsynced here: that is done once at the end, for all. The checksum of each file is made on the way.
+//! Nothing is fsynced here: that is done once at the end, for all. The kernel is only told to begin writing, leaf by leaf, so
+//! that the disk works meanwhile and little is left for the end. The checksum of each file is made on the way.
 //!
 //! - `task.rs`: the units of work, and doing them
 //! - `walk.rs`: the manifest, read and cut into tasks
+//! - `turns.rs`: leaves of several long files in turn
 //! - `sparse.rs`: zeros as holes
 
 mod sparse;
 mod task;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -49,6 +52,8 @@ const MEMORY: u64 = 192 << 20;
 const MOST_AT_ONCE: u64 = 32 << 20;
 /// Folders and files that may be open for tasks that wait or are done.
 const OPEN: usize = 400;
+/// Long files that are written at once.
+const MOST_FILES: usize = 16;
 
 /// How much is done by whom.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,18 +66,20 @@ struct Size {
     tasks: usize,
     /// Plain bytes of a batch, about.
     batch: u64,
+    /// Long files that are written in turn, at least one. Of a service, one: neighbours of one batch are read together.
+    files: usize,
 }
 
 impl Size {
     fn of(jobs: usize, pace: Pace) -> Self {
         let jobs = jobs.max(1);
         if pace.reads <= 1 {
-            return Size { threads: jobs, queue: jobs * 2, tasks: 1, batch: 0 };
+            return Size { threads: jobs, queue: jobs * 2, tasks: 1, batch: 0, files: jobs.min(MOST_FILES) };
         }
         // While as many as there are cores open what has come, others wait for more. Sealed bytes and references: twice.
         let threads = jobs + 2;
         let batch = (MEMORY / 2 / threads as u64).clamp(BATCH, MOST_AT_ONCE);
-        Size { threads, queue: 1, tasks: (OPEN / (threads + 2)).max(1), batch }
+        Size { threads, queue: 1, tasks: (OPEN / (threads + 2)).max(1), batch, files: 1 }
     }
 }
 

@@ -10,6 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use super::{BATCH, Shared, sparse};
 use crate::chunk::FilePlace;
 use crate::crypt::ChunkRole;
@@ -69,7 +71,30 @@ enum Goes {
 struct LeafWork {
     file: Arc<LongFile>,
     number: usize,
-    crcs: Vec<Crc>,
+    offset: u64,
+    len: u64,
+    /// Bytes that were really written.
+    written: u64,
+    /// Checksums of its extents, from the one with this number to before that one.
+    crcs: Vec<(usize, usize, Crc)>,
+}
+
+impl LeafWork {
+    /// Extents come in nearly their order: most stretches only grow.
+    fn add(&mut self, index: usize, bytes: &[u8]) {
+        match self.crcs.last_mut() {
+            Some((_, end, crc)) if *end == index => {
+                *end = index + 1;
+                *crc = crc.and(bytes);
+            }
+            _ => self.crcs.push((index, index + 1, Crc::of(bytes))),
+        }
+    }
+
+    fn crc(mut self) -> Crc {
+        self.crcs.sort_unstable_by_key(|(first, _, _)| *first);
+        self.crcs.into_iter().fold(Crc::default(), |sum, (_, _, crc)| sum.then(crc))
+    }
 }
 
 /// What several tasks need.
@@ -118,6 +143,15 @@ impl LongFile {
         file.set_len(small.len).map_err(RestoreError::io(format!("making {} long", shared.shown(&path))))?;
         let leaves_done = Mutex::new(vec![Crc::default(); leaves]);
         Ok(LongFile { file, before: before.min(small.len), path, mtime: small.mtime, leaves: leaves_done, left: AtomicUsize::new(leaves) })
+    }
+
+    /// Has the kernel begin to write this stretch to the disk, and waits for nothing: else all of it would be written at the
+    /// end, while nothing else is done. What that does besides is to forget what is on the disk already. It is no more than
+    /// advice; how it went is learned by the sync at the end.
+    fn begin_writing(&self, offset: u64, len: u64) {
+        if let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) {
+            let _ = posix_fadvise(&self.file, offset, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
     }
 
     /// The bytes that lie there, if there were so many before.
@@ -285,31 +319,32 @@ impl Shared<'_> {
         if sum != len {
             return Err(RestoreError::corrupt(&file.path, "a leaf of it has not the length that its tree says"));
         }
-        let mut crcs: Vec<Crc> = Vec::with_capacity(extents.len());
+        let mut crcs = Vec::new();
         let mut at = offset;
         for (index, extent) in extents.iter().enumerate() {
-            crcs.push(match extent {
+            let there = match extent {
                 Extent::Zeros(len) => {
                     let zeroed = sparse::zero(&file.file, at, (*len).into(), file.before);
                     let written = zeroed.map_err(RestoreError::io(format!("writing {}", self.shown(&file.path))))?;
                     self.advance((*len).into(), written);
-                    Crc::zeros((*len).into())
+                    Some(Crc::zeros((*len).into()))
                 }
-                Extent::Chunk(chunk) => match file.old(at, chunk.len).filter(|old| self.is_chunk(chunk.id, old)) {
-                    Some(old) => {
-                        self.advance(chunk.len.into(), 0);
-                        Crc::of(&old)
-                    }
-                    None => {
-                        let goes = Goes::Extent(work.leaves.len(), index, at);
-                        work.pieces.push(Piece { id: chunk.id, place: chunk.place, len: chunk.len.into(), goes });
-                        Crc::default()
-                    }
-                },
-            });
+                Extent::Chunk(chunk) => file.old(at, chunk.len).filter(|old| self.is_chunk(chunk.id, old)).map(|old| {
+                    self.advance(chunk.len.into(), 0);
+                    Crc::of(&old)
+                }),
+            };
+            match (there, extent) {
+                (Some(crc), _) => crcs.push((index, index + 1, crc)),
+                (None, Extent::Chunk(chunk)) => {
+                    let goes = Goes::Extent(work.leaves.len(), index, at);
+                    work.pieces.push(Piece { id: chunk.id, place: chunk.place, len: chunk.len.into(), goes });
+                }
+                (None, Extent::Zeros(_)) => {}
+            }
             at += u64::from(extent.len());
         }
-        work.leaves.push(LeafWork { file, number, crcs });
+        work.leaves.push(LeafWork { file, number, offset, len, written: 0, crcs });
         Ok(())
     }
 
@@ -325,9 +360,8 @@ impl Shared<'_> {
                 let written = sparse::write(&file.file, bytes, *at, file.before);
                 let written = written.map_err(RestoreError::io(format!("writing {}", self.shown(&file.path))))?;
                 self.advance(piece.len, written);
-                if let Some(crc) = leaf.crcs.get_mut(*index) {
-                    *crc = Crc::of(bytes);
-                }
+                leaf.written = leaf.written.saturating_add(written);
+                leaf.add(*index, bytes);
                 Ok(())
             }
             Goes::Single(folder, file) => file.write(self, folder, bytes),
@@ -339,8 +373,12 @@ impl Shared<'_> {
         }
     }
 
-    fn leaf_done(&self, LeafWork { file, number, crcs }: LeafWork) {
-        let crc = crcs.into_iter().fold(Crc::default(), Crc::then);
+    fn leaf_done(&self, leaf: LeafWork) {
+        let (file, number) = (Arc::clone(&leaf.file), leaf.number);
+        if leaf.written > 0 {
+            file.begin_writing(leaf.offset, leaf.len);
+        }
+        let crc = leaf.crc();
         if let Some(slot) = file.leaves.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
             *slot = crc;
         }

@@ -262,8 +262,9 @@ fn work_is_bounded_whatever_the_number_of_threads() {
     for jobs in [0, 1, 2, 8, 64, 500] {
         let disk = Size::of(jobs, Pace::OF_A_DISK);
         assert_eq!((disk.threads, disk.tasks, disk.batch), (jobs.max(1), 1, 0));
+        assert!((1..=MOST_FILES).contains(&disk.files) && disk.files <= disk.threads);
         let service = Size::of(jobs, Pace::of_a_service(96));
-        assert!(service.threads > jobs && service.tasks >= 1);
+        assert!(service.threads > jobs && service.tasks >= 1 && service.files == 1);
         let held = service.batch * service.threads as u64 * 2;
         assert!(held <= MEMORY || service.batch == BATCH, "{service:?}");
         assert!(service.tasks * (service.threads + 2) <= OPEN || service.tasks == 1, "{service:?}");

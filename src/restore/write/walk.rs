@@ -2,11 +2,12 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use super::task::{LongFile, OpenFolder, SmallFile, Task, slice_of};
+use super::turns::Turns;
 use super::{BATCH, Fate, Kept, Shared};
 use crate::repo::structure::{Child, Extent, FileData, LEAF, Snapshot, StoredFile};
 use crate::restore::RestoreError;
@@ -21,6 +22,8 @@ pub(super) struct Walk<'s, 'a> {
     queue: SyncSender<Vec<Task>>,
     /// Tasks that will be done together, and their bytes.
     batch: (Vec<Task>, u64),
+    /// Leaves of long files that wait for their turn.
+    turns: Turns<Task>,
     walked: Walked,
 }
 
@@ -71,7 +74,7 @@ fn in_tablespace(names: &[&[u8]], is_folder: bool) -> Result<(), &'static str> {
 
 impl<'s, 'a> Walk<'s, 'a> {
     pub fn new(shared: &'s Shared<'a>, queue: SyncSender<Vec<Task>>) -> Self {
-        Walk { shared, queue, batch: Default::default(), walked: Walked::default() }
+        Walk { shared, queue, batch: Default::default(), turns: Turns::default(), walked: Walked::default() }
     }
 
     pub fn run(mut self) -> Result<Walked, RestoreError> {
@@ -91,6 +94,7 @@ impl<'s, 'a> Walk<'s, 'a> {
             }
         }
         self.parts(parts, &mut made)?;
+        self.leaves(0)?;
         self.flush()?;
         self.walked.folders = made.into_keys().collect();
         Ok(self.walked)
@@ -166,9 +170,21 @@ impl<'s, 'a> Walk<'s, 'a> {
         }
         let file = Arc::new(LongFile::create(self.shared, folder, small, leaves.len())?);
         let mut offset = 0u64;
+        let mut of_file = VecDeque::with_capacity(leaves.len());
         for (number, (len, tree)) in leaves.into_iter().enumerate() {
-            self.send(Task::Leaf { file: Arc::clone(&file), number, offset, len, tree })?;
+            of_file.push_back(Task::Leaf { file: Arc::clone(&file), number, offset, len, tree });
             offset = offset.saturating_add(len);
+        }
+        self.turns.add(of_file);
+        self.leaves(self.shared.size.files - 1)
+    }
+
+    /// Sends leaves of long files in turn, until no more files than these wait.
+    fn leaves(&mut self, files: usize) -> Result<(), RestoreError> {
+        while self.turns.files() > files
+            && let Some(leaf) = self.turns.next()
+        {
+            self.send(leaf)?;
         }
         Ok(())
     }
