@@ -78,9 +78,13 @@ pub fn fetch(ctx: &GetContext<'_>, file: &WalFileName) -> Result<Option<Fetched>
         }
         match prove(ctx, &mut search.rights, file)? {
             Proof::Absent => {
-                // The store is still the one that we think it is.
-                ctx.site.at_tail(&search.rights)?;
-                return Ok(None);
+                // The store is still the one that we think it is; and what went while it was looked for was there.
+                let now = ctx.site.at_tail(&search.rights)?;
+                let expired =
+                    |rights: &Rights| matches!(file, WalFileName::Segment(name) if rights.is_expired(ctx.system_identifier, *name));
+                if expired(&search.rights) || !expired(&now) {
+                    return Ok(None);
+                }
             }
             Proof::Appeared => {}
         }

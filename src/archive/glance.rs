@@ -60,11 +60,12 @@ pub fn segment(site: &Site<'_>, system_identifier: u64, name: SegmentName) -> Re
     let file = WalFileName::Segment(name);
     let address = site.address(system_identifier, &file);
     let first = address.object(0)?;
-    let (size, front) = match site.backend.read_start(&first, FRONT) {
-        Err(e) if e.is_absent() => return Ok(None),
+    let read = site.backend.read_start(&first, FRONT).map_err(SiteError::from);
+    let (size, front) = match read.and_then(|start| Ok((start.size, site.front_of(&first, &start)?))) {
+        Err(SiteError::Store(e)) if e.is_absent() => return Ok(None),
         // A disk that can't read a sector: the next object may be readable.
-        Err(StoreError::Short { .. } | StoreError::Io { .. } | StoreError::NotAFile { .. }) => (0, Vec::new()),
-        other => other.map_err(SiteError::from).and_then(|start| Ok((start.size, site.front_of(&first, &start)?)))?,
+        Err(SiteError::Store(StoreError::Short { .. } | StoreError::Io { .. } | StoreError::NotAFile { .. })) => (0, Vec::new()),
+        other => other?,
     };
     let fetched = Fetched { front, object: first };
     let reader = Reader { site, system_identifier, rights: site.tail.known(), cache: &fetched };

@@ -163,8 +163,11 @@ impl Job<'_> {
         for variant in 0..MAX_VARIANTS {
             let object = self.address.object(variant)?;
             // A repeated push, and one of the same file by another host, end here without encoding anything. A service that
-            // wants to be paid for each request is rather asked once: nearly always the file is new.
-            let at_once = variant == 0 && self.ctx.site.backend.requests().is_some() && self.guard(&facts, &tag).is_needless();
+            // wants to be paid for each request is rather asked once: nearly always the file is new, unless the primary
+            // archives it, too (archive_mode = always).
+            let standby = || self.ctx.pgdata.join("standby.signal").exists();
+            let paid = variant == 0 && self.ctx.site.backend.requests().is_some();
+            let at_once = paid && self.guard(&facts, &tag).is_needless() && !standby();
             let mut there = if at_once { None } else { size_if_there(self.ctx.site, &object)? };
             if there.is_none() {
                 let parts = match &mut parts {

@@ -58,6 +58,8 @@ pub(super) struct World {
     pub now: Mutex<Timestamp>,
     pub folder: tempfile::TempDir,
     pub host: SigningKey,
+    /// The next one who asks has read to the tail just now.
+    pub just_read: Mutex<bool>,
 }
 
 impl World {
@@ -83,6 +85,7 @@ impl World {
             now: Mutex::new(Timestamp(1_700_000_000_000_000)),
             folder: tempfile::tempdir().unwrap(),
             host: SigningKey::from_seed(&[1; 32]),
+            just_read: Mutex::default(),
         };
         let host = SigningKey::from_seed(&[1; 32]);
         world.enrol(&host);
@@ -230,6 +233,10 @@ impl LogTail for World {
     }
 
     /// Reads on from what is known, and looks at nothing before.
+    fn just_read(&self) -> Option<Rights> {
+        std::mem::take(&mut *self.just_read.lock().unwrap()).then(|| self.known())
+    }
+
     fn read_on(&self) -> Result<Rights, TailFailure> {
         let known = self.known();
         match self.store.size(&entry(known.head.number + 1)) {

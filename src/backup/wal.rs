@@ -84,18 +84,20 @@ pub fn wait(
     let begun = Instant::now();
     let mut said = begun;
     let mut there: HashSet<SegmentName> = HashSet::new();
-    let mut pace = Pace::default();
+    let (mut pace, costs) = (Pace::default(), opened.backend.requests().is_some());
     loop {
         let last = begun.elapsed() >= patience;
         for name in names {
             if there.contains(name) {
                 continue;
             }
-            if !pace.is_time(*name, is_ready(pg_wal, *name), Instant::now()) && !last {
+            let ready = is_ready(pg_wal, *name);
+            if costs && !pace.is_time(*name, ready, Instant::now()) && !last {
                 break;
             }
             match archived(cluster, *name) {
                 Ok(Some(content)) => {
+                    pace.others_archive |= ready;
                     // Reading all would be much; where the lines differ, they do at the end, or the server says so.
                     let ends = names.first() == Some(name) || names.last() == Some(name);
                     if (ends || is_ready(pg_wal, *name)) && is_other(opened, pg_wal, *name, &content)? {
@@ -130,13 +132,15 @@ pub fn wait(
     }
 }
 
-/// When the archive is asked for a segment: as soon as the server calls it archived, and else ever less often.
+/// When the archive of a service is asked for a segment: as soon as the server calls it archived, and else ever less often.
 #[derive(Default)]
 struct Pace {
     name: Option<SegmentName>,
     was_ready: bool,
     pause: Duration,
     next: Option<Instant>,
+    /// A segment was there that the server doesn't call archived: it isn't the one that archives.
+    others_archive: bool,
 }
 
 impl Pace {
@@ -144,8 +148,8 @@ impl Pace {
     fn is_time(&mut self, name: SegmentName, ready: bool, now: Instant) -> bool {
         if self.name != Some(name) {
             let pause = if ready { FIRST_ASKED } else { LOOK };
-            *self = Pace { name: Some(name), was_ready: ready, pause, next: Some(now + pause) };
-            return !ready;
+            *self = Pace { name: Some(name), was_ready: ready, pause, next: Some(now + pause), ..*self };
+            return !ready || self.others_archive;
         }
         let archived = self.was_ready && !ready;
         self.was_ready = ready;
@@ -315,5 +319,8 @@ mod tests {
         assert!(!pace.is_time(second, false, at(61_100)) && pace.is_time(second, false, at(61_250)));
         let asked = (61_500..121_500).step_by(250).filter(|t| pace.is_time(second, false, at(*t))).count();
         assert!((4..=8).contains(&asked), "{asked}");
+        // Others archive, of which this server is never told: what comes next is asked for at once.
+        pace.others_archive = true;
+        assert!(pace.is_time(first, true, at(130_000)) && !pace.is_time(first, true, at(130_250)));
     }
 }

@@ -166,7 +166,10 @@ impl PackCheck<'_> {
         if pack.size > MAX_PACK {
             return Ok(()); // said by its table
         }
-        let _lease = memory.take(pack.size.min(WHOLE));
+        // Plain, and as they come.
+        let patches =
+            packs.pace().reads > 1 && packs.table(pack.id).is_ok_and(|table| table.rows().iter().any(|row| !row.references.is_empty()));
+        let _lease = memory.take(pack.size.min(WHOLE) + if patches { 2 * REFERENCES } else { 0 });
         let read = seen_through(self.backend.as_ref(), &name, RepoError::is_damage, || match self.hashed(&name, pack) {
             Ok((hash, _)) if hash != pack.hash.0 && self.backend.rereads() => Err(RepoError::corrupt(&name, ROTTEN)),
             other => other,
@@ -214,7 +217,8 @@ impl PackCheck<'_> {
             if bytes > REFERENCES || wanted.len() >= AHEAD {
                 break;
             }
-            for of in &row.references {
+            // A blob with several is refused.
+            if let [of] = row.references.as_slice() {
                 let len = packs.table(of.place.pack).ok().and_then(|t| t.find(of.place).map(|(row, _, _)| row.plain_len()));
                 bytes = bytes.saturating_add(len.unwrap_or(0).into());
                 wanted.insert(of.place, of.id.short());

@@ -241,9 +241,11 @@ fn what_has_expired_is_no_end_of_wal() {
         world.expired.lock().unwrap().push((crate::archive::testing::SYSTEM, crate::units::TimelineId(timeline), row));
     };
     assert_eq!(outcome(&world, &name(1, 8)), Is::Absent);
+    // It expires while it is looked for, after the log was read.
+    *world.just_read.lock().unwrap() = true;
     expired(1, 8);
     world.append();
-    world.refresh();
+    assert!(matches!(world.got(&name(1, 8)), Err(GetError::Expired { .. })));
     for no in [3, 4, 8] {
         let error = world.got(&name(1, no)).unwrap_err();
         assert!(matches!(error, GetError::Expired { .. }) && error.class() == Class::Refused, "{error:?}");

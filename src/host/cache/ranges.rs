@@ -98,8 +98,10 @@ impl KeptRanges for RangeFile {
         }
         let Ranges { there, bytes, .. } = &mut *ranges;
         let (at, _, used) = there.get_mut(&key).filter(|(_, kept, _)| *kept == len)?;
-        if !std::mem::replace(used, true) {
-            *bytes = bytes.saturating_add(len.into());
+        // What there is no room for is read, and falls out.
+        let sum = bytes.saturating_add(len.into());
+        if !*used && sum <= MOST {
+            (*used, *bytes) = (true, sum);
         }
         let at = *at;
         drop(ranges);
@@ -234,6 +236,13 @@ mod tests {
         }
         assert!(file.ranges.lock().unwrap().bytes <= MOST);
         file.finish();
-        assert!(std::fs::metadata(folder.path().join("ranges")).unwrap().len() <= MOST + 10_000);
+        let size = || std::fs::metadata(folder.path().join("ranges")).unwrap().len();
+        assert!(size() <= MOST + 10_000);
+        // New ones first, and then all the old ones are used.
+        let file = RangeFile::open(folder.path().join("ranges"));
+        (0..10).for_each(|n| file.put("pack/b", n, &vec![1; LONGEST]));
+        let had = (0..20).filter(|n| file.get("pack/a", *n, LONGEST as u32).is_some()).count();
+        file.finish();
+        assert!(had >= 15 && size() <= MOST + 10_000, "{had} {}", size());
     }
 }

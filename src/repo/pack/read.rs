@@ -16,6 +16,8 @@ use crate::repo::{PackRef, RepoError};
 use crate::store::{self, Backend, ObjectName, Pace};
 use crate::units::{ChunkId, KeyId, PackId, SessionId, ShortId};
 
+/// What is said of a patch of several chunks.
+const SEVERAL: &str = "a blob has several references";
 /// Tables that are kept in memory, in bytes.
 const KEPT_TABLES: usize = 32 << 20;
 
@@ -365,6 +367,9 @@ impl Packs {
             ChunkRole::Content => {
                 let Some(opening) = opening else { return Ok(()) };
                 let mut references = HashMap::new();
+                if row.references.len() > 1 {
+                    return Err(RepoError::corrupt(&name, SEVERAL).into());
+                }
                 for r in &row.references {
                     if let Some(chunk) = held.get(&r.place) {
                         references.insert(r.place, chunk.clone());
@@ -441,7 +446,7 @@ impl Packs {
                     .ok_or_else(|| RepoError::corrupt(name, "a patch's reference is itself a patch, or another chunk"))?;
                 Some(chunk.bytes())
             }
-            _ => return Err(RepoError::corrupt(name, "a blob has several references")),
+            _ => return Err(RepoError::corrupt(name, SEVERAL)),
         };
         codec::decode(row.kind, &frame, row.plain_len(), reference).map_err(|source| RepoError::Codec { object: name.to_string(), source })
     }
