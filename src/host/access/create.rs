@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::enrol;
 use super::log_store::{is_of_the_dead, process_tag};
-use super::open::{LogParts, Opened, Place, Role, open_bucket};
+use super::opened::{LogParts, Opened, Role};
+use super::stored::{Place, open_bucket};
 use crate::crypt::sign::SigningKey;
 use crate::crypt::slot::{Lock, Slot};
 use crate::crypt::{Root, secret};

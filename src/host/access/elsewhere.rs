@@ -1,6 +1,6 @@
 //! Two holders of one host key: noticed by the sessions that this state folder didn't begin (decision 016).
 
-use super::open::Opened;
+use super::opened::Opened;
 use crate::host::HostError;
 use crate::host::state::StateError;
 use crate::units::{SessionId, Timestamp};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::open::Opened;
+use super::opened::Opened;
 use crate::crypt::sign::SigningKey;
 use crate::crypt::{Root, secret};
 use crate::host::HostError;

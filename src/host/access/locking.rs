@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::open::Opened;
+use super::opened::Opened;
 use crate::host::HostError;
 use crate::host::cache_file;
 use crate::repo::log::{PackFacts, entry_name};

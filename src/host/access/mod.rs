@@ -1,6 +1,8 @@
 //! A repository, opened for a command: its store, its keys as far as this host has them, its log read to the end.
 //!
 //! - `open.rs`: from a URL and what this host remembers to an [`Opened`]
+//! - `opened.rs`: [`Opened`]: the log, and what this host may do
+//! - `stored.rs`: [`Place`]: the store at a URL, and the object that says what lies there
 //! - `create.rs`: `init`
 //! - `elsewhere.rs`: is this host's key used by another one, too?
 //! - `enrol.rs`: a KEY entry for this host
@@ -17,9 +19,11 @@ mod index;
 mod locking;
 mod log_store;
 mod open;
+mod opened;
 #[cfg(test)]
 mod races;
 mod session;
+mod stored;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -32,8 +36,10 @@ pub(in crate::host) use enrol::content_secrets;
 pub use index::KnownChunks;
 pub use locking::{Locked, lock_snapshot};
 pub use log_store::process_tag;
-pub use open::{Need, Opened, Place, open, repository_at};
+pub use open::open;
 pub(in crate::host) use open::{open_with, remember_pin};
+pub use opened::Opened;
 pub use session::{Adopted, OpenSession, append, clear_locks, end_dead_sessions, leftovers, remove_leftovers};
+pub use stored::{Need, Place, repository_at};
 pub use unlock::{StoredSlot, owner_key, unlock_with};
 pub(in crate::host) use unlock::{buried_slots, opened_beneath, read_slots, unwrap_key};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::log_store::is_of_the_dead;
-use super::open::{Opened, pack_refs};
+use super::opened::{Opened, pack_refs};
 use crate::crypt::secret;
 use crate::host::HostError;
 use crate::host::lock::{FileLock, LockState, SessionLocks};

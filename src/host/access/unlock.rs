@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use super::open::{Opened, Place};
+use super::opened::Opened;
+use super::stored::Place;
 use crate::crypt::root_text::{is_root_text, parse_root_text};
 use crate::crypt::sign::SigningKey;
 use crate::crypt::slot::{self, Slot, SlotKind, Unlock};
