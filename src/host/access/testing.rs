@@ -4,7 +4,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::enrol::{host_keys, host_op};
-use super::open::{LogParts, Opened, Role, with_host_keys};
+use super::open::with_host_keys;
+use super::opened::{LogParts, Opened, Role};
 use crate::crypt::sign::SigningKey;
 use crate::crypt::{Root, secret};
 use crate::host::HostError;

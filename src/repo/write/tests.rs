@@ -9,8 +9,9 @@ use crate::crypt::{ChunkRole, Opening, Root};
 use crate::repo::pack::{Packs, Place, Reference, Row, pack_name};
 use crate::repo::structure::{FileData, FileEntry, MAX_NODE, Needs, Node, NodeSink, Part};
 use crate::repo::{PackRef, RepoError};
-use crate::store::SessionTag;
 use crate::store::memory::MemoryStore;
+use crate::store::observed::Observed;
+use crate::store::{Pace, SessionTag};
 use crate::units::{ChunkId, PackId, SessionId};
 
 struct World {
@@ -417,6 +418,38 @@ fn packs_are_closed_at_their_size_and_told_of_one_by_one() {
     for (place, plain) in places {
         assert!(read.content(&world.opening(), world.id(&plain).short(), place).unwrap().bytes() == plain);
     }
+}
+
+#[test]
+fn a_service_stores_several_packs_at_once_and_each_is_told() {
+    let world = world();
+    let store = Arc::new(Observed::new(Pace::of_a_service(64)));
+    let start = |tell: OnStored| {
+        let packs = Arc::new(Packs::new(Arc::clone(&store) as _, world.root.sealing()));
+        ChunkWriter::start(WriterSetup { backend: Arc::clone(&store) as _, packs, ..world.setup(May::default()) }, tell).unwrap()
+    };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&told);
+    let writer = start(Box::new(move |what| {
+        if let Uploaded::Pack(pack) = what {
+            theirs.lock().unwrap().push(pack.id);
+        }
+        Ok(())
+    }));
+    store.hold(8 << 20, 2);
+    (0..36).for_each(|seed| drop(put(&writer, &noise(seed, 1 << 20))));
+    let (packs, _) = writer.finish().unwrap();
+    assert!(store.seen().at_once >= 2 && packs.len() == 3, "{:?} {packs:?}", store.seen());
+    let ids: BTreeSet<PackId> = packs.iter().map(|pack| pack.id).collect();
+    assert!(told.lock().unwrap().len() == 3 && ids == told.lock().unwrap().iter().copied().collect());
+
+    // One that fails ends them all, and nothing hangs.
+    let writer = start(Box::new(|what| match what {
+        Uploaded::Pack(_) => Err(RepoError::internal("told")),
+        Uploaded::Idle => Ok(()),
+    }));
+    let ended = (100..200).map(|seed| noise(seed, 1 << 20)).find_map(|plain| put_framed(&writer, &plain, &plain).err());
+    assert!(matches!(ended.unwrap_or_else(|| writer.finish().unwrap_err()), RepoError::Internal("told")));
 }
 
 #[test]
