@@ -17,7 +17,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
-use super::RestoreError;
+use super::{RestoreError, durable};
 use crate::units::show;
 
 /// The marker of a restore while it is written.
@@ -366,9 +366,12 @@ impl Folders {
     ///
     /// # Errors
     /// Those of the operating system; after one nothing is sure.
-    pub fn sync<'p>(&self, folders: impl Iterator<Item = &'p [u8]>) -> Result<(), RestoreError> {
+    pub fn sync<'p>(&self, folders: impl Iterator<Item = &'p [u8]> + Clone) -> Result<(), RestoreError> {
         for (path, fd) in self.roots() {
             nix::unistd::syncfs(fd).map_err(errno(format!("syncing the file system of {}", path.display())))?;
+        }
+        if !durable::syncfs_tells() {
+            self.sync_files(folders.clone())?;
         }
         self.sync_folders(folders)?;
         for (path, _) in self.roots() {

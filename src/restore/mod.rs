@@ -10,6 +10,7 @@
 //!   that nobody else has, what is not in the snapshot
 //! - `marker.rs`: what says that a restore hasn't ended, so that it can be continued
 //! - `write/`: folders and files, by several threads
+//! - `durable.rs`: files made durable one by one, on old kernels
 //! - `folders.rs`: the folders written to; nothing gets outside them, whatever a manifest says
 //! - `finish.rs`: label, links, settings, durability, manifest, pg_control last, and the marker off
 //! - `check.rs`: does the restore_command work for the server's user?
@@ -18,6 +19,7 @@
 pub mod check;
 mod configuration;
 pub mod crc;
+mod durable;
 mod existing;
 mod failure;
 mod finish;

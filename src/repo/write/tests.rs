@@ -437,7 +437,9 @@ fn a_service_stores_several_packs_at_once_and_each_is_told() {
         Ok(())
     }));
     store.hold(8 << 20, 2);
-    (0..36).for_each(|seed| drop(put(&writer, &noise(seed, 1 << 20))));
+    for seed in 0..36 {
+        put(&writer, &noise(seed, 1 << 20));
+    }
     let (packs, _) = writer.finish().unwrap();
     assert!(store.seen().at_once >= 2 && packs.len() == 3, "{:?} {packs:?}", store.seen());
     let ids: BTreeSet<PackId> = packs.iter().map(|pack| pack.id).collect();
