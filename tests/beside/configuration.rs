@@ -38,7 +38,8 @@ impl Elsewhere {
             run.display(),
             opt.display()
         );
-        write(&etc.join("postgresql.conf"), &(conf + &places));
+        let hosts = if pg.major < 19 { String::new() } else { format!("hosts_file = '{here}/pg_hosts.conf'\n") };
+        write(&etc.join("postgresql.conf"), &(conf + &places + &hosts));
         fs::remove_file(server.data().join("postgresql.conf")).unwrap();
         write(&etc.join("conf.d/10-work.conf"), "work_mem = '7MB'\ninclude 'deeper/more.inc'\n");
         write(&etc.join("conf.d/deeper/more.inc"), "maintenance_work_mem = '17MB'\n");
@@ -48,6 +49,10 @@ impl Elsewhere {
         write(&opt.join("users"), "postgres\n");
         write(&etc.join("pg_hba.conf"), &format!("local all @{}/users trust\nlocal all all reject\n", opt.display()));
         write(&etc.join("pg_ident.conf"), "story a b\n");
+        if pg.major >= 19 {
+            write(&etc.join("pg_hosts.conf"), "# nobody by another name\n");
+            let _ = fs::remove_file(server.data().join("pg_hosts.conf"));
+        }
         fs::remove_file(server.data().join("pg_hba.conf")).unwrap();
         fs::remove_file(server.data().join("pg_ident.conf")).unwrap();
         server.set_option("config_file", etc.join("postgresql.conf").to_str().unwrap());
@@ -70,11 +75,13 @@ fn restore(repository: &Repository, to: &Path, sockets: &Path, more: &[&str]) ->
 }
 
 fn check_in_force(started: &Started<'_>, below: &[&Path]) {
+    let hosts = started.sql("select count(*) from pg_settings where name = 'hosts_file'") == "1";
     for (setting, value) in [("work_mem", "7MB"), ("maintenance_work_mem", "17MB"), ("vacuum_cost_limit", "321"), ("archive_mode", "off")] {
         assert_eq!(started.sql(&format!("show {setting}")), value, "{setting}");
     }
     let mut files: Vec<String> =
         ["config_file", "hba_file", "ident_file", "data_directory"].map(|name| started.sql(&format!("show {name}"))).into();
+    files.extend(hosts.then(|| started.sql("show hosts_file")));
     files.extend(started.sql("select distinct sourcefile from pg_file_settings").lines().map(str::to_owned));
     files.extend(started.sql("select distinct sourcefile from pg_settings where sourcefile is not null").lines().map(str::to_owned));
     for file in &files {
@@ -94,7 +101,7 @@ fn holds_no_key(folder: &Path) {
     }
 }
 
-crate::on_majors!(files_elsewhere_come_back_beside_the_data: pg15 15, pg18 18);
+crate::on_majors!(files_elsewhere_come_back_beside_the_data: pg15 15, pg18 18, pg19 19);
 
 fn files_elsewhere_come_back_beside_the_data(pg: &Postgres) {
     let repository = Repository::init();
@@ -110,6 +117,8 @@ fn files_elsewhere_come_back_beside_the_data(pg: &Postgres) {
     for file in expected.iter().chain([&there.opt.join("more.conf"), &there.opt.join("users"), &there.etc.join("pg_hba.conf")]) {
         assert!(files.contains(&file.to_str().unwrap()), "{} of {files:?}", file.display());
     }
+    let hosts = there.etc.join("pg_hosts.conf");
+    assert_eq!(files.contains(&hosts.to_str().unwrap()), pg.major >= 19, "{files:?}");
     assert!(show["configuration"]["missing"][0]["path"].as_str().unwrap().ends_with("conf.d/tls.conf"), "{show}");
     let before = there.picture();
 
