@@ -169,6 +169,30 @@ fn a_lost_race_is_judged_again() {
     assert_eq!(view.newest, other.newest);
 }
 
+/// A view is not read to the end before an entry is offered; what it refuses is asked of the newest.
+#[test]
+fn what_an_older_view_refuses_the_newest_may_allow() {
+    let (scene, mut view) = Scene::new();
+    let (mut other, mut third) = (view.clone(), view.clone());
+    let session = scene.append(&mut other, Kind::Begin(begin("shop"))).session();
+    let commit = Kind::Commit(Box::new(commit(session, "s1", 1)));
+    let head = scene.log().append(&mut view, &host(), &commit).unwrap();
+    assert_eq!((head.number, scene.read().newest), (view.newest.number, view.newest));
+    assert!(view.fold.commits.contains_key(&head.number));
+
+    // Whether it is still wanted is asked again, too; and what the newest doesn't want isn't written.
+    let asked = std::cell::Cell::new(0);
+    let mut wanted = |view: &LogView| {
+        asked.set(asked.get() + 1);
+        view.newest.number == head.number
+    };
+    let log = scene.log();
+    let stored = log.append_if(&mut third, &host(), &evidence("late"), &mut wanted).unwrap().unwrap();
+    assert_eq!((stored.number, asked.get()), (head.number + 1, 2));
+    assert_eq!(log.append_if(&mut other, &host(), &evidence("never"), &mut |_| false).unwrap(), None);
+    assert_eq!(scene.read().newest.number, stored.number);
+}
+
 #[test]
 fn an_answer_that_never_came_is_settled_by_reading_back() {
     for faults in [
