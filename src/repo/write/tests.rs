@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::codec::{self, FrameKind, Patching, Way};
 use crate::crypt::{ChunkRole, Opening, Root};
-use crate::repo::pack::{Packs, Place, Reference, Row, pack_name};
+use crate::repo::pack::{KeptRanges, Packs, Place, Reference, Row, pack_name};
 use crate::repo::structure::{FileData, FileEntry, MAX_NODE, Needs, Node, NodeSink, Part};
 use crate::repo::{PackRef, RepoError};
 use crate::store::memory::MemoryStore;
@@ -452,6 +452,49 @@ fn a_service_stores_several_packs_at_once_and_each_is_told() {
     }));
     let ended = (100..200).map(|seed| noise(seed, 1 << 20)).find_map(|plain| put_framed(&writer, &plain, &plain).err());
     assert!(matches!(ended.unwrap_or_else(|| writer.finish().unwrap_err()), RepoError::Internal("told")));
+}
+
+/// Ranges by object and offset.
+#[derive(Default)]
+struct Ranges(Mutex<HashMap<(String, u64), Vec<u8>>>);
+
+impl KeptRanges for Ranges {
+    fn get(&self, object: &str, offset: u64, len: u32) -> Option<Vec<u8>> {
+        self.0.lock().unwrap().get(&(object.to_owned(), offset)).filter(|bytes| bytes.len() == len as usize).cloned()
+    }
+
+    fn put(&self, object: &str, offset: u64, bytes: &[u8]) {
+        self.0.lock().unwrap().insert((object.to_owned(), offset), bytes.to_vec());
+    }
+}
+
+#[test]
+fn what_is_kept_counts_only_if_it_is_what_it_must_be() {
+    let world = world();
+    let writer = world.writer(May::default());
+    put(&writer, &noise(1, 100_000));
+    let (packs, _) = writer.finish().unwrap();
+    let (pack, ranges) = (packs[0], Arc::new(Ranges::default()));
+    let name = pack_name(pack.session, &pack).unwrap();
+    let table = || {
+        let reader = Packs::new(Arc::clone(&world.backend) as _, world.root.sealing()).with_kept(Some(Arc::clone(&ranges) as _));
+        reader.add([pack]);
+        reader.table(pack.id).map(|table| table.rows().len())
+    };
+    let flip_store = || assert!(world.backend.tamper(&name, |bytes| bytes[pack.size as usize - pack.tail as usize + 40] ^= 1));
+    let flip_kept = || ranges.0.lock().unwrap().values_mut().for_each(|bytes| bytes[40] ^= 1);
+    assert_eq!((table().unwrap(), ranges.0.lock().unwrap().len()), (1, 1));
+    // The store isn't asked.
+    flip_store();
+    assert_eq!(table().unwrap(), 1);
+    // Neither is right.
+    flip_kept();
+    assert!(matches!(table(), Err(RepoError::Crypt { .. } | RepoError::Corrupt { .. })));
+    // What is kept is wrong: the store is asked, and that is kept instead.
+    flip_store();
+    assert_eq!(table().unwrap(), 1);
+    flip_store();
+    assert_eq!(table().unwrap(), 1);
 }
 
 #[test]
