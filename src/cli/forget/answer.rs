@@ -11,7 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::table::{Align, Table};
 use crate::cli::output::{answered, json};
-use crate::retain::{Decision, Wal};
+use crate::retain::{Carried, Decision, Wal};
 use crate::units::{ByteSize, Progress};
 
 #[derive(Serialize)]
@@ -83,12 +83,24 @@ fn answer<'a>(dry_run: bool, planned: &'a [Cluster], whole: &'a Whole) -> Answer
         snapshots: cluster.plan.decisions.iter().map(snapshot).collect(),
         kept: cluster.plan.staying().count(),
         forgotten: cluster.carried.as_ref().map_or_else(|| cluster.plan.going().count(), |carried| carried.forgotten.len()),
-        narrowed: cluster.plan.decisions.iter().filter(|d| d.narrows).count(),
+        narrowed: narrowed(cluster),
         spared: cluster.carried.as_ref().map_or(&[], |carried| &carried.spared),
         restorable: windows(cluster, whole),
     });
     let freed = FreedJson { packs: whole.packs, wal: whole.wal, exact: whole.exact };
     Answer { version: 1, dry_run, clusters: clusters.collect(), freed }
+}
+
+/// How many are gone; before anything was done, how many would go.
+fn went(cluster: &Cluster) -> usize {
+    let gone = |carried: &Carried| cluster.plan.going().filter(|d| !carried.spared.contains(&d.id)).count();
+    cluster.carried.as_ref().map_or_else(|| cluster.plan.going().count(), gone)
+}
+
+/// As many keep less WAL now, or would.
+fn narrowed(cluster: &Cluster) -> usize {
+    let wanted = cluster.plan.decisions.iter().filter(|d| d.narrows);
+    wanted.filter(|d| cluster.carried.as_ref().is_none_or(|carried| !carried.spared.contains(&d.id))).count()
 }
 
 fn policy(cluster: &Cluster) -> Option<String> {
@@ -132,8 +144,9 @@ fn text(out: &mut dyn Write, dry_run: bool, verbose: bool, planned: &[Cluster], 
             None => writeln!(out, "cluster {}", cluster.name)?,
         }
         table(cluster, verbose).write(out)?;
-        let (stay, go) = (cluster.plan.staying().count(), cluster.plan.going().count());
-        let narrowed = cluster.plan.decisions.iter().filter(|d| d.narrows).count();
+        let go = went(cluster);
+        let stay = cluster.plan.decisions.len().saturating_sub(go);
+        let narrowed = narrowed(cluster);
         let less = if narrowed > 0 {
             format!("; {narrowed} of these keep just the WAL that makes them consistent from now on")
         } else {

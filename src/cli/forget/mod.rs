@@ -37,6 +37,8 @@ struct Cluster {
     wish: Wish,
     archived: InArchive,
     plan: Plan,
+    /// The newest entry of the log that it was made of.
+    planned_at: u64,
     carried: Option<Carried>,
 }
 
@@ -70,9 +72,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let mut planned = Vec::new();
     for (name, wish) in wishes {
         let archived = in_archive(&opened, &name, &context.cancel)?;
-        let subjects = subjects(&opened.view().fold, &name, &archived);
-        let plan = wish.plan(&subjects, now)?;
-        planned.push(Cluster { name, wish, archived, plan, carried: None });
+        let view = opened.view();
+        let plan = wish.plan(&subjects(&view.fold, &name, &archived), now)?;
+        let planned_at = view.newest.number;
+        drop(view);
+        planned.push(Cluster { name, wish, archived, plan, planned_at, carried: None });
     }
     // What comes back is known beforehand alone.
     let whole = whole::of(context, &opened, &planned, args.exact)?;
@@ -93,10 +97,13 @@ fn carry_out(context: &Context, here: &Here, opened: &Opened, planned: &mut [Clu
     let maintainer = Maintainer::of(context, here, opened, &names)?;
     for cluster in planned {
         let again = |fold: &Fold| cluster.wish.plan(&subjects(fold, &cluster.name, &cluster.archived), now).ok();
-        let carry = Carry { opened, signer: maintainer.key(), again: &again, cancel: &context.cancel };
-        let carried = retain::carry_out(&carry, &cluster.plan);
+        let carry = Carry { log: opened.log(), signer: maintainer.key(), again: &again, cancel: &context.cancel };
+        let carried = retain::carry_out(&carry, &mut opened.view(), &cluster.plan, cluster.planned_at);
         opened.settle(&here.place(&context.reporter));
         let carried = carried?;
+        for id in &carried.by_others {
+            context.reporter.info(&format!("{id}: somebody else did the same meanwhile"));
+        }
         for id in &carried.spared {
             context.reporter.warn(&format!("{id} stays as it is: the log was changed meanwhile; run it again"));
         }

@@ -47,7 +47,7 @@ mod rights;
 #[cfg(test)]
 mod tampering;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod trust;
 mod wal;
