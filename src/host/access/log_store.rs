@@ -1,6 +1,6 @@
 //! The log over a backend, sealed under the table key.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::crypt::{CryptError, Sealing, seal};
@@ -16,11 +16,32 @@ pub(super) struct BackendLog {
     dug: Mutex<BTreeSet<ObjectName>>,
     /// What the last listing showed besides.
     covered: Mutex<Option<Vec<Covered>>>,
+    /// Entries of a log that is far away, as they were read: the lists that a reader passed over lie in them.
+    lately: Mutex<Lately>,
+}
+
+/// The newest that were read, at most [`Lately::MOST`] bytes.
+#[derive(Default)]
+struct Lately {
+    entries: HashMap<String, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Lately {
+    const MOST: usize = 2 << 20;
+
+    fn keep(&mut self, name: &str, bytes: &[u8]) {
+        if self.bytes + bytes.len() > Self::MOST {
+            *self = Lately::default();
+        }
+        self.bytes += bytes.len();
+        self.entries.insert(name.to_owned(), bytes.to_vec());
+    }
 }
 
 impl BackendLog {
     pub(super) fn new(backend: Arc<dyn Backend>, tag: SessionTag) -> Self {
-        BackendLog { backend, tag, dug: Mutex::default(), covered: Mutex::default() }
+        BackendLog { backend, tag, dug: Mutex::default(), covered: Mutex::default(), lately: Mutex::default() }
     }
 
     fn dug(&self) -> MutexGuard<'_, BTreeSet<ObjectName>> {
@@ -72,9 +93,17 @@ impl LogStore for BackendLog {
         let hash = name.strip_prefix("body/").and_then(|hash| hash.parse::<Hash32>().ok());
         match hash {
             Some(hash) => self.read_hashed(&object, hash, limit),
-            None => self.read_object(&object, limit),
+            None => self.read_object(&object, limit).inspect(|read| {
+                if let Some(bytes) = read.as_ref().filter(|_| self.is_far()) {
+                    self.lately.lock().unwrap_or_else(PoisonError::into_inner).keep(name, bytes);
+                }
+            }),
         }
         .map_err(failure)
+    }
+
+    fn lately(&self, name: &str) -> Option<Vec<u8>> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner).entries.get(name).cloned()
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<String>, StoreFailure> {
@@ -106,6 +135,10 @@ impl LogStore for BackendLog {
 
     fn fill_in(&self) {
         std::mem::take(&mut *self.dug()).iter().for_each(|name| self.backend.choose(name, None));
+    }
+
+    fn is_far(&self) -> bool {
+        self.backend.pace().reads > 1
     }
 }
 

@@ -23,7 +23,7 @@ use crate::units::{Hash32, KeyId, PackId, SessionId};
 /// Requests at a time.
 pub(super) const AT_ONCE: usize = 64;
 
-/// So many requests are worth another thread.
+/// So many requests are worth another thread where an answer comes at once.
 const A_THREAD: usize = 4;
 
 /// Where a list lies that was not read.
@@ -146,7 +146,7 @@ impl LogView {
 impl Log<'_> {
     /// Reads objects, many at a time, in the order of their names.
     pub(super) fn fetch(&self, names: &[String], limit: usize) -> Vec<Result<Option<Vec<u8>>, StoreFailure>> {
-        let threads = names.len().div_ceil(A_THREAD).min(AT_ONCE);
+        let threads = if self.store.is_far() { names.len() } else { names.len().div_ceil(A_THREAD) }.min(AT_ONCE);
         let mut found = Vec::with_capacity(names.len());
         let done: Result<(), Infallible> = at_once(names, threads, |name| self.store.read(name, limit), &mut |at, read| {
             found.push((at, read));
@@ -185,8 +185,15 @@ impl Log<'_> {
         for part in at.chunks(AT_ONCE) {
             let names: Vec<String> = part.iter().map(|list| entry_name(list.entry)).collect();
             let mut kinds = Vec::new();
-            for (list, read) in part.iter().zip(self.fetch(&names, ENTRY_LIMIT)) {
-                kinds.push((list.entry, self.kind_of(list, read?)?));
+            let lately: Vec<Option<Vec<u8>>> = names.iter().map(|name| self.store.lately(name)).collect();
+            let lacking: Vec<String> = names.into_iter().zip(&lately).filter(|(_, at_hand)| at_hand.is_none()).map(|(n, _)| n).collect();
+            let mut fetched = self.fetch(&lacking, ENTRY_LIMIT).into_iter();
+            for (list, at_hand) in part.iter().zip(lately) {
+                let read = match at_hand {
+                    Some(bytes) => Some(bytes),
+                    None => fetched.next().transpose()?.flatten(),
+                };
+                kinds.push((list.entry, self.kind_of(list, read)?));
             }
             let named: Vec<Option<Hash32>> = kinds.iter_mut().map(|(_, kind)| body::named_by(kind)).collect();
             let names: Vec<String> = named.iter().flatten().map(body_name).collect();

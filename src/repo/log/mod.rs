@@ -86,6 +86,17 @@ pub trait LogStore: Sync {
 
     /// Ends what [`LogStore::dig`] began.
     fn fill_in(&self) {}
+
+    /// The bytes of an object that was read a moment ago, where they are at hand. For who knows what their hash must be.
+    fn lately(&self, name: &str) -> Option<Vec<u8>> {
+        let _ = name;
+        None
+    }
+
+    /// Does an answer take a while, however little is asked? Then what can be asked at once is.
+    fn is_far(&self) -> bool {
+        false
+    }
 }
 
 /// What came of creating an object.

@@ -1,6 +1,6 @@
 //! Tests: several writers at once, and answers that never came.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::testing::*;
 use super::*;
@@ -73,6 +73,74 @@ impl LogStore for Slow<'_> {
     fn list(&self, prefix: &str) -> Result<Vec<String>, StoreFailure> {
         self.inner.list(prefix)
     }
+}
+
+/// A log that is far away: a read waits until all that it takes are there.
+struct Far<'a> {
+    inner: &'a MemoryStore,
+    /// So many reads are waited for, for half a minute.
+    together: usize,
+    reads: std::sync::Mutex<usize>,
+    changed: std::sync::Condvar,
+    /// What was read, by name.
+    lately: std::sync::Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+impl LogStore for Far<'_> {
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<Created, StoreFailure> {
+        self.inner.create(name, bytes)
+    }
+
+    fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, StoreFailure> {
+        let mut reads = self.reads.lock().unwrap();
+        *reads += 1;
+        self.changed.notify_all();
+        let half_a_minute = std::time::Duration::from_secs(30);
+        let (reads, out) = self.changed.wait_timeout_while(reads, half_a_minute, |reads| *reads < self.together).unwrap();
+        drop(reads);
+        assert!(!out.timed_out(), "{name} is asked for alone");
+        let read = self.inner.read(name, limit)?;
+        if let Some(bytes) = &read {
+            self.lately.lock().unwrap().insert(name.to_owned(), bytes.clone());
+        }
+        Ok(read)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreFailure> {
+        self.inner.list(prefix)
+    }
+
+    fn lately(&self, name: &str) -> Option<Vec<u8>> {
+        self.lately.lock().unwrap().get(name).cloned()
+    }
+
+    fn is_far(&self) -> bool {
+        true
+    }
+}
+
+/// Who reads a log that is far away for the first time waits for it once, and reads no entry twice: not for the lists that
+/// it passed over either.
+#[test]
+fn a_log_that_is_far_away_is_read_at_once() {
+    let (scene, mut view) = Scene::new();
+    let commits: Vec<u64> = (1..=5).map(|n| scene.snapshot(&mut view, &format!("s{n}"), n)).collect();
+    // All entries, and the absence of another.
+    let all = view.newest.number as usize + 2;
+    let (reads, lately) = (std::sync::Mutex::default(), std::sync::Mutex::default());
+    let far = Far { inner: &scene.store, together: all, reads, changed: std::sync::Condvar::new(), lately };
+    let log = log_in(&far, &scene.owner);
+    let read = log.read_of(None).unwrap();
+    assert_eq!((read.newest, *far.reads.lock().unwrap()), (view.newest, all));
+    let packs = log.packs_named(&read.fold, &read.fold.commits[&commits[4]]).unwrap();
+    assert_eq!((packs.len(), *far.reads.lock().unwrap()), (1, all));
+    // What is at hand is believed by its hash alone.
+    for (_, bytes) in far.lately.lock().unwrap().iter_mut() {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+    }
+    assert_eq!(log.packs_named(&read.fold, &read.fold.commits[&commits[4]]).unwrap(), packs);
+    assert!(*far.reads.lock().unwrap() > all);
 }
 
 /// What sixteen writers pay for each entry while all append without a pause: creates and reads, sorted.

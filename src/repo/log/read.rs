@@ -238,32 +238,48 @@ impl<'a> Log<'a> {
         if numbers.is_empty() {
             return Err(LogError::NotThere);
         }
-        let start = |reads| {
-            let first = self.store.read(&entry_name(0), ENTRY_LIMIT)?;
-            let first = first.ok_or_else(|| LogError::First("it is gone, and later entries are there".into()))?;
-            self.start(&first, reads)
-        };
-        let mut view = match start(reads.clone()) {
-            // Again, as a bit may have been flipped on the way.
-            Err(LogError::First(_)) => start(reads)?,
-            other => other?,
-        };
-        let numbers: Vec<u64> = numbers.range(1..).copied().collect();
-        for part in numbers.chunks(AT_ONCE) {
+        let last = numbers.last().copied().unwrap_or_default();
+        // The first, be it listed or not; and what may have come behind the last meanwhile, asked for with the others.
+        let wanted: BTreeSet<u64> = numbers.iter().copied().chain([0, last.saturating_add(1)]).collect();
+        let wanted: Vec<u64> = wanted.into_iter().collect();
+        let mut begun = None;
+        let mut ended = false;
+        for part in wanted.chunks(AT_ONCE) {
             let names: Vec<String> = part.iter().map(|number| entry_name(*number)).collect();
-            let read = self.fetch(&names, ENTRY_LIMIT).into_iter().collect::<Result<Vec<_>, _>>()?;
-            let bodies = self.bodies_of(&view, read.iter().flatten().map(Vec::as_slice));
+            let mut read = self.fetch(&names, ENTRY_LIMIT).into_iter().collect::<Result<Vec<_>, _>>()?;
+            let view = match &mut begun {
+                Some(view) => view,
+                none => none.insert(self.start_with(read.first_mut().and_then(Option::take), reads.clone())?),
+            };
+            let bodies = self.bodies_of(view, read.iter().flatten().map(Vec::as_slice));
             for (number, bytes) in part.iter().zip(read) {
-                let Some(bytes) = bytes else { continue };
+                let Some(bytes) = bytes else {
+                    ended = *number > last;
+                    continue;
+                };
                 if view.newest.number + 1 < *number {
-                    note_absence(&mut view, *number - 1);
+                    note_absence(view, *number - 1);
                 }
-                self.take_with(&mut view, *number, &bytes, &bodies)?;
+                self.take_with(view, *number, &bytes, &bodies)?;
             }
         }
-        self.go_on(&mut view)?;
-        view.odd |= numbers.last().is_some_and(|last| view.newest.number < *last);
+        let mut view = begun.ok_or(LogError::NotThere)?;
+        if !ended {
+            self.go_on(&mut view)?;
+        }
+        view.odd |= view.newest.number < last;
         Ok(view)
+    }
+
+    /// The view after `log/0`, of which these bytes were read.
+    fn start_with(&self, first: Option<Vec<u8>>, reads: Reads) -> Result<LogView, LogError> {
+        let gone = || LogError::First("it is gone, and later entries are there".into());
+        let begin = |first: Option<Vec<u8>>| self.start(&first.ok_or_else(gone)?, reads.clone());
+        match begin(first) {
+            // Again, as a bit may have been flipped on the way.
+            Err(LogError::First(_)) => begin(self.store.read(&entry_name(0), ENTRY_LIMIT)?),
+            other => other,
+        }
     }
 
     /// Goes on from a view that was kept, after looking whether its newest entry is still the same; `None` if the bytes
@@ -345,7 +361,7 @@ impl<'a> Log<'a> {
             if ends {
                 return Ok(());
             }
-            if view.newest.number - before >= ONE_BY_ONE {
+            if self.store.is_far() || view.newest.number - before >= ONE_BY_ONE {
                 at_once = (at_once * 2).min(AT_ONCE as u64);
             }
         }

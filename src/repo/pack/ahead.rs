@@ -10,8 +10,9 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 
+use super::read::KEPT_TABLES;
 use super::{KeptRanges, Packs, Place, Row};
-use crate::repo::RepoError;
+use crate::repo::{PackRef, RepoError};
 use crate::store::at_once;
 use crate::units::PackId;
 
@@ -19,6 +20,8 @@ use crate::units::PackId;
 const KEPT_BLOCKS: u64 = 32 << 20;
 /// Bytes that are read ahead at once: well below what is kept, so that nothing is let go before it was needed.
 const MOST_AHEAD: u64 = 12 << 20;
+/// Tails of so many bytes are read ahead of all: in memory their tables take up to three times as much, and must stay there.
+const TAILS_AHEAD: u64 = (KEPT_TABLES / 3) as u64;
 /// Tables that are read ahead at once.
 const MOST_TABLES: usize = 64;
 
@@ -64,12 +67,16 @@ impl Packs {
             return;
         }
         let packs: Vec<PackId> = packs.into_iter().take(MOST_TABLES).collect();
-        let _: Result<(), ()> = at_once(&packs, self.pace.reads, |id| self.read_table(*id), &mut |at, table| {
-            if let (Ok(table), Some(id)) = (table, packs.get(at)) {
-                self.keep(*id, table);
-            }
-            Ok(())
-        });
+        let _: Result<(), ()> = at_once(&packs, self.pace.reads, |id| drop(self.table(*id)), &mut |_, ()| Ok(()));
+    }
+
+    /// Reads the tables of all packs that are known, for who is going to read all of them: many at once, and not one behind the
+    /// other as the tree leads to them. Not where they are too many to be kept.
+    pub fn all_tables_ahead(&self) {
+        let known: Vec<PackRef> = self.directory.read().unwrap_or_else(PoisonError::into_inner).values().copied().collect();
+        if known.iter().fold(0_u64, |sum, pack| sum.saturating_add(pack.tail.into())) <= TAILS_AHEAD {
+            self.tables_ahead(known.iter().map(|pack| pack.id));
+        }
     }
 
     /// Reads the nodes at these places, many at once: they will be asked for next.

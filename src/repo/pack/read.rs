@@ -3,7 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use super::ahead::Blocks;
 use super::fetch::Held;
@@ -19,7 +19,7 @@ use crate::units::{ChunkId, KeyId, PackId, SessionId, ShortId};
 /// What is said of a patch of several chunks.
 const SEVERAL: &str = "a blob has several references";
 /// Tables that are kept in memory, in bytes.
-const KEPT_TABLES: usize = 32 << 20;
+pub(super) const KEPT_TABLES: usize = 32 << 20;
 
 /// The bytes of a chunk whose id has been re-computed.
 #[derive(Clone)]
@@ -95,8 +95,10 @@ pub struct Packs {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) pace: Pace,
     pub(super) sealing: Sealing,
-    directory: RwLock<HashMap<PackId, PackRef>>,
+    pub(super) directory: RwLock<HashMap<PackId, PackRef>>,
     tables: Mutex<Kept>,
+    /// Tables that are being read: who wants one of them, too, waits for it.
+    being_read: Mutex<HashMap<PackId, Arc<Mutex<()>>>>,
     pub(super) blocks: Mutex<Blocks>,
     pub(super) ranges: Option<Arc<dyn KeptRanges>>,
     /// Chunks of this session that a tree is read by.
@@ -118,8 +120,9 @@ pub fn pack_name(session: SessionId, pack: &PackRef) -> Result<ObjectName, RepoE
 impl Packs {
     /// Knows no pack yet.
     pub fn new(backend: Arc<dyn Backend>, sealing: Sealing) -> Self {
-        let (directory, tables, blocks, of_tree) = (RwLock::default(), Mutex::default(), Mutex::default(), Mutex::default());
-        Packs { pace: backend.pace(), backend, sealing, directory, tables, blocks, ranges: None, of_tree }
+        let (directory, tables, being_read) = (RwLock::default(), Mutex::default(), Mutex::default());
+        let (blocks, of_tree) = (Mutex::default(), Mutex::default());
+        Packs { pace: backend.pace(), backend, sealing, directory, tables, being_read, blocks, ranges: None, of_tree }
     }
 
     /// How the store is asked best.
@@ -227,9 +230,18 @@ impl Packs {
         if let Some(table) = self.table_at_hand(id) {
             return Ok(table);
         }
-        let table = self.read_table(id)?;
-        self.keep(id, Arc::clone(&table));
-        Ok(table)
+        let gate = Arc::clone(self.being_read().entry(id).or_default());
+        let _waits = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = self.table_at_hand(id) {
+            return Ok(table);
+        }
+        let read = self.read_table(id).inspect(|table| self.keep(id, Arc::clone(table)));
+        self.being_read().remove(&id);
+        read
+    }
+
+    fn being_read(&self) -> MutexGuard<'_, HashMap<PackId, Arc<Mutex<()>>>> {
+        self.being_read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The table of a pack, if it is in memory.

@@ -220,6 +220,43 @@ fn one_long_file_is_read_by_many_requests_at_once_and_by_far_fewer_than_it_has_c
     assert!(seen.bytes < bytes.len() as u64 + (1 << 20), "{seen:?}");
 }
 
+/// A snapshot of several packs, whose tables nobody has read yet.
+fn of_several_packs() -> (Arc<Observed>, TestSnapshot) {
+    let store = Arc::new(Observed::new(Pace::of_a_service(64)));
+    let cluster = [folder("base/1", vec![file("16384", noise(5, 40 << 20), As::Tree(64 << 10))])];
+    let stored = TestSnapshot::store_in(Arc::clone(&store) as _, &cluster, serde_json::Value::Null, |_, _| {});
+    assert!(stored.ids.len() >= 3, "{} packs", stored.ids.len());
+    (store, stored)
+}
+
+#[test]
+fn tables_of_all_packs_are_asked_for_at_once() {
+    let (store, stored) = of_several_packs();
+    let count = stored.ids.len();
+    store.hold(0, count);
+    stored.packs.all_tables_ahead();
+    stored.ids.iter().for_each(|id| drop(stored.packs.table(*id).unwrap()));
+    assert_eq!((store.seen().reads, store.seen().at_once), (count, count));
+}
+
+#[test]
+fn a_table_that_many_want_is_read_once() {
+    let (store, stored) = of_several_packs();
+    store.hold(usize::MAX, 0);
+    let barrier = std::sync::Barrier::new(16);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for id in &stored.ids {
+                    barrier.wait();
+                    stored.packs.table(*id).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.seen().reads, stored.ids.len());
+}
+
 #[test]
 fn a_thousand_small_files_take_few_requests() {
     let files = |folder: u64| (0..100).map(|i| file(&format!("{i}"), noise(folder * 100 + i, 700), As::Single)).collect();
