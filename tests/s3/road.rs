@@ -2,7 +2,7 @@
 
 use crate::environment;
 use crate::support::s3::{Role, S3};
-use crate::support::{Load, Postgres, Repository, Server, Stop, TestDir, verify_backup, wait_until};
+use crate::support::{self, Load, Postgres, Repository, Server, Stop, TestDir, verify_backup, wait_until};
 
 fn whole_road(pg: &Postgres, s3: &S3) {
     let service = s3.seaweed();
@@ -75,14 +75,22 @@ fn whole_road(pg: &Postgres, s3: &S3) {
     }
 }
 
-#[test]
-#[allow(clippy::redundant_closure)] // the test's name is the closure's
-fn whole_road_pg15() {
-    crate::support::s3::on(15, |pg, s3| whole_road(pg, s3));
+/// One test a major; without `make test-full` 15 and 18 stand for the others.
+macro_rules! on_majors_with_s3 {
+    ($($name:ident $major:literal),+ $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                if !matches!($major, 15 | 18) && !support::full() {
+                    return support::skip("a part of make test-full");
+                }
+                support::s3::on($major, |pg, s3| whole_road(pg, s3));
+            }
+        )+
+    };
 }
 
-#[test]
-#[allow(clippy::redundant_closure)] // the test's name is the closure's
-fn whole_road_pg18() {
-    crate::support::s3::on(18, |pg, s3| whole_road(pg, s3));
-}
+on_majors_with_s3!(
+    whole_road_pg13 13, whole_road_pg14 14, whole_road_pg15 15, whole_road_pg16 16, whole_road_pg17 17, whole_road_pg18 18,
+    whole_road_pg19 19,
+);
