@@ -97,8 +97,8 @@ fn old_pages_are_fetched_together_where_answers_are_late() {
     change(&files, (0..blocks).step_by(2 * PAGES as usize), 7);
     let second = next(&world, &files, &How::after(&first));
     change(&files, (3..blocks).step_by(PAGES as usize), 8);
-    // An extent is of 256 KiB, and each thread would ask for one at a time. One read brings at most three.
-    store.hold(200 << 10, 10);
+    // An extent is of 256 KiB, as tables may be, and each thread would ask for one at a time. One read brings at most three.
+    store.hold(400 << 10, 10);
     let third = world.backup(&files, &How::after(&second)).unwrap();
     assert!(store.seen().at_once >= 10, "{:?}", store.seen());
     assert!(world.read_one(&third, FILE).unwrap() == files.bytes(at(FILE)));
