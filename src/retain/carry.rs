@@ -76,31 +76,43 @@ pub fn carry_out(carry: &Carry<'_>, view: &mut LogView, plan: &Plan, planned_at:
     Ok(carried)
 }
 
-/// All COMMITs of a snapshot.
+/// All COMMITs of a snapshot, those too by which a prune has replaced another since the plan was made: until none is left.
 fn append_all(carry: &Carry<'_>, view: &mut LogView, decision: &Decision, window: bool, judged: &mut Judged) -> Result<Done, LogError> {
-    // Of several COMMITs of a snapshot some may be forgotten already.
-    let open = |fold: &Fold, commit| fold.commits.get(commit).is_some_and(|c| !window || keeps_all_wal(c));
-    for commit in decision.commits.iter().filter(|commit| !window || open(&view.fold, commit)).collect::<Vec<_>>() {
-        let kind = Kind::Forget(Forget { commit: *commit, window });
+    let mut ours = false;
+    loop {
+        let Some(commit) = open_commit(&view.fold, &decision.id, window) else {
+            return Ok(if ours { Done::Ours } else { Done::ByOthers });
+        };
+        let kind = Kind::Forget(Forget { commit, window });
+        // In the end of a log that is newer than this view the snapshot may have other COMMITs.
+        let mut others = false;
         let mut still = |view: &LogView| {
             judged.by_others |= view.newest.number != judged.newest;
-            !judged.by_others || (carry.again)(&view.fold).is_some_and(|plan| is_part(&plan, &decision.id, *commit, window))
+            others = open_commit(&view.fold, &decision.id, window) != Some(commit);
+            !others && (!judged.by_others || (carry.again)(&view.fold).is_some_and(|plan| is_part(&plan, &decision.id, window)))
         };
-        let Some(head) = carry.log.append_if(view, carry.signer, &kind, &mut still)? else {
-            let left = decision.commits.iter().any(|commit| open(&view.fold, commit));
-            return Ok(if left { Done::Spared } else { Done::ByOthers });
-        };
-        judged.newest = head.number;
+        match carry.log.append_if(view, carry.signer, &kind, &mut still)? {
+            Some(head) => {
+                judged.newest = head.number;
+                ours = true;
+            }
+            None if others => {}
+            None => return Ok(Done::Spared),
+        }
     }
-    Ok(Done::Ours)
+}
+
+/// The first COMMIT of a snapshot that isn't forgotten yet, or of whose WAL all is kept.
+fn open_commit(fold: &Fold, id: &str, window: bool) -> Option<u64> {
+    fold.commits_of(id).find(|(_, commit)| !window || keeps_all_wal(commit)).map(|(number, _)| number)
 }
 
 fn keeps_all_wal(commit: &LiveCommit) -> bool {
     commit.need.as_ref().is_some_and(|need| need.window.is_empty())
 }
 
-fn is_part(plan: &Plan, id: &str, commit: u64, window: bool) -> bool {
-    let found = plan.decisions.iter().find(|d| d.id == id && d.commits.contains(&commit));
+fn is_part(plan: &Plan, id: &str, window: bool) -> bool {
+    let found = plan.decisions.iter().find(|d| d.id == id);
     found.is_some_and(|d| if window { d.narrows } else { !d.stays() })
 }
 
@@ -141,17 +153,20 @@ impl Explain for CarryError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::repo::log::testing::{Scene, host};
+    use crate::repo::log::Commit;
+    use crate::repo::log::testing::{Scene, begin, commit, host};
     use crate::retain::{Policy, Subject, plan, plan_named};
     use crate::units::Timestamp;
 
     const NOW: Timestamp = Timestamp(1_700_000_100_000_000);
 
+    /// One a snapshot, in the order in which they came.
     fn subjects(fold: &Fold) -> Vec<Subject> {
-        fold.commits.values().map(|commit| Subject::of(fold, commit)).collect()
+        let by_first: BTreeMap<u64, &LiveCommit> = fold.commits.values().map(|commit| (commit.first, commit)).collect();
+        by_first.into_values().map(|commit| Subject::of(fold, commit)).collect()
     }
 
     fn newest_one(fold: &Fold) -> Option<Plan> {
@@ -212,6 +227,27 @@ mod tests {
         forget(&scene, &mut view, commits[4]);
         let carried = carry(&scene, &mut view, first_four, &plan, at);
         assert_eq!((carried.forgotten.len(), carried.spared.len(), left(&scene).len()), (0, 4, 4));
+    }
+
+    /// A prune stores a snapshot anew, and forgets the COMMIT that it replaced: the snapshot goes all the same.
+    #[test]
+    fn what_was_committed_again_meanwhile_goes_with_all_its_commits() {
+        for (seen, old_one_goes) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (scene, mut view, commits) = five();
+            let (plan, at) = (newest_one(&view.fold).unwrap(), view.newest.number);
+            let mut other = view.clone();
+            let session = scene.append(&mut other, Kind::Begin(begin("shop"))).session();
+            let anew = Commit { replaces: Some(commits[1]), ..commit(session, "s2", 9) };
+            scene.append(&mut other, Kind::Commit(Box::new(anew)));
+            if old_one_goes {
+                forget(&scene, &mut other, commits[1]);
+            }
+            if seen {
+                view = other;
+            }
+            let carried = carry(&scene, &mut view, newest_one, &plan, at);
+            assert_eq!((carried.forgotten.len(), left(&scene)), (4, vec!["s5".to_owned()]), "{seen} {old_one_goes}");
+        }
     }
 
     /// Somebody else did the same: nothing failed, and nothing was refused.

@@ -23,6 +23,8 @@ pub enum Flaw {
     DamagedPlaces,
     /// It can't be restored before this segment is in the archive.
     WaitsFor(SegmentName),
+    /// It came after the archive had been asked about the others: whether its WAL is there isn't known.
+    NotAsked,
 }
 
 impl fmt::Display for Flaw {
@@ -33,6 +35,7 @@ impl fmt::Display for Flaw {
             Flaw::FoundBad { what, detail } => write!(f, "{what} found it bad ({detail})"),
             Flaw::DamagedPlaces => f.write_str("packs that it relies on are damaged"),
             Flaw::WaitsFor(segment) => write!(f, "it waits for {segment}"),
+            Flaw::NotAsked => f.write_str("it is new, and the archive was not asked for its WAL"),
         }
     }
 }

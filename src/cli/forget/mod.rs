@@ -45,6 +45,8 @@ struct Cluster {
 /// What the archive has of the WAL of a cluster's snapshots.
 #[derive(Default)]
 struct InArchive {
+    /// The snapshots about which it was asked.
+    asked: BTreeSet<String>,
     /// The segment that a snapshot waits for.
     waits: BTreeMap<String, SegmentName>,
     /// Snapshots that hold their WAL themselves and whose WAL the archive has as well: any later point can be reached from
@@ -71,11 +73,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let wishes = if args.snapshots.is_empty() { by_policy(context, &opened)? } else { by_id(context, &opened, args)? };
     let mut planned = Vec::new();
     for (name, wish) in wishes {
-        let archived = in_archive(&opened, &name, &context.cancel)?;
-        let view = opened.view();
-        let plan = wish.plan(&subjects(&view.fold, &name, &archived), now)?;
-        let planned_at = view.newest.number;
-        drop(view);
+        // Of one state of the log: asking the archive may read on in it, and what came meanwhile was not asked about.
+        let (fold, planned_at) = {
+            let view = opened.view();
+            (view.fold.clone(), view.newest.number)
+        };
+        let archived = in_archive(&opened, &fold, &name, &context.cancel)?;
+        let plan = wish.plan(&subjects(&fold, &name, &archived), now)?;
         planned.push(Cluster { name, wish, archived, plan, planned_at, carried: None });
     }
     // What comes back is known beforehand alone.
@@ -164,11 +168,11 @@ fn by_id(context: &Context, opened: &Opened, args: &Args) -> Result<Vec<(String,
 }
 
 /// Asks the archive for what the snapshots of a cluster need.
-fn in_archive(opened: &Opened, cluster: &str, cancel: &Cancel) -> Result<InArchive, Failure> {
-    let fold = opened.view().fold.clone();
+fn in_archive(opened: &Opened, fold: &Fold, cluster: &str, cancel: &Cancel) -> Result<InArchive, Failure> {
     let mut archived = Archived::of(opened, cancel);
     let mut found = InArchive::default();
-    for listed in look::snapshots(&fold, Some(cluster)) {
+    for listed in look::snapshots(fold, Some(cluster)) {
+        found.asked.insert(listed.id().to_owned());
         let mut summary = listed.commit.summary.clone();
         let copied = summary.wal.as_ref().is_some_and(|wal| wal.mode == WalMode::Copy);
         // What it would wait for, if it didn't hold its WAL itself.
@@ -186,10 +190,33 @@ fn subjects(fold: &Fold, cluster: &str, archived: &InArchive) -> Vec<Subject> {
     let one = |listed: look::Listed<'_>| {
         let mut subject = Subject::of(fold, listed.commit);
         subject.flaws.extend(archived.waits.get(listed.id()).map(|segment| Flaw::WaitsFor(*segment)));
+        subject.flaws.extend((!archived.asked.contains(listed.id())).then_some(Flaw::NotAsked));
         if let Some(wal) = subject.wal.as_mut().filter(|_| archived.too.contains(listed.id())) {
             wal.copied = false;
         }
         subject
     };
     look::snapshots(fold, Some(cluster)).into_iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::log::testing::Scene;
+
+    /// A snapshot that was stored while the archive was asked about the others pushes none of them out.
+    #[test]
+    fn what_came_meanwhile_is_not_counted_on() {
+        let (scene, mut view) = Scene::new();
+        scene.snapshot(&mut view, "s1", 1);
+        scene.snapshot(&mut view, "s2", 2);
+        let archived = InArchive { asked: ["s1".to_owned()].into(), ..InArchive::default() };
+        let subjects = subjects(&view.fold, "shop", &archived);
+        assert_eq!(subjects.iter().map(|s| s.flaws.as_slice()).collect::<Vec<_>>(), [&[][..], &[Flaw::NotAsked]]);
+        let newest = Wish::Policy(Policy { last: 1, periods: Vec::new(), within: None, labels: Vec::new(), min: 1, pitr_window: None });
+        let plan = newest.plan(&subjects, Timestamp::now()).unwrap();
+        assert!(plan.decisions.iter().any(|d| d.id == "s1" && d.stays()), "{plan:?}");
+        let named = Wish::Named { ids: ["s1".to_owned()].into(), min: 1 };
+        assert!(matches!(named.plan(&subjects, Timestamp::now()), Err(NamedRefused::Min { left: 0, min: 1 })));
+    }
 }
