@@ -14,7 +14,7 @@ use super::output::table::{Align, Table};
 use super::output::{answered, json, one_line};
 use crate::host::access::Need;
 use crate::look::{self, SnapshotName};
-use crate::repo::log::{Head, Kind, Note};
+use crate::repo::log::{Head, Kind, LogView, Note};
 use crate::units::Progress;
 
 /// The commands about holds.
@@ -67,7 +67,7 @@ fn change(context: &Context, name: &SnapshotName, reason: Option<&String>) -> Re
         let view = opened.view();
         let listed = clusters::find(context, &view, name)?;
         let id = listed.id().to_owned();
-        let held = view.fold.holds.contains_key(&id);
+        let held = view.fold.holds.get(&id).cloned();
         (id, held, listed.commit.summary.cluster.clone())
     };
     let out = &mut io::stdout().lock();
@@ -75,7 +75,7 @@ fn change(context: &Context, name: &SnapshotName, reason: Option<&String>) -> Re
         let value = serde_json::json!({"version": 1, "snapshot": snapshot, "held": reason, "log": head});
         answered(if context.settings.json { json::write(out, &value) } else { writeln!(out, "{text}") })
     };
-    if reason.is_none() && !held {
+    if reason.is_none() && held.is_none() {
         say(out, None, format!("{snapshot} is not held"))?;
         return Ok(Exit::DONE);
     }
@@ -86,12 +86,25 @@ fn change(context: &Context, name: &SnapshotName, reason: Option<&String>) -> Re
     let maintainer = Maintainer::of(context, &here, &opened, &[&cluster])?;
     let head = {
         let mut view = opened.view();
-        opened.log().append(&mut view, maintainer.key(), &Kind::Note(note))?
+        // A hold that somebody else has set since is not the one that is to end.
+        let seen = held.as_ref().map(|hold| hold.number);
+        let mut still = |view: &LogView| reason.is_some() || view.fold.holds.get(&snapshot).map(|hold| hold.number) == seen;
+        opened.log().append_if(&mut view, maintainer.key(), &Kind::Note(note), &mut still)?
     };
     opened.settle(&here.place(&context.reporter));
+    let Some(head) = head else {
+        let now = opened.view().fold.holds.get(&snapshot).map(|hold| format!("it is held now because: {}", one_line(&hold.reason)));
+        return Err(Failure::refused(
+            format!("the hold of {snapshot} was changed meanwhile; {}", now.unwrap_or_else(|| "it is held no longer".into())),
+            "look at pgcairn hold list, and run it again if that is to end, too",
+        ));
+    };
     let text = match reason {
         Some(reason) => format!("{snapshot} is held (log/{}): {}", head.number, one_line(reason)),
-        None => format!("{snapshot} is no longer held (log/{})", head.number),
+        None => {
+            let was = held.map(|hold| format!("; it was because: {}", one_line(&hold.reason))).unwrap_or_default();
+            format!("{snapshot} is no longer held (log/{}){was}", head.number)
+        }
     };
     say(out, Some(head), text)?;
     Ok(Exit::DONE)

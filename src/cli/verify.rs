@@ -95,10 +95,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let mut verified = verify(context, args, &opened)?;
     verified.warnings.extend(note_damage(&opened, &verified.report));
     let share = args.read_data.map_or_else(|| "objects only".to_owned(), |percent| format!("read {percent}"));
-    let snapshots = evidence::snapshots(&verified.report.view.fold);
     // Who can't open content has not seen that it is whole.
     if !verified.report.blind {
-        evidence::note(context, &here, &opened, &share, &snapshots, &verified.findings);
+        evidence::note(context, &here, &opened, &verified.report.view, &share, &verified.findings);
     }
     let out = &mut io::stdout().lock();
     answered(if context.settings.json { json::write(out, &answer(&verified)) } else { write_text(out, &verified) })?;

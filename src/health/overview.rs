@@ -54,6 +54,23 @@ pub struct Snapshot {
     pub age_seconds: i64,
     /// Damaged pages in it.
     pub damaged_pages: u64,
+    /// Why it isn't good; empty: it is.
+    pub flaws: Vec<String>,
+}
+
+impl Snapshot {
+    fn why(&self) -> String {
+        self.flaws.join("; ")
+    }
+
+    /// What to do about it: damage of the cluster is mended there, damage of the repository here.
+    fn cure(&self) -> String {
+        if self.damaged_pages > 0 {
+            return format!("pgcairn show {} names the pages: repair the cluster, keep what is good meanwhile, and take a backup", self.id);
+        }
+        "pgcairn verify --read-data names what is damaged: bring it back from a copy and verify again; a backup stores anew what the cluster still has of it"
+            .into()
+    }
 }
 
 /// What an archive adds up to.
@@ -117,6 +134,7 @@ impl Glance {
             finished_at: c.summary.finished_at,
             age_seconds: now.0.saturating_sub(c.summary.finished_at.0) / 1_000_000,
             damaged_pages: c.summary.damaged_pages,
+            flaws: Subject::of(fold, c).flaws.iter().map(ToString::to_string).collect(),
         };
         let last = all.last().map(snapshot);
         let last_good = all.iter().rev().find(|c| Subject::of(fold, c).is_good()).map(snapshot);
@@ -154,7 +172,7 @@ impl Glance {
     /// What to say of it. A snapshot older than `max_age` needs a look, one older than twice that is an error.
     pub fn lines(&self, now: Timestamp, max_age: Duration) -> Vec<Line> {
         let mut lines = vec![self.backup(max_age)];
-        lines.extend(self.archive.as_ref().into_iter().flat_map(|archive| archive.lines(self, now)));
+        lines.extend(self.archive.as_ref().into_iter().flat_map(|archive| archive.lines(self, now, max_age)));
         lines.extend([self.proof(now), self.growth()]);
         lines.into_iter().map(|line| line.of(&self.cluster)).collect()
     }
@@ -163,11 +181,7 @@ impl Glance {
         const NAME: &str = "backup";
         let Some(good) = &self.last_good else {
             return match &self.last {
-                Some(last) => Line::error(
-                    NAME,
-                    format!("no snapshot is free of damaged pages; the newest, {}, has {}", last.id, last.damaged_pages),
-                    "find the damaged relations with pgcairn show, repair the cluster, and take a backup",
-                ),
+                Some(last) => Line::error(NAME, format!("no snapshot is good; of the newest, {}: {}", last.id, last.why()), last.cure()),
                 None => Line::error(NAME, "there is no snapshot", "take one: pgcairn backup"),
             };
         };
@@ -181,11 +195,7 @@ impl Glance {
             return Line::warning(NAME, text, cure);
         }
         match &self.last {
-            Some(last) => Line::warning(
-                NAME,
-                format!("{text}; the newest, {}, has {}", last.id, counted(last.damaged_pages, "damaged page", "damaged pages")),
-                format!("pgcairn show {} names them: repair the cluster while the good snapshot is kept", last.id),
-            ),
+            Some(last) => Line::warning(NAME, format!("{text}; of the newest, {}: {}", last.id, last.why()), last.cure()),
             None => Line::ok(NAME, text),
         }
     }
@@ -240,8 +250,8 @@ impl ArchiveGlance {
         }
     }
 
-    fn lines(&self, glance: &Glance, now: Timestamp) -> Vec<Line> {
-        vec![self.archive(), self.lag(), self.window(glance, now)]
+    fn lines(&self, glance: &Glance, now: Timestamp, max_age: Duration) -> Vec<Line> {
+        vec![self.archive(), self.lag(now, max_age), self.window(glance, now)]
     }
 
     fn archive(&self) -> Line {
@@ -270,8 +280,11 @@ impl ArchiveGlance {
         }
     }
 
-    fn lag(&self) -> Line {
+    /// Where nobody could ask the server, a push that is older than a backup may be needs a look: each backup waits for one.
+    fn lag(&self, now: Timestamp, max_age: Duration) -> Line {
         const NAME: &str = "lag";
+        let limit = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+        let old = |at: Timestamp| now.0.saturating_sub(at.0) / 1_000_000 > limit;
         let pushed = self.last_pushed_at.map(|at| format!("the last push was at {}", at.for_people()));
         match (self.lag_bytes, self.lag_segments) {
             (Some(bytes), Some(segments)) => {
@@ -287,6 +300,11 @@ impl ArchiveGlance {
                     Line::ok(NAME, text)
                 }
             }
+            _ if self.last_pushed_at.is_some_and(old) => Line::warning(
+                NAME,
+                format!("{}, and how far it is behind the server is not known here", pushed.unwrap_or_default()),
+                "pgcairn check on the server's host says whether the archiver works; with dsn in the configuration status asks the server itself",
+            ),
             _ => Line::ok(
                 NAME,
                 format!("{}; how far it is behind the server is not known here", pushed.unwrap_or("nothing was pushed yet".into())),
@@ -354,9 +372,9 @@ mod tests {
             (&[(ago(2), 0)], State::Ok, "is 2 h old"),
             (&[(ago(30), 0)], State::Warning, "is 30 h old"),
             (&[(ago(60), 0)], State::Error, "is 2 days old"),
-            (&[(ago(20), 0), (ago(1), 3)], State::Warning, "has 3 damaged pages"),
+            (&[(ago(20), 0), (ago(1), 3)], State::Warning, ": 3 damaged pages"),
             (&[(ago(60), 0), (ago(1), 3)], State::Error, "is 2 days old"),
-            (&[(ago(1), 3)], State::Error, "no snapshot is free of damaged pages"),
+            (&[(ago(1), 3)], State::Error, "no snapshot is good; of the newest, 20261124-133000-7f3a: 3 damaged pages"),
         ] {
             let line = Glance::of(&fold(snapshots), "shop", now).backup(MAX_AGE);
             assert!(line.state == state && line.text.contains(words), "{line:?}");
@@ -385,7 +403,7 @@ mod tests {
         let glance = Glance::of(&fold(&[(now.0 - HOUR, 0)]), "shop", now);
         let id = glance.last_good.clone().unwrap().id;
         let sound = ArchiveGlance { live: vec![TimelineId(1)], lag_bytes: Some(5), lag_segments: Some(0), ..ArchiveGlance::default() };
-        assert_eq!(worst(&sound.lines(&glance, now)), State::Ok);
+        assert_eq!(worst(&sound.lines(&glance, now, MAX_AGE)), State::Ok);
         type Change = Box<dyn Fn(&mut ArchiveGlance)>;
         let cases: Vec<(&str, State, Change)> = vec![
             ("archive", State::Error, Box::new(|a| a.gaps = 1)),
@@ -398,12 +416,36 @@ mod tests {
         for (name, state, change) in cases {
             let mut archive = sound.clone();
             change(&mut archive);
-            let lines = archive.lines(&glance, now);
+            let lines = archive.lines(&glance, now, MAX_AGE);
             assert!(lines.iter().all(|line| (line.name == name) == (line.state == state) || state == State::Ok), "{name}: {lines:?}");
         }
         // A snapshot that has just been taken may wait.
         let young = Glance::of(&fold(&[(now.0 - 1_000_000, 0)]), "shop", now);
         let waiting = ArchiveGlance { waiting: vec![(young.last_good.clone().unwrap().id, None)], ..sound };
-        assert_eq!(worst(&waiting.lines(&young, now)), State::Ok);
+        assert_eq!(worst(&waiting.lines(&young, now, MAX_AGE)), State::Ok);
+    }
+
+    /// An archiver that is dead is seen where the server can't be asked, too.
+    #[test]
+    fn an_old_push_needs_a_look() {
+        let now = Timestamp(1000 * HOUR);
+        let pushed = |hours: i64| ArchiveGlance { last_pushed_at: Some(Timestamp(now.0 - hours * HOUR)), ..ArchiveGlance::default() };
+        let state = |archive: &ArchiveGlance| archive.lag(now, MAX_AGE).state;
+        assert_eq!([state(&pushed(2)), state(&pushed(30)), state(&ArchiveGlance::default())], [State::Ok, State::Warning, State::Ok]);
+        let asked = ArchiveGlance { lag_bytes: Some(5), lag_segments: Some(0), ..pushed(30) };
+        assert_eq!(state(&asked), State::Ok);
+    }
+
+    /// What is wrong with the repository is not put down to the cluster.
+    #[test]
+    fn each_flaw_has_its_own_words_and_cure() {
+        let now = Timestamp(1000 * HOUR);
+        let mut fold = fold(&[(now.0 - HOUR, 0)]);
+        let bad = Evidence { number: 9, at: now, ok: false, detail: "read 100 %: pack/a: it is not there".into() };
+        fold.evidence.insert("20261124-133000-7f3a".into(), [("verify".to_owned(), bad)].into());
+        let line = Glance::of(&fold, "shop", now).backup(MAX_AGE);
+        let cure = line.cure.clone().unwrap_or_default();
+        assert!(line.text.contains("verify found it bad (read 100 %: pack/a: it is not there)"), "{line:?}");
+        assert!(!line.text.contains("damaged page") && cure.contains("bring it back") && !cure.contains("repair the cluster"), "{line:?}");
     }
 }

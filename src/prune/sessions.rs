@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::failure::PruneError;
 use super::report::{Report, Waiting, Why};
 use super::run::Setting;
-use crate::host::access::{append, clear_locks};
+use crate::host::access::{append_if, clear_locks};
 use crate::host::lock::LockState;
 use crate::host::state::{FirstSight, StateError};
-use crate::repo::log::{Abort, Kind, LogError, Session, Void};
+use crate::repo::log::{Abort, Kind, LogError, LogView, Session, Void};
 use crate::units::SessionId;
 use crate::units::ids::unhex;
 
@@ -44,19 +44,18 @@ pub(super) fn end_dead(setting: &Setting<'_>, dry_run: bool, report: &mut Report
     let mut ended = BTreeSet::new();
     for (id, session) in &open {
         match judge(setting, *id, session)? {
-            Verdict::Waits(why) => report.waiting_for.push(Waiting {
-                session: *id,
-                purpose: session.purpose.clone(),
-                cluster: session.cluster.as_ref().map(|c| c.name.clone()),
-                machine: session.machine.clone(),
-                begun_at: session.begun_at,
-                why,
-            }),
+            Verdict::Waits(why) => report.waiting_for.push(waiting(*id, session, why)),
             Verdict::Dead { .. } if dry_run => _ = ended.insert(*id),
             Verdict::Dead { lock } => {
-                match append(setting.opened, &Kind::Abort(Abort { session: *id })) {
+                let mut still = |view: &LogView| view.fold.sessions.get(id).is_none_or(|now| !now.open || now.alive == session.alive);
+                match append_if(setting.opened, &Kind::Abort(Abort { session: *id }), &mut still) {
                     // It has ended by itself, or another was faster.
                     Err(crate::host::HostError::Log(LogError::Void { void: Void::Rule(_), .. })) => {}
+                    // A sign of life, while others were judged.
+                    Ok(None) => {
+                        report.waiting_for.push(waiting(*id, session, Why::Foreign(Duration::ZERO)));
+                        continue;
+                    }
                     other => drop(other?),
                 }
                 if let Some(lock) = lock {
@@ -75,6 +74,17 @@ pub(super) fn end_dead(setting: &Setting<'_>, dry_run: bool, report: &mut Report
         remember(setting, &open, &ended)?;
     }
     Ok(ended)
+}
+
+fn waiting(id: SessionId, session: &Session, why: Why) -> Waiting {
+    Waiting {
+        session: id,
+        purpose: session.purpose.clone(),
+        cluster: session.cluster.as_ref().map(|c| c.name.clone()),
+        machine: session.machine.clone(),
+        begun_at: session.begun_at,
+        why,
+    }
 }
 
 fn judge(setting: &Setting<'_>, id: SessionId, session: &Session) -> Result<Verdict, PruneError> {

@@ -582,6 +582,34 @@ fn foreign_sessions_are_ended_after_an_hour_without_a_sign() {
     assert!(!world.host.opened.view().fold.is_open(&session));
 }
 
+/// While others were judged it gave a sign of life, behind what this prune has read of the log.
+#[test]
+fn a_sign_of_life_that_comes_late_counts() {
+    let world = World::new();
+    world.snapshot("a", 5, 1, &[]);
+    let begin = Begin { purpose: "restore".into(), machine: "another".into(), ..Begin::default() };
+    let session = append(&world.host.opened, &Kind::Begin(begin)).unwrap().session();
+    world.try_prune(None, false, Some(minutes(0))).unwrap();
+    let stale = world.host.again(Arc::clone(&world.store) as _).unwrap();
+    append(&world.host.opened, &Kind::Progress(Progressed { session, packs: Held::Inline(NewPacks::new()) })).unwrap();
+    let setting = Setting {
+        opened: &stale,
+        state: &world.host.state,
+        machine: MACHINE,
+        clock: Some(minutes(90)),
+        emptying: None,
+        archives: &[],
+        cancel: &Cancel::new(),
+        progress: &Quiet,
+    };
+    let mut report = Report::default();
+    let ended = super::sessions::end_dead(&setting, false, &mut report).unwrap();
+    assert!(ended.is_empty() && stale.view().fold.is_open(&session), "{report:?}");
+    assert_eq!(report.waiting_for.iter().map(|w| (w.session, w.why)).collect::<Vec<_>>(), [(session, Why::Foreign(Duration::ZERO))]);
+    // Its hour begins with that.
+    assert!(world.try_prune(None, false, Some(minutes(91))).unwrap().ended.is_empty());
+}
+
 #[test]
 fn wal_expires_up_to_the_oldest_snapshot_and_between_windows() {
     let world = World::new();

@@ -4,6 +4,8 @@
 //! alone, says that nothing bad was seen, and no more. Later findings of less don't take back an earlier proof as long as
 //! they are good: their words carry its number along.
 
+use std::collections::BTreeMap;
+
 use crate::repo::log::{Evidence, Fold};
 use crate::units::Timestamp;
 
@@ -31,10 +33,10 @@ pub struct Finding {
 
 impl Finding {
     /// May it stand in place of what the log says? What was found bad by reading isn't good again because nobody read: only
-    /// a verify of all data takes that back.
-    pub fn replaces(&self, before: Option<&Evidence>) -> bool {
-        let found_by_reading = before.is_some_and(|e| !e.ok && !e.detail.starts_with(OBJECTS));
-        !self.ok || !found_by_reading || self.share.starts_with(ALL)
+    /// a verify of all data takes that back; and none takes back what was found bad after it began, at this end of the log.
+    pub fn replaces(&self, before: Option<&Evidence>, began: u64) -> bool {
+        let Some(bad) = before.filter(|e| !e.ok && self.ok) else { return true };
+        bad.number <= began && (bad.detail.starts_with(OBJECTS) || self.share.starts_with(ALL))
     }
 
     /// The words for the log, behind what the log says already.
@@ -66,6 +68,11 @@ fn read_in(evidence: &Evidence) -> Option<u64> {
 /// Is this finding proof that the snapshot is good?
 pub fn is_proof(what: &str, evidence: &Evidence) -> bool {
     evidence.ok && (what == REHEARSAL || what == VERIFY && read_in(evidence).is_some())
+}
+
+/// Did a verify read all of the snapshot after this entry, and find it good?
+pub fn read_after(found: &BTreeMap<String, Evidence>, number: u64) -> bool {
+    found.get(VERIFY).is_some_and(|evidence| evidence.ok && read_in(evidence).is_some_and(|read| read > number))
 }
 
 /// When a snapshot, finished then, was proven good, if it was: by a quick verify that only repeats an earlier proof, at an
@@ -104,9 +111,12 @@ mod tests {
         assert_eq!(bad.detail, "objects only: pack/a: it is not there");
         // What was found by reading is taken back by reading all, what was found without by either.
         let rotten = evidence(14, false, &found(ALL, Some("pack/a: blob 3")).detail(None));
-        let replaces = |share: &str, before: &Evidence| found(share, None).replaces(Some(before));
+        let replaces = |share: &str, before: &Evidence| found(share, None).replaces(Some(before), 20);
         assert!(!replaces("objects only", &rotten) && !replaces("read 5 %", &rotten) && replaces(ALL, &rotten));
-        assert!(replaces("objects only", &bad) && found("objects only", Some("x")).replaces(Some(&rotten)));
+        assert!(replaces("objects only", &bad) && found("objects only", Some("x")).replaces(Some(&rotten), 20));
+        // What was found bad while it read stays; more damage is always told.
+        assert!(!found(ALL, None).replaces(Some(&rotten), 13) && !found("objects only", None).replaces(Some(&bad), 11));
+        assert!(found(ALL, Some("x")).replaces(Some(&rotten), 13) && found(ALL, None).replaces(Some(&full), 3));
         // Once it was bad, only reading all of it again is proof.
         let again = evidence(13, true, &found("objects only", None).detail(Some(&bad)));
         for none in [&bad, &again, &evidence(1, true, "read 5 %"), &evidence(1, false, ALL), &evidence(1, true, "")] {

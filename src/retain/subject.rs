@@ -99,7 +99,9 @@ impl Subject {
                 .filter(|(_, e)| !e.ok)
                 .map(|(what, e)| Flaw::FoundBad { what: what.clone(), detail: e.detail.clone() }),
         );
-        flaws.extend(relies_on_damage(fold, &commit.set).then_some(Flaw::DamagedPlaces));
+        // What was brought back since is whole again; the log's list of it stays.
+        let read_since = evidence.is_some_and(|found| evidence::read_after(found, fold.damaged_in));
+        flaws.extend((!read_since && relies_on_damage(fold, &commit.set)).then_some(Flaw::DamagedPlaces));
         let proven = flaws.is_empty() && evidence.into_iter().flatten().any(|(what, e)| evidence::is_proof(what, e));
         let wal = summary.wal.as_ref().map(|wal| SubjectWal {
             system_identifier: summary.system_identifier,

@@ -10,7 +10,7 @@ use crate::crypt::secret;
 use crate::host::HostError;
 use crate::host::lock::{FileLock, LockState, SessionLocks};
 use crate::repo::PackRef;
-use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, LogError, NewPacks, PackFacts, PackSet, Progressed, Session};
+use crate::repo::log::{Abort, Begin, Commit, Head, Held, Kind, LogError, LogView, NewPacks, PackFacts, PackSet, Progressed, Session};
 use crate::repo::write::Uploaded;
 use crate::store::SessionTag;
 use crate::units::ids::{hex, unhex};
@@ -307,6 +307,16 @@ pub fn append(opened: &Opened, kind: &Kind) -> Result<Head, HostError> {
     let key = opened.key()?;
     let mut view = opened.view();
     Ok(opened.log().append(&mut view, key, kind)?)
+}
+
+/// As [`append`], but only if `still` says so of all that the log adds up to below the entry; `None`: it said no.
+///
+/// # Errors
+/// As there.
+pub fn append_if(opened: &Opened, kind: &Kind, still: &mut dyn FnMut(&LogView) -> bool) -> Result<Option<Head>, HostError> {
+    let key = opened.key()?;
+    let mut view = opened.view();
+    Ok(opened.log().append_if(&mut view, key, kind, still)?)
 }
 
 /// Ends sessions of this machine whose process is dead (their lock is free), and removes what they left unfinished.

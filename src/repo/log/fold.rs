@@ -16,7 +16,7 @@ use super::wal::{ClusterId, Expired, Need};
 use crate::units::{Digest16, Hash32, KeyId, PackId, SegmentName, SessionId, TimelineId, Timestamp};
 
 /// The form of a kept fold; another one is thrown away and computed anew.
-pub const FOLD_VERSION: u32 = 5;
+pub const FOLD_VERSION: u32 = 6;
 
 /// What stands around an entry's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +202,8 @@ pub struct Fold {
     pub expired: BTreeMap<ClusterId, BTreeMap<TimelineId, Expired>>,
     /// Places not to rely on; packs leave it when they are swept.
     pub damaged: DamagedPlaces,
+    /// The number of the newest DAMAGED; 0: there was none.
+    pub damaged_in: u64,
     /// The newest BEGIN of a backup by cluster name.
     pub clusters: BTreeMap<String, NewestBegin>,
     /// What COMMITs said about the archive: a hint as of then.
@@ -245,6 +247,7 @@ impl Fold {
             condemned: BTreeMap::new(),
             expired: BTreeMap::new(),
             damaged: BTreeMap::new(),
+            damaged_in: 0,
             clusters: BTreeMap::new(),
             ledgers: BTreeMap::new(),
             holds: BTreeMap::new(),
@@ -399,7 +402,10 @@ impl Fold {
             Kind::ExpireWal(expire) => self.apply_expire(expire),
             Kind::Note(note) => self.apply_note(at, note),
             Kind::Audit(_) => {}
-            Kind::Damaged(damaged) => self.apply_damaged(damaged),
+            Kind::Damaged(damaged) => {
+                self.damaged_in = at.number;
+                self.apply_damaged(damaged);
+            }
         }
     }
 
