@@ -128,6 +128,8 @@ fn prunes_and_eight_writers_at_once_lose_nothing() {
             .collect();
         // Snapshots that were acknowledged: their cluster and bytes.
         let mut kept: BTreeMap<String, (String, Vec<u8>)> = BTreeMap::new();
+        // Snapshots of which forget said that they are gone.
+        let mut gone: Vec<String> = Vec::new();
         let mut prunes: Vec<Child> = Vec::new();
         let (mut done, mut killed, mut pruned, mut prunes_killed, mut forgotten) = (0, 0, 0, 0, 0);
         let mut again: (u64, u64) = (0, 0);
@@ -175,6 +177,7 @@ fn prunes_and_eight_writers_at_once_lose_nothing() {
                     let output = forget.wait_with_output().unwrap();
                     // 3: another entry came between, and it was spared.
                     assert!(matches!(output.status.code(), Some(0 | 3)), "forget: {}", String::from_utf8_lossy(&output.stderr));
+                    gone.extend((output.status.code() == Some(0)).then(|| id.clone()));
                     forgotten += 1;
                 }
                 kept.remove(&id);
@@ -223,6 +226,8 @@ fn prunes_and_eight_writers_at_once_lose_nothing() {
         assert_eq!(verified["ok"], true, "{verified}");
         let there = snapshots(&repository);
         assert!(kept.keys().all(|id| there.contains(id)));
+        let back: Vec<_> = gone.iter().filter(|id| there.contains(id)).collect();
+        assert!(back.is_empty() && !gone.is_empty(), "forgotten, and there: {back:?}");
         kept.iter().for_each(|(id, (cluster, bytes))| restores(&repository, id, cluster, bytes));
         // All is forgotten but what a kill hid the answer of.
         for id in &there {

@@ -30,6 +30,8 @@ struct Crowd {
     other: Host,
     /// Snapshots that were acknowledged: their cluster and bytes.
     kept: BTreeMap<String, (String, Vec<u8>)>,
+    /// Snapshots of which forget said that they are gone.
+    gone: Vec<String>,
     told: Told,
 }
 
@@ -74,6 +76,7 @@ impl Crowd {
             let output = forget.wait_with_output().unwrap();
             // 3: another entry came between, and it was spared.
             assert!(matches!(output.status.code(), Some(0 | 3)), "forget: {}", String::from_utf8_lossy(&output.stderr));
+            self.gone.extend((output.status.code() == Some(0)).then(|| id.clone()));
             self.told.forgotten += 1;
         }
         self.kept.remove(&id);
@@ -124,7 +127,7 @@ fn a_crowd_of_writers_and_a_pruning_maintainer_lose_nothing() {
         let cluster = Cluster::build(pg, 1);
         let world = World::new(&service, "120s");
         let other = world.repository.host.another();
-        let mut crowd = Crowd { world, other, kept: BTreeMap::new(), told: Told::default() };
+        let mut crowd = Crowd { world, other, kept: BTreeMap::new(), gone: Vec::new(), told: Told::default() };
         let seed = first_seed();
         let mut dice = Dice(seed);
         let mut writers: Vec<Writer> = (0..8)
@@ -204,6 +207,8 @@ fn a_crowd_of_writers_and_a_pruning_maintainer_lose_nothing() {
 
         let there = crowd.world.snapshots();
         assert!(crowd.kept.keys().all(|id| there.contains(id)), "{:?} of {there:?}", crowd.kept.keys());
+        let back: Vec<_> = crowd.gone.iter().filter(|id| there.contains(id)).collect();
+        assert!(back.is_empty() && !crowd.gone.is_empty(), "forgotten, and there: {back:?}");
         crowd.world.is_whole();
         // Then nothing is left that no snapshot needs.
         (0..2).for_each(|_| drop(crowd.world.run(&["prune"]).ok()));
