@@ -33,6 +33,7 @@ mod requests;
 pub mod s3;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use beneath::seen_through;
@@ -119,6 +120,15 @@ pub trait Backend: Send + Sync {
     /// Ambiguous outcomes are settled inside, by reading back and comparing. `session` marks what is unfinished, so that
     /// a later run can tell whose it is. After an error the object may or may not be there, but never in part.
     fn create(&self, name: &ObjectName, parts: &[&[u8]], session: &SessionTag) -> Result<Create, StoreError>;
+
+    /// As [`Backend::create`], of large bytes that are to be in memory once: a store that hands them on to other threads
+    /// makes no copy.
+    ///
+    /// # Errors
+    /// As there.
+    fn create_shared(&self, name: &ObjectName, bytes: &Arc<Vec<u8>>, session: &SessionTag) -> Result<Create, StoreError> {
+        self.create(name, &[bytes.as_slice()], session)
+    }
 
     /// The whole object, if it is at most `max` bytes long; a longer one is [`StoreError::TooLarge`], before anything is
     /// allocated.

@@ -1,5 +1,7 @@
 //! Building a pack: blobs are sealed as they come, the table at the end.
 
+use std::sync::Arc;
+
 use super::{END, HEADER, MAGIC, MAX_BLOB, MAX_PLAIN, PackTable, Place, Reference, Row, TRAILER, blob_aad, padme, table_aad};
 use crate::crypt::envelope::{self, Envelope};
 use crate::crypt::{ChunkRole, CryptError, Sealing, Secret, seal, secret};
@@ -49,7 +51,7 @@ pub struct FinishedPack {
     /// Its id.
     pub id: PackId,
     /// All of it.
-    pub bytes: Vec<u8>,
+    pub bytes: Arc<Vec<u8>>,
     /// BLAKE3 of all of it.
     pub hash: Hash32,
     /// Bytes from the beginning of the sealed table's nonce to the end.
@@ -225,6 +227,6 @@ impl PackBuilder {
         self.bytes.extend_from_slice(&self.id.0);
         self.bytes.extend_from_slice(END);
         let hash = Hash32(*blake3::hash(&self.bytes).as_bytes());
-        Ok(FinishedPack { id: self.id, tail: (self.bytes.len() - blobs_end) as u32, hash, bytes: self.bytes, table })
+        Ok(FinishedPack { id: self.id, tail: (self.bytes.len() - blobs_end) as u32, hash, bytes: Arc::new(self.bytes), table })
     }
 }

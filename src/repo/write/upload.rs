@@ -151,7 +151,7 @@ impl Shared {
         let size = pack.bytes.len() as u64;
         let stored = PackRef { session: self.session, id: pack.id, hash: pack.hash, size, tail: pack.tail };
         let name: ObjectName = crate::repo::pack::pack_name(self.session, &stored)?;
-        match self.backend.create(&name, &[&pack.bytes], &self.tag).map_err(|e: StoreError| e)? {
+        match self.backend.create_shared(&name, &pack.bytes, &self.tag).map_err(|e: StoreError| e)? {
             Create::Created | Create::Same => {
                 self.packs.add([stored]);
                 self.packs.keep_stored(&name, pack);

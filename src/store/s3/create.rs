@@ -23,8 +23,7 @@ use crate::store::{Create, ObjectName, RequestKind, StoreError};
 const READS: u32 = 5;
 
 impl S3Store {
-    pub(super) fn create_object(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Create, StoreError> {
-        let bytes = Bytes::from(parts.concat());
+    pub(super) fn create_object(&self, name: &ObjectName, bytes: Bytes) -> Result<Create, StoreError> {
         let what = format!("storing {name} in {}", self.settings.place());
         let until = self.lock_from_now();
         let (mut patience, mut attempt) = (Patience::new(self, &what), 0);

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use bytes::Bytes;
 
 use super::{Backend, Covered, Create, Listed, Locks, ObjectName, Pace, Requests, SessionTag, Start, StoreError, Version};
 use counts::Counts;
@@ -121,9 +122,22 @@ impl Drop for S3Store {
     }
 }
 
+/// Bytes that whoever stores them holds, too.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl Backend for S3Store {
     fn create(&self, name: &ObjectName, parts: &[&[u8]], _: &SessionTag) -> Result<Create, StoreError> {
-        self.create_object(name, parts)
+        self.create_object(name, Bytes::from(parts.concat()))
+    }
+
+    fn create_shared(&self, name: &ObjectName, bytes: &Arc<Vec<u8>>, _: &SessionTag) -> Result<Create, StoreError> {
+        self.create_object(name, Bytes::from_owner(Shared(Arc::clone(bytes))))
     }
 
     fn read(&self, name: &ObjectName, max: u64) -> Result<Vec<u8>, StoreError> {
