@@ -14,6 +14,7 @@
 //! - `pace.rs`: [`Pace`], how a store is asked best, and asking for several things at once
 //! - `fault.rs` (tests): a file system that forgets what was not fsynced, and dies at a chosen step
 //! - `memory.rs` (tests): a backend in memory for the layers above · `observed.rs` (tests): one that counts what runs at once
+//! - `troubled.rs` (tests): one that fails, or lists otherwise, where a test wants it
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -31,6 +32,8 @@ pub(crate) mod observed;
 mod pace;
 mod requests;
 pub mod s3;
+#[cfg(test)]
+pub(crate) mod troubled;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -180,6 +183,12 @@ pub trait Backend: Send + Sync {
 
     /// May another reading give something else: is the way to it long, or does it keep older contents?
     fn rereads(&self) -> bool {
+        false
+    }
+
+    /// Is what another one has created durable as soon as it can be read? Else whoever relies on such an object creates it
+    /// again with the same bytes first.
+    fn durable_once_read(&self) -> bool {
         false
     }
 

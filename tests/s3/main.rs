@@ -12,6 +12,7 @@ mod race;
 mod refused;
 mod road;
 mod roles;
+mod standby;
 mod world;
 
 use std::ffi::OsString;
