@@ -5,6 +5,7 @@ mod support;
 
 mod cost;
 mod crowd;
+mod deletions;
 mod faults;
 mod late;
 mod locked;
