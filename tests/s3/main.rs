@@ -14,6 +14,7 @@ mod refused;
 mod road;
 mod roles;
 mod standby;
+mod verified;
 mod world;
 
 use std::ffi::OsString;
