@@ -7,6 +7,7 @@ mod cost;
 mod crowd;
 mod deletions;
 mod faults;
+mod formats;
 mod late;
 mod locked;
 mod race;
