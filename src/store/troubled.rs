@@ -26,9 +26,6 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// All of them.
-    pub const ALL: [Failure; 3] = [Failure::Unreachable, Failure::Denied, Failure::Absent];
-
     fn of(self, store: &str, name: &ObjectName) -> StoreError {
         match self {
             Failure::Unreachable => {
@@ -43,6 +40,7 @@ impl Failure {
 }
 
 type Rule = dyn Fn(Call, &ObjectName) -> Option<Failure> + Send + Sync;
+type Ranges = dyn Fn(&ObjectName, u64, usize) -> Option<Failure> + Send + Sync;
 type Lister = dyn Fn(usize, Option<&ObjectName>, &mut Vec<Listed>) + Send + Sync;
 
 /// See the module.
@@ -50,23 +48,20 @@ pub(crate) struct Troubled {
     inner: Arc<dyn Backend>,
     pace: Option<Pace>,
     rule: Mutex<Arc<Rule>>,
+    ranges: Mutex<Arc<Ranges>>,
     lister: Mutex<Arc<Lister>>,
     calls: Mutex<Vec<(Call, ObjectName)>>,
     lists: Mutex<Vec<Option<ObjectName>>>,
 }
 
 impl Troubled {
-    /// Before that one, and faithful until it is told otherwise.
-    pub fn over(inner: Arc<dyn Backend>) -> Arc<Troubled> {
-        Self::paced(inner, None)
-    }
-
-    /// The same, asked as a service of such a pace.
+    /// Before that one, and faithful until it is told otherwise; asked as a service of such a pace, if one is named.
     pub fn paced(inner: Arc<dyn Backend>, pace: Option<Pace>) -> Arc<Troubled> {
         Arc::new(Troubled {
             inner,
             pace,
             rule: Mutex::new(Arc::new(|_, _| None)),
+            ranges: Mutex::new(Arc::new(|_, _, _| None)),
             lister: Mutex::new(Arc::new(|_, _, _| {})),
             calls: Mutex::default(),
             lists: Mutex::default(),
@@ -76,6 +71,11 @@ impl Troubled {
     /// From now on calls fail as this says.
     pub fn fail(&self, rule: impl Fn(Call, &ObjectName) -> Option<Failure> + Send + Sync + 'static) {
         *self.rule.lock().unwrap() = Arc::new(rule);
+    }
+
+    /// From now on readings of ranges, by offset and length, fail as this says.
+    pub fn fail_ranges(&self, rule: impl Fn(&ObjectName, u64, usize) -> Option<Failure> + Send + Sync + 'static) {
+        *self.ranges.lock().unwrap() = Arc::new(rule);
     }
 
     /// From now on what is listed is changed so; told how many listings of that folder there were since.
@@ -99,6 +99,7 @@ impl Troubled {
     /// Faithful again.
     pub fn calm(&self) {
         self.fail(|_, _| None);
+        self.fail_ranges(|_, _, _| None);
         self.list_so(|_, _, _| {});
     }
 
@@ -131,7 +132,11 @@ impl Backend for Troubled {
     }
 
     fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.call(Call::Read, name, || self.inner.read_range(name, offset, len))
+        let rule = Arc::clone(&self.ranges.lock().unwrap());
+        match rule(name, offset, len) {
+            Some(failure) => Err(failure.of(&self.describe(), name)),
+            None => self.call(Call::Read, name, || self.inner.read_range(name, offset, len)),
+        }
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
