@@ -20,7 +20,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::{FileFacts, HistoryFacts};
-use super::failure::GetError;
+use super::failure::{GetError, SiteError};
 use super::names::{ArchivedName, parse_listed};
 use super::site::{GetContext, Rights};
 use super::standing::Standing;
@@ -160,7 +160,7 @@ fn undecided(name: &SegmentName, why: String) -> GetError {
 
 fn list(ctx: &GetContext<'_>, timeline: TimelineId) -> Result<Listing, GetError> {
     let mut listing = Listing::default();
-    ctx.site.list(&ctx.site.root(ctx.system_identifier)?, &mut |listed| {
+    ctx.site.list_twice(&ctx.site.root(ctx.system_identifier)?, &mut |listed| {
         match parse_listed(&listed.name) {
             Some(ArchivedName { file: WalFileName::Segment(segment), variant }) if segment.timeline == timeline => {
                 listing.segments.entry(segment).or_default().insert(variant, (listed.name, listed.size));
@@ -189,7 +189,11 @@ fn first_valid(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileName, ob
     let address = ctx.site.address(ctx.system_identifier, file);
     let mut unproven = None;
     for (object, size) in objects.values() {
-        let front = ctx.site.read_front(object, *size)?;
+        let front = match ctx.site.read_front(object, *size) {
+            // Expired meanwhile, or a name that came damaged.
+            Err(SiteError::Store(e)) if e.is_absent() => continue,
+            other => other?,
+        };
         match ctx.site.settle(rights, &address, file, object, &front)? {
             Standing::Valid(front) => {
                 let facts = FileFacts::read(&front.meta.facts, ctx.system_identifier, file, front.meta.len);

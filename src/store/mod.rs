@@ -8,6 +8,7 @@
 //! - `failure.rs`: [`StoreError`]: absent, unreachable, denied, full and damaged are told apart here and nowhere later
 //! - `local/`: [`LocalStore`], a directory: `create.rs` (the order of steps that makes an object durable), `read.rs`,
 //!   `open.rs` (whose folder it is, and what is proved about it), `mounts.rs` (NFS), `fs.rs` (the file-system seam)
+//! - `again.rs`: [`list_twice`]: nothing is concluded from what one listing lacks
 //! - `beneath.rs`: [`seen_through`]: older versions are read before an object is called damaged
 //! - `lock.rs`: [`Locks`]: what nobody can delete, and until when
 //! - `s3/`: [`S3Store`], a bucket of an S3-compatible service · `requests.rs`: [`Requests`], how many it was sent
@@ -18,6 +19,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod again;
 mod beneath;
 mod failure;
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub(crate) mod troubled;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use again::{Twice, list_twice};
 pub use beneath::seen_through;
 pub use failure::StoreError;
 pub use local::LocalStore;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -84,16 +85,33 @@ impl Troubled {
         *self.lister.lock().unwrap() = Arc::new(lister);
     }
 
-    /// From now on the first listing of the folder of an object shows it under `other`, as one that came damaged does.
+    /// The next listing in which the object is shows it under another name, or not at all, as one does that came damaged.
     pub fn list_once_as(&self, object: ObjectName, other: Option<ObjectName>) {
-        self.list_so(move |nth, _, listed| {
-            if nth == 0 {
-                match &other {
+        let done = AtomicBool::new(false);
+        self.list_so(move |_, folder, listed| {
+            let there = listed.iter().any(|l| l.name == object);
+            if there && !done.swap(true, Ordering::SeqCst) {
+                // What isn't of the folder is passed over by whoever lists it.
+                let below = |name: &ObjectName| folder.is_none_or(|f| name.as_str().starts_with(&format!("{f}/")));
+                match other.as_ref().filter(|other| below(other)) {
                     Some(other) => listed.iter_mut().filter(|l| l.name == object).for_each(|l| l.name = other.clone()),
                     None => listed.retain(|l| l.name != object),
                 }
             }
         });
+    }
+
+    /// All that a name may become by one flipped bit: names, or none.
+    pub fn flips(name: &ObjectName) -> Vec<Option<ObjectName>> {
+        let bytes = name.as_str().as_bytes();
+        let flipped = |at: usize| {
+            let mut bytes = bytes.to_vec();
+            bytes[at / 8] ^= 1 << (at % 8);
+            String::from_utf8(bytes).ok().and_then(|text| ObjectName::new(text).ok())
+        };
+        let mut all: Vec<_> = (0..bytes.len() * 8).filter_map(flipped).map(Some).collect();
+        all.push(None);
+        all
     }
 
     /// Faithful again.

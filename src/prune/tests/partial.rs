@@ -130,3 +130,34 @@ fn a_deletion_whose_answer_was_lost_is_no_trouble() {
     assert_eq!((world.packs(), live_packs(&world)), (live, live));
     is_done(&world, None);
 }
+
+/// A name of a listing that came damaged is no leftover: nothing is condemned for it, and nothing is said to be deleted.
+#[test]
+fn a_name_that_came_damaged_is_no_orphan() {
+    let (world, store, live) = crowded(1, 4);
+    world.prune(None, false);
+    is_done(&world, None);
+    for name in world.store.list_sorted(Some(&ObjectName::new("pack").unwrap())).unwrap().into_iter().map(|l| l.name) {
+        for other in Troubled::flips(&name).into_iter().step_by(5) {
+            store.list_once_as(name.clone(), other.clone());
+            let head = world.head();
+            let report = world.prune(None, false);
+            let case = format!("{name} is listed as {other:?}");
+            assert_eq!(
+                (report.orphans, report.deleted, report.warnings.len(), world.head()),
+                (Amount::default(), Amount::default(), 0, head),
+                "{case}"
+            );
+            assert_eq!((world.packs(), live_packs(&world)), (live, live), "{case}");
+        }
+    }
+    // What is left over is found all the same, by a listing that hides something else.
+    let (_, number) = world.snapshot("late", 20, 50, &[]);
+    put(&world.store, &listing::object(SessionId([0xcc; 16]), PackId([9; 16]), Hash32([9; 32])), 700);
+    let hidden = forgotten_packs(&world)[0].clone();
+    store.list_once_as(hidden, None);
+    assert_eq!(world.prune(None, false).deleted.objects, 0);
+    assert_eq!(world.prune(None, false).deleted, Amount { objects: 1, bytes: 700 });
+    world.forget(number, false);
+    assert_eq!(world.prune(None, false).deleted.objects, 1);
+}

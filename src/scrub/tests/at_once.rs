@@ -107,3 +107,44 @@ fn a_store_that_answers_for_all_but_one_ends_it() {
         assert!(verify_at_once(&world, reads, |_, _| None).0.unwrap().is_empty());
     }
 }
+
+/// A listing in which a bit was flipped on the way shows another name, or none: that is no damage, and nothing is missing.
+#[test]
+fn a_name_that_came_damaged_is_no_finding() {
+    use crate::crypt::Root;
+    use crate::crypt::slot::{Lock, Slot};
+
+    let world = World::new();
+    world.snapshot("one", 0, Lie::None);
+    let root = Root { repository: world.host.opened.format.repository, ..Root::random().unwrap() };
+    let slot = Slot::seal(&root, &Lock::Clear).unwrap();
+    let name: ObjectName = "key/00112233445566778899aabbccddeeff".parse().unwrap();
+    world.store.put_over(&name, slot.as_bytes());
+    let store = Troubled::paced(Arc::clone(&world.store) as _, Some(Pace::OF_A_DISK));
+    let opened = world.host.again(Arc::clone(&store) as _).unwrap();
+    let cancel = Cancel::new();
+    let verify = || {
+        let counting = Arc::new(Counting::new(Arc::clone(&store) as _));
+        let setup = Setup { opened: &opened, store: counting, unlock: None, read: Share::None, progress: &Quiet, cancel: &cancel };
+        let report = verify(&setup).unwrap();
+        named(&report.findings.take()).into_iter().map(|(object, _)| object.to_owned()).collect::<Vec<_>>()
+    };
+    // The slot is none of this world's keys, and says so; nothing else is wrong.
+    let wanted = verify();
+    let objects: Vec<ObjectName> = world.packs().into_iter().chain([name]).collect();
+    for object in objects {
+        for other in Troubled::flips(&object).into_iter().step_by(5) {
+            store.list_once_as(object.clone(), other.clone());
+            assert_eq!(verify(), wanted, "{object} is listed as {other:?}");
+        }
+        // A length that came damaged.
+        let short = object.clone();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        store.list_so(move |_, _, listed| {
+            if !done.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                listed.iter_mut().filter(|l| l.name == short).for_each(|l| l.size ^= 16);
+            }
+        });
+        assert_eq!(verify(), wanted, "{object}");
+    }
+}
