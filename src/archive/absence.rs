@@ -14,6 +14,7 @@
 //! its timeline's first segments can't be judged                      an error
 //! else                                                               absent
 //! ```
+//! What the archive holds is what either of two listings shows, where the way to the store is long: a name may have come damaged.
 //! Acknowledged gaps are gaps. WAL that lies in snapshots is no part of the archive and shows nothing.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 

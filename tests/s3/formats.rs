@@ -43,7 +43,7 @@ fn what_a_host_keeps_of_a_repository_never_opens_another() {
         other.run(&["list"]).ok();
         let file = kept(&world).pop().expect("a kept one");
         let whole = std::fs::read(&file).unwrap();
-        let list = || assert_eq!(world.snapshots(), [id.clone()]);
+        let list = || assert_eq!(world.snapshots(), std::slice::from_ref(&id));
         assert_eq!(asked(&world, list), 0, "it is kept to be asked for never");
 
         let theirs = std::fs::read(kept(&other).pop().unwrap()).unwrap();
