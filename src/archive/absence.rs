@@ -14,13 +14,14 @@
 //! its timeline's first segments can't be judged                      an error
 //! else                                                               absent
 //! ```
+//! What the archive holds is what either of two listings shows, where the way to the store is long: a name may have come damaged.
 //! Acknowledged gaps are gaps. WAL that lies in snapshots is no part of the archive and shows nothing.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 use std::collections::BTreeMap;
 
 use super::facts::{FileFacts, HistoryFacts};
-use super::failure::GetError;
+use super::failure::{GetError, SiteError};
 use super::names::{ArchivedName, parse_listed};
 use super::site::{GetContext, Rights};
 use super::standing::Standing;
@@ -160,7 +161,7 @@ fn undecided(name: &SegmentName, why: String) -> GetError {
 
 fn list(ctx: &GetContext<'_>, timeline: TimelineId) -> Result<Listing, GetError> {
     let mut listing = Listing::default();
-    ctx.site.list(&ctx.site.root(ctx.system_identifier)?, &mut |listed| {
+    ctx.site.list_twice(&ctx.site.root(ctx.system_identifier)?, &mut |listed| {
         match parse_listed(&listed.name) {
             Some(ArchivedName { file: WalFileName::Segment(segment), variant }) if segment.timeline == timeline => {
                 listing.segments.entry(segment).or_default().insert(variant, (listed.name, listed.size));
@@ -189,7 +190,11 @@ fn first_valid(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileName, ob
     let address = ctx.site.address(ctx.system_identifier, file);
     let mut unproven = None;
     for (object, size) in objects.values() {
-        let front = ctx.site.read_front(object, *size)?;
+        let front = match ctx.site.read_front(object, *size) {
+            // Expired meanwhile, or a name that came damaged.
+            Err(SiteError::Store(e)) if e.is_absent() => continue,
+            other => other?,
+        };
         match ctx.site.settle(rights, &address, file, object, &front)? {
             Standing::Valid(front) => {
                 let facts = FileFacts::read(&front.meta.facts, ctx.system_identifier, file, front.meta.len);

@@ -105,6 +105,8 @@ struct Search<'a> {
     /// The objects looked at.
     seen: BTreeSet<ObjectName>,
     warnings: Vec<String>,
+    /// Its folder was listed a second time.
+    again: bool,
 }
 
 impl<'a> Search<'a> {
@@ -114,7 +116,7 @@ impl<'a> Search<'a> {
             None => ctx.site.at_tail(&ctx.site.tail.known())?,
         };
         let address = ctx.site.address(ctx.system_identifier, &file);
-        Ok(Search { ctx, file, address, rights, unusable: None, content: None, seen: BTreeSet::new(), warnings: Vec::new() })
+        Ok(Search { ctx, file, address, rights, unusable: None, content: None, seen: BTreeSet::new(), warnings: Vec::new(), again: false })
     }
 
     fn start_of(&self, object: &ObjectName) -> Result<Option<Start>, GetError> {
@@ -134,15 +136,22 @@ impl<'a> Search<'a> {
         {
             return Ok(Some(bytes));
         }
-        for (object, _) in self.listed()? {
-            if !self.seen.contains(&object)
-                && let Some(start) = self.start_of(&object)?
-                && let Some(bytes) = self.consider(&object, start)?
-            {
-                return Ok(Some(bytes));
+        loop {
+            for (object, _) in self.listed()? {
+                if !self.seen.contains(&object)
+                    && let Some(start) = self.start_of(&object)?
+                    && let Some(bytes) = self.consider(&object, start)?
+                {
+                    return Ok(Some(bytes));
+                }
             }
+            // What is damaged may be stored once more, under a name that came damaged itself. That a file is absent is proved
+            // by more than this.
+            if self.unusable.is_none() || self.again || !self.ctx.site.backend.rereads() {
+                return Ok(None);
+            }
+            self.again = true;
         }
-        Ok(None)
     }
 
     /// The objects of this file's name as its folder lists them, in the order of variants.

@@ -164,10 +164,10 @@ impl Job<'_> {
             let object = self.address.object(variant)?;
             // A repeated push, and one of the same file by another host, end here without encoding anything. A service that
             // wants to be paid for each request is rather asked once: nearly always the file is new, unless the primary
-            // archives it, too (archive_mode = always).
-            let standby = || self.ctx.pgdata.join("standby.signal").exists();
+            // archives it, too, or it came out of the archive (archive_mode = always).
+            let recovers = || ["standby.signal", "recovery.signal"].iter().any(|file| self.ctx.pgdata.join(file).exists());
             let paid = variant == 0 && self.ctx.site.backend.requests().is_some();
-            let at_once = paid && self.guard(&facts, &tag).is_needless() && !standby();
+            let at_once = paid && self.guard(&facts, &tag).is_needless() && !recovers();
             let mut there = if at_once { None } else { size_if_there(self.ctx.site, &object)? };
             if there.is_none() {
                 let parts = match &mut parts {
@@ -235,7 +235,7 @@ impl Job<'_> {
         }
     }
 
-    /// The server forgets the segment when we say that it is archived: so the object that is there is read, and made
+    /// The server forgets the segment when we say that it is archived: so the object that is there is read, and on a disk made
     /// durable by creating the same bytes again, since whoever wrote it may have died before its fsync. If it is rotten,
     /// the file is stored behind it; readers take the first whole object with the content of the first valid one.
     fn confirm(&self, object: &ObjectName, front: &WalFront, tag: &SessionTag) -> Result<Found, PushError> {
@@ -248,6 +248,10 @@ impl Job<'_> {
         let parts = usize::try_from(front.parts_at()).ok().and_then(|at| whole.get(at..)).unwrap_or_default();
         if blake3::hash(parts).as_bytes() != &front.meta.parts_hash.0 {
             return Ok(Found::Unusable("its content is not what was signed: it is damaged".into()));
+        }
+        // A service would be sent all of it once more, for nothing.
+        if site.backend.durable_once_read() {
+            return Ok(Found::SameBytes);
         }
         match site.backend.create(object, &[&whole], tag)? {
             Create::Created | Create::Same => Ok(Found::SameBytes),

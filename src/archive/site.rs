@@ -8,7 +8,7 @@ use crate::crypt::{Opening, Sealing};
 use crate::pg::wal::WalFileName;
 use crate::repo::log::{ClusterId, ENTRY_LIMIT, Expired, Fork, Head, KeyTable, LogView, Role, entry_name};
 use crate::repo::wal::WalAddress;
-use crate::store::{Backend, Listed, ObjectName, StoreError, seen_through};
+use crate::store::{Backend, Listed, ObjectName, StoreError, list_twice, seen_through};
 use crate::units::{Hash32, KeyId, RepositoryId, SegmentName, TimelineId};
 
 /// How often the log may grow under our eyes before it is given up.
@@ -188,6 +188,18 @@ impl Site<'_> {
     /// them: whoever calls it can't tell from a listing what may be gone. What the log lists as expired is gone.
     pub(super) fn list(&self, folder: &ObjectName, each: &mut dyn FnMut(Listed) -> Result<(), StoreError>) -> Result<(), SiteError> {
         self.backend.list(Some(folder), each)?;
+        self.deleted(folder, each)
+    }
+
+    /// As [`Site::list`], of who concludes from what is not among it: all that one of two listings shows. What a name that
+    /// came damaged stands for isn't there.
+    pub(super) fn list_twice(&self, folder: &ObjectName, each: &mut dyn FnMut(Listed) -> Result<(), StoreError>) -> Result<(), SiteError> {
+        list_twice(self.backend, folder)?.either.into_iter().try_for_each(&mut *each)?;
+        self.deleted(folder, each)
+    }
+
+    /// What was deleted, and may not be gone.
+    fn deleted(&self, folder: &ObjectName, each: &mut dyn FnMut(Listed) -> Result<(), StoreError>) -> Result<(), SiteError> {
         let mut rights = None;
         for covered in self.backend.covered(folder)?.into_iter().filter(|covered| covered.deleted) {
             let Some(archived) = parse_listed(&covered.name) else { continue };

@@ -11,7 +11,7 @@ use super::names::parse_listed;
 use super::site::Site;
 use crate::pg::wal::WalFileName;
 use crate::repo::wal::WalFront;
-use crate::store::{ObjectName, StoreError};
+use crate::store::{ObjectName, StoreError, list_twice};
 use crate::units::{Cancel, Hash32, SegmentSize, TimelineId};
 
 /// An object, by its name.
@@ -53,7 +53,9 @@ pub fn stored(site: &Site<'_>, system_identifier: u64, cache: &dyn FrontCache, c
     let rights = site.at_tail(&site.tail.known())?;
     let mut stored = StoredNames::default();
     let mut histories: BTreeMap<WalFileName, Vec<(u32, u64)>> = BTreeMap::new();
-    site.backend.list(Some(&site.root(system_identifier)?), &mut |listed| {
+    // What one listing alone shows may be a name that came damaged: of a timeline that isn't, for example, which would let the
+    // newest one seem to be left.
+    for listed in list_twice(site.backend, &site.root(system_identifier)?)?.both {
         match parse_listed(&listed.name) {
             Some(name) if matches!(name.file, WalFileName::History(_)) => {
                 histories.entry(name.file).or_default().push((name.variant, listed.size));
@@ -61,8 +63,7 @@ pub fn stored(site: &Site<'_>, system_identifier: u64, cache: &dyn FrontCache, c
             Some(name) => stored.objects.push(StoredObject { object: listed.name, file: name.file, size: listed.size }),
             None => {}
         }
-        Ok(())
-    })?;
+    }
     stored.objects.sort_by(|a, b| (a.file, &a.object).cmp(&(b.file, &b.object)));
     let reader = Reader { site, system_identifier, rights, cache };
     for (file, mut objects) in histories {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::failure::{PushError, TailFailure};
 use super::push::{PushContext, Pushed, push};
@@ -45,7 +45,7 @@ struct Enrolled {
 }
 
 pub(super) struct World {
-    pub store: MemoryStore,
+    pub store: Arc<MemoryStore>,
     pub opening: Opening,
     root: Root,
     hosts: Mutex<BTreeMap<String, (serde_json::Value, Enrolled)>>,
@@ -74,7 +74,7 @@ impl World {
         let keys = serde_json::from_str(r#"{"signing":{},"sealing":[]}"#).unwrap();
         let head = Head { number: 0, hash: Hash32([0; 32]) };
         let world = World {
-            store,
+            store: Arc::new(store),
             opening: root.opening(),
             root,
             hosts: Mutex::default(),
@@ -165,7 +165,7 @@ impl World {
     }
 
     pub fn site(&self) -> Site<'_> {
-        Site { backend: &self.store, repository: self.root.repository, sealing: self.sealing(), cluster: "shop", tail: self }
+        Site { backend: self.store.as_ref(), repository: self.root.repository, sealing: self.sealing(), cluster: "shop", tail: self }
     }
 
     pub fn get(&self) -> GetContext<'_> {

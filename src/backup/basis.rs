@@ -47,28 +47,29 @@ pub(super) fn passed_over(opened: &Opened, cluster: &ClusterId, trust_writers: &
 
 /// Packs that aren't there any more, or have another length, are relied on by nobody: what was in them is stored anew.
 pub(super) fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Result<(), BackupError> {
-    let mut there: HashMap<String, u64> = HashMap::new();
-    for folder in folders_of(setting, adopted) {
-        let folder = ObjectName::new(folder).map_err(|e| RepoError::from(StoreError::from(e)))?;
-        setting
-            .opened
-            .backend
-            .list(Some(&folder), &mut |object| {
-                there.insert(object.name.to_string(), object.size);
-                Ok(())
-            })
-            .map_err(RepoError::from)?;
-    }
     let before = adopted.packs.len();
-    let mut lost = Vec::new();
-    let mut names = HashMap::new();
+    let mut names: HashMap<ObjectName, (PackId, u64)> = HashMap::new();
     for pack in adopted.packs.values() {
-        let name = pack_name(pack.session, pack)?;
-        if there.get(name.as_str()) != Some(&pack.size) {
-            lost.push(pack.id);
-            names.insert(name, pack.size);
+        names.insert(pack_name(pack.session, pack)?, (pack.id, pack.size));
+    }
+    let backend = setting.opened.backend.as_ref();
+    // A second time before anything is called lost: a name may have come damaged.
+    for _ in 0..if backend.rereads() { 2 } else { 1 } {
+        if names.is_empty() {
+            break;
+        }
+        for folder in folders_of(setting, adopted) {
+            let folder = ObjectName::new(folder).map_err(|e| RepoError::from(StoreError::from(e)))?;
+            let list = backend.list(Some(&folder), &mut |object| {
+                if names.get(&object.name).is_some_and(|(_, size)| *size == object.size) {
+                    names.remove(&object.name);
+                }
+                Ok(())
+            });
+            list.map_err(RepoError::from)?;
         }
     }
+    let lost: Vec<PackId> = names.values().map(|(id, _)| *id).collect();
     for id in &lost {
         adopted.packs.remove(id);
         adopted.trusted.remove(id);
@@ -77,7 +78,7 @@ pub(super) fn drop_missing(setting: &Setting<'_>, adopted: &mut Adopted) -> Resu
         // Who restores reads them where they are kept. Here they are not relied upon all the same: nobody knows for how long.
         let folder = ObjectName::new("pack").map_err(|e| RepoError::from(StoreError::from(e)))?;
         let covered = setting.opened.backend.covered(&folder).map_err(RepoError::from)?;
-        let kept = covered.iter().filter(|covered| names.get(&covered.name) == Some(&covered.size)).count();
+        let kept = covered.iter().filter(|covered| names.get(&covered.name).is_some_and(|(_, size)| *size == covered.size)).count();
         let older = match lost.len() - kept.min(lost.len()) {
             0 => "the store keeps them as older versions, so that older snapshots can be restored; `pgcairn verify` says more".to_owned(),
             _ if kept > 0 => format!("the store keeps {kept} of them as older versions; older snapshots may be damaged"),

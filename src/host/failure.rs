@@ -258,7 +258,7 @@ impl Explain for HostError {
             HostError::Exists { .. } => Some("use it as it is, or choose another place".into()),
             HostError::NotEmpty { .. } => Some("choose an empty or new folder".into()),
             HostError::Another { .. } => {
-                Some("is the right disk mounted? If it was replaced on purpose, remove the pin that `pgcairn -v` names".into())
+                Some("is it the right place, and the right disk mounted? If it was replaced on purpose, remove the pin that `pgcairn -v` names".into())
             }
             HostError::NoKey { .. } => Some(
                 "give the passphrase (PGCAIRN_PASSPHRASE, --passphrase-file, --passphrase-command) or --key-file once; the host then gets a key of its own"

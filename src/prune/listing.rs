@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::repo::log::Fold;
 use crate::store::{Backend, ObjectName, StoreError};
 use crate::units::{Cancel, Cancelled, Hash32, PackId, SessionId};
 
@@ -47,6 +48,18 @@ impl Listing {
             Some((session, pack, hash)) => self.packs.entry((session, pack)).or_default().push((hash, size)),
             None => self.strangers += 1,
         }
+    }
+
+    /// Is anything listed that the log doesn't know?
+    pub fn has_unknown(&self, fold: &Fold) -> bool {
+        self.strangers > 0 || self.packs().any(|(session, pack)| fold.pack(&session, &pack).is_none())
+    }
+
+    /// Of packs that the log doesn't know, leaves only those that another listing shows as well: a name that came damaged is
+    /// nobody's, and nothing lies there. What has come since is not taken.
+    pub fn confirm(&mut self, fold: &Fold, again: &Listing) {
+        self.packs.retain(|pack, _| fold.pack(&pack.0, &pack.1).is_some() || again.packs.contains_key(pack));
+        self.strangers = self.strangers.min(again.strangers);
     }
 
     /// Takes one more; for tests.

@@ -58,8 +58,14 @@ pub fn run(setting: &Setting<'_>, options: &Options) -> Result<Report, PruneErro
         empty(emptying, options, &mut report)?;
     }
     setting.progress.phase("listing packs", None);
-    let mut listing = Listing::read(setting.opened.backend.as_ref(), setting.cancel)??;
+    let backend = setting.opened.backend.as_ref();
+    let mut listing = Listing::read(backend, setting.cancel)??;
     setting.opened.refresh()?;
+    let unknown = listing.has_unknown(&setting.opened.view().fold);
+    if unknown && backend.rereads() {
+        let again = Listing::read(backend, setting.cancel)??;
+        listing.confirm(&setting.opened.view().fold, &again);
+    }
     may_prune(setting, options.dry_run)?;
     if listing.strangers > 0 {
         report.warnings.push(format!(

@@ -1,5 +1,7 @@
 //! Plans on generated logs; whole runs over a repository in memory.
 
+mod partial;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -87,6 +87,10 @@ impl Backend for Counting {
         self.inner.rereads()
     }
 
+    fn durable_once_read(&self) -> bool {
+        self.inner.durable_once_read()
+    }
+
     fn covered(&self, folder: &ObjectName) -> Result<Vec<Covered>, StoreError> {
         self.inner.covered(folder)
     }

@@ -1,13 +1,13 @@
 //! What the store lists, beside what the log says must be there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::failure::ScrubError;
 use super::findings::Findings;
 use crate::repo::PackRef;
 use crate::repo::log::{Fold, entry_name};
 use crate::repo::pack::pack_name;
-use crate::store::{Backend, Listed, ObjectName, StoreError};
+use crate::store::{Backend, Listed, ObjectName, StoreError, list_twice};
 use crate::units::{Cancel, Hash32, PackId, SessionId};
 
 /// Objects, counted.
@@ -33,6 +33,8 @@ pub(super) struct Listing {
     pub all: Tally,
     /// Key slots.
     pub slots: Vec<ObjectName>,
+    /// Those that not every listing shows: names that came damaged may be among them.
+    pub doubtful_slots: BTreeSet<ObjectName>,
     /// Packs, by session, id and hash: sizes.
     packs: HashMap<(SessionId, PackId, Hash32), u64>,
     /// WAL by cluster key and system identifier, as they stand in names.
@@ -55,6 +57,15 @@ impl Listing {
         });
         cancelled?;
         listed?;
+        if backend.rereads() {
+            let twice = list_twice(backend, &folder("key")?)?;
+            let first: BTreeSet<ObjectName> = std::mem::take(&mut listing.slots).into_iter().collect();
+            let sure = |name: &ObjectName| first.contains(name) && twice.both.iter().any(|l| l.name == *name);
+            let mut all: BTreeSet<ObjectName> = twice.either.iter().map(|l| l.name.clone()).collect();
+            all.extend(first.iter().cloned());
+            listing.doubtful_slots = all.iter().filter(|name| !sure(name)).cloned().collect();
+            listing.slots.extend(all);
+        }
         listing.slots.sort();
         listing.strangers.sort();
         Ok(listing)
@@ -119,7 +130,8 @@ impl Listing {
             let reference = PackRef { session, id: pack.id, hash: pack.hash, size: pack.size, tail: pack.tail };
             let name = pack_name(session, &reference)?;
             let listed = self.packs.remove(&(session, pack.id, pack.hash));
-            let size = match listed.map_or_else(|| backend.size(&name), Ok) {
+            // A length may have come damaged as well as a name.
+            let size = match listed.filter(|size| *size == pack.size).map_or_else(|| backend.size(&name), Ok) {
                 Ok(size) => Some(size),
                 Err(e) if e.is_absent() => None,
                 Err(e) => return Err(e.into()),

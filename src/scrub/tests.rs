@@ -1,5 +1,7 @@
 //! Verifying repositories in memory: whole ones, damaged ones, and ones that a writer has lied about.
 
+mod at_once;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 

@@ -86,7 +86,7 @@ pub fn verify(setup: &Setup<'_>) -> Result<Report, ScrubError> {
     note_log(&view, &findings, &mut warnings);
     note_packs(&view.fold, &compared, &findings)?;
     let fold = &view.fold;
-    keys::check(opened, &listing.slots, setup.unlock, &findings, &mut warnings)?;
+    keys::check(opened, &listing.slots, &listing.doubtful_slots, setup.unlock, &findings, &mut warnings)?;
     let (opening, sealing, bad) = (opened.opening.as_ref(), &opened.sealing, BadBlobs::default());
     let there: Vec<_> = compared.there.iter().filter(|p| fold.pack(&p.session, &p.id).is_some()).copied().collect();
     let missing = compared.missing.iter().filter(|p| fold.pack(&p.session, &p.id).is_some());

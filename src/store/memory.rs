@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::{Backend, Covered, Create, Listed, ObjectName, SessionTag, StoreError, Version};
+use super::{Backend, Covered, Create, Listed, ObjectName, RequestKind, Requests, SessionTag, StoreError, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,8 @@ pub(crate) struct MemoryStore {
     /// Every content that an object has had, if they are kept; and which of them is read.
     kept: Option<Mutex<BTreeMap<ObjectName, Vec<Vec<u8>>>>>,
     chosen: Mutex<BTreeMap<ObjectName, usize>>,
+    /// What was asked of it, if it counts that as a service does.
+    asked: Option<Mutex<Requests>>,
 }
 
 impl MemoryStore {
@@ -35,6 +37,20 @@ impl MemoryStore {
         MemoryStore { kept: Some(Mutex::default()), ..MemoryStore::default() }
     }
 
+    /// One that counts what it is asked, as a service that wants to be paid for it.
+    #[allow(dead_code, reason = "for the layers above")]
+    pub fn paid() -> Self {
+        MemoryStore { asked: Some(Mutex::default()), ..MemoryStore::default() }
+    }
+
+    fn ask(&self, kind: RequestKind, sent: usize) {
+        if let Some(asked) = &self.asked {
+            let mut asked = asked.lock().unwrap();
+            asked.by_kind[kind as usize] += 1;
+            asked.sent += sent as u64;
+        }
+    }
+
     /// Puts an object over whatever has the name, behind everybody's back.
     #[allow(dead_code, reason = "for the layers above")]
     pub fn put_over(&self, name: &ObjectName, bytes: &[u8]) {
@@ -49,6 +65,7 @@ impl MemoryStore {
     }
 
     fn get<T>(&self, name: &ObjectName, then: impl FnOnce(&[u8]) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.ask(RequestKind::Get, 0);
         if let (Some(kept), Some(chosen)) = (&self.kept, self.chosen.lock().unwrap().get(name)) {
             return then(&kept.lock().unwrap()[name][*chosen]);
         }
@@ -86,6 +103,7 @@ impl MemoryStore {
 impl Backend for MemoryStore {
     fn create(&self, name: &ObjectName, parts: &[&[u8]], _session: &SessionTag) -> Result<Create, StoreError> {
         let bytes = parts.concat();
+        self.ask(RequestKind::Put, bytes.len());
         let mut objects = self.objects()?;
         match objects.get(name) {
             Some(there) if *there == bytes => Ok(Create::Same),
@@ -119,6 +137,7 @@ impl Backend for MemoryStore {
     }
 
     fn list(&self, folder: Option<&ObjectName>, each: &mut dyn FnMut(Listed) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.ask(RequestKind::List, 0);
         let below =
             |name: &ObjectName| folder.is_none_or(|f| name.as_str().strip_prefix(f.as_str()).is_some_and(|rest| rest.starts_with('/')));
         let all: Vec<Listed> = self
@@ -131,6 +150,7 @@ impl Backend for MemoryStore {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.ask(RequestKind::Delete, 0);
         if self.objects()?.remove(name).is_some() {
             self.unsettled.lock().unwrap().insert(name.clone());
         }
@@ -148,6 +168,14 @@ impl Backend for MemoryStore {
 
     fn rereads(&self) -> bool {
         self.kept.is_some()
+    }
+
+    fn durable_once_read(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    fn requests(&self) -> Option<Requests> {
+        self.asked.as_ref().map(|asked| *asked.lock().unwrap())
     }
 
     fn versions(&self, name: &ObjectName) -> Result<Vec<Version>, StoreError> {

@@ -8,15 +8,18 @@
 //! - `failure.rs`: [`StoreError`]: absent, unreachable, denied, full and damaged are told apart here and nowhere later
 //! - `local/`: [`LocalStore`], a directory: `create.rs` (the order of steps that makes an object durable), `read.rs`,
 //!   `open.rs` (whose folder it is, and what is proved about it), `mounts.rs` (NFS), `fs.rs` (the file-system seam)
+//! - `again.rs`: [`list_twice`]: nothing is concluded from what one listing lacks
 //! - `beneath.rs`: [`seen_through`]: older versions are read before an object is called damaged
 //! - `lock.rs`: [`Locks`]: what nobody can delete, and until when
 //! - `s3/`: [`S3Store`], a bucket of an S3-compatible service · `requests.rs`: [`Requests`], how many it was sent
 //! - `pace.rs`: [`Pace`], how a store is asked best, and asking for several things at once
 //! - `fault.rs` (tests): a file system that forgets what was not fsynced, and dies at a chosen step
 //! - `memory.rs` (tests): a backend in memory for the layers above · `observed.rs` (tests): one that counts what runs at once
+//! - `troubled.rs` (tests): one that fails, or lists otherwise, where a test wants it
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod again;
 mod beneath;
 mod failure;
 #[cfg(test)]
@@ -31,11 +34,14 @@ pub(crate) mod observed;
 mod pace;
 mod requests;
 pub mod s3;
+#[cfg(test)]
+pub(crate) mod troubled;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use again::{Twice, list_twice};
 pub use beneath::seen_through;
 pub use failure::StoreError;
 pub use local::LocalStore;
@@ -190,6 +196,12 @@ pub trait Backend: Send + Sync {
 
     /// May another reading give something else: is the way to it long, or does it keep older contents?
     fn rereads(&self) -> bool {
+        false
+    }
+
+    /// Is what another one has created durable as soon as it can be read? Else whoever relies on such an object creates it
+    /// again with the same bytes first.
+    fn durable_once_read(&self) -> bool {
         false
     }
 

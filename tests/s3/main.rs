@@ -5,13 +5,17 @@ mod support;
 
 mod cost;
 mod crowd;
+mod deletions;
 mod faults;
+mod formats;
 mod late;
 mod locked;
 mod race;
 mod refused;
 mod road;
 mod roles;
+mod standby;
+mod verified;
 mod world;
 
 use std::ffi::OsString;

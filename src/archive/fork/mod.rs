@@ -142,7 +142,7 @@ impl Guard<'_> {
 
     fn list(&self) -> Result<Listing, PushError> {
         let mut listing = Listing::default();
-        self.site.list(&self.site.root(self.system_identifier)?, &mut |listed| {
+        self.site.list_twice(&self.site.root(self.system_identifier)?, &mut |listed| {
             let Some(ArchivedName { file, variant }) = parse_listed(&listed.name) else { return Ok(()) };
             let object = (variant, listed.size);
             match file {

@@ -13,7 +13,7 @@ use crate::host::cache::kept::{ExtentHashes, LeafHashes};
 use crate::repo::pack::{Held, Reference};
 use crate::repo::structure::{ChunkRef, Extent, FileData, LEAF, Needs, put_leaf, read_leaf};
 use crate::repo::write::{NewChunk, NewPages, Quiet, Stored};
-use crate::units::ChunkId;
+use crate::units::{ChunkId, Class, Explain};
 
 /// Copies one leaf of a file.
 pub(super) fn copy(shared: &Shared<'_>, work: &FileWork, leaf: usize) -> Result<(), BackupError> {
@@ -169,6 +169,8 @@ impl LeafCopy<'_, '_> {
         let held = self.held.get(&place).filter(|chunk| chunk.id() == whole).cloned();
         let old = match held.map_or_else(|| copy.packs.content(opening, whole.short(), place), Ok) {
             Ok(chunk) => chunk,
+            // Of others each would be waited for as long, and what is stored then is not stored either.
+            Err(e) if matches!(e.class(), Class::Unreachable | Class::Denied) => return Err(e.into()),
             Err(e) => {
                 copy.progress.warn(&format!("{}: the old pages can't be read, storing the extent whole: {e}", self.work.job.shown));
                 return Ok(None);

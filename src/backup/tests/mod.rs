@@ -11,6 +11,7 @@ mod layout;
 mod lengths;
 mod pages;
 mod patches;
+mod references;
 mod relation;
 mod small;
 mod unchanged;

@@ -16,6 +16,8 @@ mod create;
 mod elsewhere;
 mod enrol;
 mod index;
+#[cfg(test)]
+mod kept_format;
 mod locking;
 mod log_store;
 mod open;

@@ -298,3 +298,30 @@ fn an_id_that_two_sessions_list_is_the_parents_or_nobodys() {
         assert_eq!(session.adopted(&[], Some(&parent)).packs[&PackId([1; 16])].session, id);
     }
 }
+
+/// A name of a listing that came damaged hides no slot.
+#[test]
+fn slots_are_found_whatever_bit_of_a_listing_is_flipped() {
+    use crate::crypt::Root;
+    use crate::crypt::slot::{Lock, Slot};
+    use crate::store::memory::MemoryStore;
+    use crate::store::troubled::Troubled;
+    use crate::store::{Pace, SessionTag};
+
+    let (memory, root) = (Arc::<MemoryStore>::default(), Root::random().unwrap());
+    let names = ["key/00112233445566778899aabbccddeeff", "key/ffeeddccbbaa99887766554433221100"].map(|n| ObjectName::new(n).unwrap());
+    for name in &names {
+        let slot = Slot::seal(&root, &Lock::Clear).unwrap();
+        let _ = memory.create(name, &[slot.as_bytes()], &SessionTag::new("test").unwrap()).unwrap();
+    }
+    let store = Troubled::paced(memory as _, Some(Pace::OF_A_DISK));
+    for name in &names {
+        for other in Troubled::flips(name) {
+            store.list_once_as(name.clone(), other.clone());
+            let (slots, others) = super::read_slots(store.as_ref(), root.repository).unwrap();
+            let mut found: Vec<_> = slots.into_iter().map(|slot| slot.name).collect();
+            found.sort();
+            assert_eq!((found.as_slice(), others), (names.as_slice(), 0), "{name} is listed as {other:?}");
+        }
+    }
+}

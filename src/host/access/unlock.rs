@@ -12,7 +12,7 @@ use crate::host::HostError;
 use crate::host::config::{KeyOperation, SecretError, SecretSource, run_key_command};
 use crate::repo::format::Format;
 use crate::repo::log;
-use crate::store::{Backend, Covered, ObjectName, StoreError, seen_through};
+use crate::store::{Backend, Covered, ObjectName, StoreError, list_twice, seen_through};
 use crate::units::RepositoryId;
 
 /// Slots that are tried: each may cost a key derivation.
@@ -74,10 +74,10 @@ pub(in crate::host) fn read_slots(backend: &dyn Backend, repository: RepositoryI
     let folder = ObjectName::new("key").map_err(StoreError::from)?;
     let mut slots = Vec::new();
     let mut others = 0;
-    for object in backend.list_sorted(Some(&folder))? {
+    for object in list_twice(backend, &folder)?.either {
         match seen_through(backend, &object.name, is_no_slot, || read_slot(backend, &object.name, repository)) {
             Ok(slot) => slots.push(StoredSlot { name: object.name, slot }),
-            // Removed meanwhile.
+            // Removed meanwhile, or a name that came damaged.
             Err(HostError::Store(e)) if e.is_absent() => {}
             // No slot, and no reason not to try the others: a slot of a newer kind may lie beside one that we know; and
             // anybody who can write to the store may have put something here.

@@ -184,6 +184,10 @@ impl Backend for S3Store {
         true
     }
 
+    fn durable_once_read(&self) -> bool {
+        true
+    }
+
     fn covered(&self, folder: &ObjectName) -> Result<Vec<Covered>, StoreError> {
         self.covered_in(folder)
     }

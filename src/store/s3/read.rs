@@ -31,6 +31,21 @@ struct Piece {
     broken: Option<String>,
 }
 
+/// Which object it was of which some bytes came.
+struct Whose {
+    tag: String,
+    size: u64,
+}
+
+impl Piece {
+    /// Whatever the condition said.
+    fn is_of_another(&self, first: &Whose) -> bool {
+        self.size != first.size || self.tag.as_ref().is_some_and(|tag| *tag != first.tag)
+    }
+}
+
+const REPLACED: &str = "the object was replaced while it was read";
+
 /// Which bytes.
 #[derive(Clone, Copy)]
 enum Span {
@@ -69,22 +84,28 @@ impl S3Store {
         let version = self.layers.chosen_of(name);
         let mut patience = Patience::new(self, &what);
         let mut got: Vec<u8> = Vec::new();
-        let mut tag: Option<String> = None;
+        // Of whose object `got` is the beginning.
+        let mut first: Option<Whose> = None;
         // Whole, and not as its checksum says.
         let mut wrong: Option<Vec<u8>> = None;
         loop {
             let (had, asked) = (got.len() as u64, Instant::now());
             let piece = self.ask_by(&mut patience, RequestKind::Get, Size::Received(span.most()), || {
-                self.get(name, span, had, tag.clone(), version.as_ref(), &what)
+                self.get(name, span, had, first.as_ref().map(|first| first.tag.clone()), version.as_ref(), &what)
             });
             let piece = match piece {
-                Ok(piece) => piece,
-                // Another object has this name now than the one whose first part was read.
-                Err(Refusal::Condition) if had > 0 => {
-                    (got, tag) = (Vec::new(), None);
-                    patience.wait("the object was replaced while it was read".to_owned(), false)?;
+                // Another object has this name now than the one whose first part was read; not every service looks at If-Match.
+                Ok(piece) if first.as_ref().is_some_and(|first| piece.is_of_another(first)) => {
+                    (got, first) = (Vec::new(), None);
+                    patience.wait(REPLACED.to_owned(), false)?;
                     continue;
                 }
+                Err(Refusal::Condition | Refusal::Range) if had > 0 => {
+                    (got, first) = (Vec::new(), None);
+                    patience.wait(REPLACED.to_owned(), false)?;
+                    continue;
+                }
+                Ok(piece) => piece,
                 Err(Refusal::Absent) => return Err(self.absent(name)),
                 Err(Refusal::Range) => return Err(self.too_short(name, span)?),
                 Err(other) => return Err(other.into_error(&what)),
@@ -101,7 +122,7 @@ impl S3Store {
                 None if got.len() as u64 == wanted => return Ok(Start { bytes: got, size }),
                 None => {
                     let problem = format!("{} of {wanted} bytes came, of an object of {size}", got.len());
-                    (got, tag) = (Vec::new(), None);
+                    (got, first) = (Vec::new(), None);
                     patience.wait(problem, false)?;
                 }
                 // All came and doesn't agree with its checksum, or more than that: from the beginning. The same a second
@@ -112,12 +133,12 @@ impl S3Store {
                         return Ok(Start { bytes: got, size });
                     }
                     wrong = whole.then_some(got);
-                    (got, tag) = (Vec::new(), None);
+                    (got, first) = (Vec::new(), None);
                     patience.wait(why, false)?;
                 }
                 Some(why) => {
-                    tag = piece.tag;
-                    if tag.is_none() {
+                    first = piece.tag.map(|tag| Whose { tag, size });
+                    if first.is_none() {
                         got.clear();
                     } else if much {
                         patience.progressed();

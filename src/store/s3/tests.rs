@@ -9,7 +9,10 @@ use std::time::Duration;
 use super::*;
 use crate::store::Create;
 
-/// A store at a server that answers the nth request so: status, headers beside the length, body.
+mod ranges;
+
+/// A store at a server that answers the nth request, of which it is given the head, so: status, headers beside the length, body.
+/// Where the headers say `Cut: n` no more than so many bytes of that come, and then the connection ends.
 struct Scene {
     store: S3Store,
     asked: Arc<AtomicUsize>,
@@ -17,6 +20,11 @@ struct Scene {
 }
 
 fn scene(answer: impl Fn(usize, &str) -> (u16, String, Vec<u8>) + Send + Sync + 'static) -> Scene {
+    scene_for(Duration::from_millis(400), answer)
+}
+
+/// One that is asked again for so long.
+fn scene_for(retry: Duration, answer: impl Fn(usize, &str) -> (u16, String, Vec<u8>) + Send + Sync + 'static) -> Scene {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let (asked, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
@@ -37,6 +45,7 @@ fn scene(answer: impl Fn(usize, &str) -> (u16, String, Vec<u8>) + Send + Sync + 
                         if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
                             break;
                         }
+                        first.push_str(&line.to_ascii_lowercase());
                         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                             length = value.trim().parse().unwrap();
                         }
@@ -47,7 +56,9 @@ fn scene(answer: impl Fn(usize, &str) -> (u16, String, Vec<u8>) + Send + Sync + 
                     }
                     let (status, headers, body) = answer(count.fetch_add(1, Ordering::SeqCst), &first);
                     let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
-                    if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).is_err() {
+                    let cut = headers.split_once("Cut: ").and_then(|(_, rest)| rest.lines().next()?.parse().ok());
+                    let sent = &body[..body.len().min(cut.unwrap_or(body.len()))];
+                    if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(sent)).is_err() || cut.is_some() {
                         return;
                     }
                 }
@@ -61,7 +72,7 @@ fn scene(answer: impl Fn(usize, &str) -> (u16, String, Vec<u8>) + Send + Sync + 
     let mut settings = S3Settings::at("bucket", "pg").unwrap();
     settings.endpoint = Some(endpoint);
     settings.home = Some(home.path().to_owned());
-    settings.retry_time = Duration::from_millis(400);
+    settings.retry_time = retry;
     Scene { store: S3Store::open(settings, Watch::default()).unwrap(), asked, _home: home }
 }
 
