@@ -10,6 +10,7 @@ use crate::crypt::slot::{Lock, Slot, Unlock};
 use crate::host::HostError;
 use crate::host::access::testing::{Host, Meanwhile, Moment};
 use crate::host::access::{Opened, StoredSlot};
+use crate::repo::log::{Role, WalEnd};
 use crate::store::Backend;
 use crate::store::memory::MemoryStore;
 use crate::units::ids::hex;
@@ -155,4 +156,26 @@ fn a_slot_that_is_removed_beside_a_rotation_does_not_come_back_unsaid() {
     rotate(&rotating, &rotates).unwrap();
     assert!(refused(remove_slot(&removing, &removes, &id(&second))).contains("rotated"));
     assert_eq!(there(&host).len(), 2);
+}
+
+/// Each has read at another moment how far a removed host's WAL goes; one list stands, and both say that one.
+#[test]
+fn two_who_remove_a_host_say_what_the_log_says() {
+    let backend = memory();
+    let (host, _) = with_slots(&backend, &[1]);
+    let enrolment = Enrolment { name: "db2".into(), roles: [Role::Writer].into(), clusters: None };
+    let (opened, first) = owner(&host, &backend, &[1]);
+    enrol(&opened, &first, &grant(&opened, &first, &enrolment).unwrap()).unwrap();
+    let key = find_host(&opened, "db2").unwrap().0;
+    revoke(&opened, &first, key).unwrap();
+    let meanwhile = Meanwhile::over(Arc::clone(&backend));
+    let (late, second) = owner(&host, &(Arc::clone(&meanwhile) as Arc<dyn Backend>), &[1]);
+    let end = |name: &str| vec![WalEnd { cluster: "main".into(), system_identifier: 7, last: name.parse().unwrap() }];
+    let ends = end("000000010000000000000005");
+    let (earlier, number) = (ends.clone(), opened.view().newest.number + 1);
+    // Between its look at the log and its entry.
+    meanwhile.at_entry(Moment::BeforeCreate, number, move || assert_eq!(end_wal(&opened, &first, key, earlier.clone()).unwrap(), earlier));
+    assert_eq!(end_wal(&late, &second, key, end("000000010000000000000006")).unwrap(), ends);
+    assert!(meanwhile.is_over());
+    assert_eq!(end_wal(&late, &second, key, end("000000010000000000000007")).unwrap(), ends);
 }
