@@ -5,7 +5,7 @@
 //! slots are there and the new ones do no harm; done again, it goes on with the secret that they hold.
 
 use super::open::{Owner, OwnersSlot};
-use super::slots::{list_slots, store};
+use super::slots::{list_slots, settle, store};
 use crate::crypt::Root;
 use crate::crypt::slot::SlotKind;
 use crate::host::HostError;
@@ -69,6 +69,7 @@ pub fn rotate(opened: &Opened, owner: &Owner) -> Result<Rotated, HostError> {
     for name in unwanted.iter().map(|new| &new.slot.name).chain(old.iter().map(|old| &old.name)) {
         opened.backend.delete(name)?;
     }
+    settle(opened)?;
     let removed = old.into_iter().cloned().collect();
     Ok(Rotated { key: key.id(), entry, slots: slots.into_iter().map(|new| new.slot).collect(), removed, behind })
 }

@@ -41,6 +41,7 @@ pub fn add_slot(opened: &Opened, owner: &Owner, lock: &Lock<'_>) -> Result<Store
         return Ok(stored);
     }
     opened.backend.delete(&stored.name)?;
+    settle(opened)?;
     Err(HostError::Refused {
         what: "somebody else has rotated the content key at the same time: the new key slot would not have opened new content, and was removed again".into(),
         cure: "run it again".into(),
@@ -90,8 +91,9 @@ pub fn remove_slot(opened: &Opened, owner: &Owner, id: &str) -> Result<StoredSlo
     if !matches!(left, Ok(true)) {
         put_back(opened, &slot.stored)?;
     }
-    let id = slot.id();
-    if !left? {
+    let (id, left) = (slot.id(), left?);
+    settle(opened)?;
+    if !left {
         return Err(HostError::Refused {
             what: format!(
                 "somebody else has removed the other key slots at the same time: {id} is stored again, since it could be the last way into the repository"
@@ -108,6 +110,11 @@ pub fn remove_slot(opened: &Opened, owner: &Owner, id: &str) -> Result<StoredSlo
         });
     }
     Ok(slot.stored.clone())
+}
+
+/// Makes durable that slots were deleted: one that is called removed must not be back after a power failure.
+pub(super) fn settle(opened: &Opened) -> Result<(), HostError> {
+    Ok(opened.backend.settle_deletions(&ObjectName::new("key").map_err(StoreError::from)?)?)
 }
 
 /// Is there a slot in the store, as it is now, that the owner opens and that holds all content keys that the log names now?
