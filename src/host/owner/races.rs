@@ -99,7 +99,9 @@ fn two_who_remove_at_once_leave_a_way_in() {
         let meanwhile = Meanwhile::over(Arc::clone(&backend));
         let (opened, owner) = owner(&host, &(Arc::clone(&meanwhile) as Arc<dyn Backend>), &[at_hand]);
         let (name, barrier) = (owner.slots.iter().find(|s| s.id() == slot).unwrap().stored.name.clone(), Arc::clone(&barrier));
-        meanwhile.at(Moment::AfterDelete, name, move || drop(barrier.wait()));
+        meanwhile.at(Moment::AfterDelete, name, move || {
+            let _ = barrier.wait();
+        });
         let slot = slot.to_owned();
         move || remove_slot(&opened, &owner, &slot).is_ok()
     };
