@@ -201,7 +201,7 @@ fn first_valid(ctx: &GetContext<'_>, rights: &mut Rights, file: &WalFileName, ob
                 return facts.map(Some).map_err(|why| GetError::Unusable { object: object.to_string(), why: why.into() });
             }
             Standing::NotEntitled => {}
-            Standing::Unproven { why } => {
+            Standing::Unproven { why, .. } => {
                 unproven.get_or_insert(GetError::Unusable { object: object.to_string(), why });
             }
         }

@@ -178,7 +178,7 @@ impl<'a> Search<'a> {
                 self.warnings.push(format!("{object} is passed over: its key has no right to write it"));
                 return Ok(None);
             }
-            Standing::Unproven { why } => {
+            Standing::Unproven { why, .. } => {
                 self.warnings.push(format!("{object} is passed over: {why}"));
                 self.unusable.get_or_insert((object.to_string(), why));
                 return Ok(None);

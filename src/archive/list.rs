@@ -78,6 +78,8 @@ pub struct DamagedFile {
     pub object: String,
     /// What is wrong with it.
     pub why: String,
+    /// The number of the newest entry of the log that its pusher had seen, if the object still says that. It may be rotten, too.
+    pub head: Option<u64>,
 }
 
 /// What one cluster's archive holds under one system identifier.
@@ -157,7 +159,7 @@ impl Archive {
         let entry = match looked {
             Looked::Counts(entry) => *entry,
             Looked::Void => return,
-            Looked::Damaged { object, why } => return self.damaged.push(DamagedFile { file, object, why }),
+            Looked::Damaged { object, why, head } => return self.damaged.push(DamagedFile { file, object, why, head }),
         };
         match entry.facts.kind.clone() {
             FileKind::Segment(facts) => {
@@ -238,7 +240,7 @@ impl Archive {
 pub(super) enum Looked {
     Counts(Box<Entry<FileFacts>>),
     Void,
-    Damaged { object: String, why: String },
+    Damaged { object: String, why: String, head: Option<u64> },
 }
 
 /// Reads fronts, as of one entry of the log.
@@ -266,20 +268,24 @@ impl Reader<'_> {
             let object = address.object(*variant)?;
             match self.judge(&address, file, &object, *size) {
                 Ok(Standing::Valid(front)) => {
+                    let head = Some(front.head.0);
                     match entry(&front, self.system_identifier, file, *variant, self.size(&front, &object, *size)?) {
                         Ok(entry) => return Ok(Looked::Counts(Box::new(entry))),
-                        Err(why) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: why.into() }),
+                        Err(why) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: why.into(), head }),
                     }
                 }
                 Ok(Standing::NotEntitled) => {}
-                Ok(Standing::Unproven { why }) => _ = damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why }),
+                Ok(Standing::Unproven { why, head }) => {
+                    damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why, head });
+                }
                 Err(SiteError::Store(e)) if e.is_absent() => {}
                 // A disk that can't read a sector: the next object may be readable.
                 Err(
                     e @ (SiteError::UnknownHead { .. }
                     | SiteError::Store(StoreError::Short { .. } | StoreError::Io { .. } | StoreError::NotAFile { .. })),
                 ) => {
-                    damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: e.to_string() });
+                    let head = if let SiteError::UnknownHead { number, .. } = &e { Some(*number) } else { None };
+                    damaged.get_or_insert(Looked::Damaged { object: object.to_string(), why: e.to_string(), head });
                 }
                 Err(e) => return Err(e),
             }
@@ -433,6 +439,31 @@ mod tests {
         world.push("000000020000000000000003", &segment(1, 3, 2)).unwrap();
         let archive = read(&world, &NoCache);
         assert_eq!((archive.segments.len(), archive.other_sizes.len()), (1, 5));
+    }
+
+    /// When a damaged object was pushed is asked of what is left of it.
+    #[test]
+    fn a_damaged_object_says_which_head_its_pusher_had_seen() {
+        let world = World::new();
+        world.push("000000010000000000000003", &segment(1, 3, 1)).unwrap();
+        for _ in 0..4 {
+            world.append();
+        }
+        world.refresh();
+        world.push("000000010000000000000004", &segment(1, 4, 1)).unwrap();
+        let whole = read(&world, &NoCache);
+        let heads: Vec<u64> = whole.segments.values().map(|entry| entry.head).collect();
+        assert!(heads[0] < heads[1], "{heads:?}");
+        type Damage = fn(&mut Vec<u8>);
+        let damages: [(Damage, bool); 3] =
+            [(|bytes| bytes[300] ^= 1, true), (|bytes| bytes.truncate(bytes.len() - 1), true), (|bytes| bytes.fill(0), false)];
+        for (damage, told) in damages {
+            for name in ["000000010000000000000003", "000000010000000000000004"] {
+                assert!(world.store.tamper(&world.object(name, 0), damage));
+            }
+            let found: Vec<Option<u64>> = read(&world, &NoCache).damaged.iter().map(|damaged| damaged.head).collect();
+            assert_eq!(found, heads.iter().map(|head| told.then_some(*head)).collect::<Vec<_>>());
+        }
     }
 
     #[test]

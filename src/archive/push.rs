@@ -231,7 +231,7 @@ impl Job<'_> {
                 Err(PushError::OtherBytes { name: self.name, object: object.to_string(), own })
             }
             Standing::NotEntitled => Ok(Found::Unusable("its key has no right to write it".into())),
-            Standing::Unproven { why } => Ok(Found::Unusable(why)),
+            Standing::Unproven { why, .. } => Ok(Found::Unusable(why)),
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) enum Standing {
     Unproven {
         /// Why not.
         why: String,
+        /// The number of the newest entry of the log that its pusher had seen, as it says: proven by nothing.
+        head: Option<u64>,
     },
 }
 
@@ -64,7 +66,7 @@ impl Site<'_> {
 
     /// Judges by the rights known, without reading the log.
     pub(super) fn judge(&self, rights: &Rights, address: &WalAddress, file: &WalFileName, object: &ObjectName, front: &[u8]) -> Standing {
-        let unproven = |why: String| Standing::Unproven { why };
+        let unproven = |why: String| Standing::Unproven { why, head: self.head_of_ours(front).map(|(number, _)| number) };
         let decoded = match WalFront::decode(self.sealing, self.repository, &address.name, object, front) {
             Ok(decoded) => decoded,
             Err(e) => return unproven(with_causes(&e)),
@@ -103,16 +105,19 @@ impl Site<'_> {
         {
             return Ok(beneath);
         }
-        if let Standing::Unproven { why } = &settled {
-            // Only a WAL object of this repository names an entry of this log.
-            let ours = wal::front_len(front).is_ok() && front.get(8..24) == Some(self.repository.0.as_slice());
-            if let Some(head) = head_of(front).filter(|_| ours)
-                && !self.has_head(&head)?
-            {
-                return Err(SiteError::UnknownHead { object: object.to_string(), number: head.0, why: why.clone() });
-            }
+        if let Standing::Unproven { why, .. } = &settled
+            && let Some(head) = self.head_of_ours(front)
+            && !self.has_head(&head)?
+        {
+            return Err(SiteError::UnknownHead { object: object.to_string(), number: head.0, why: why.clone() });
         }
         Ok(settled)
+    }
+
+    /// Only a WAL object of this repository names an entry of this log.
+    fn head_of_ours(&self, front: &[u8]) -> Option<(u64, Hash32)> {
+        let ours = wal::front_len(front).is_ok() && front.get(8..24) == Some(self.repository.0.as_slice());
+        head_of(front).filter(|_| ours)
     }
 }
 

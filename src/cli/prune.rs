@@ -56,7 +56,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     crate::units::Progress::phase(&context.reporter, "", None);
     let out = &mut io::stdout().lock();
     answered(if context.settings.json { json::write(out, &answer(&report)) } else { write_text(out, &report) })?;
-    Ok(Exit::DONE)
+    // Damage that nobody asked for must not end in a cron job's silence.
+    Ok(if report.damaged > 0 { Exit::LOOK } else { Exit::DONE })
 }
 
 fn prune_here(context: &Context, args: &Args, here: &Here, opened: &Arc<Opened>) -> Result<Report, Failure> {
@@ -153,6 +154,7 @@ struct Answer<'a> {
     wal: Vec<WalJson<'a>>,
     wal_kept: Vec<KeptJson<'a>>,
     unfinished: u64,
+    damaged: u64,
     warnings: &'a [String],
     log: Option<HeadJson>,
 }
@@ -260,6 +262,7 @@ fn answer(report: &Report) -> Answer<'_> {
         wal: wal.collect(),
         wal_kept: kept.collect(),
         unfinished: report.unfinished,
+        damaged: report.damaged,
         warnings: &report.warnings,
         log: report.head.map(|head| HeadJson { number: head.number, hash: head.hash.to_string() }),
     }

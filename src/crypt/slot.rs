@@ -275,6 +275,11 @@ impl Slot {
         self.id
     }
 
+    /// How many content keys it holds besides the newest, as its header says.
+    pub fn former_keys(&self) -> usize {
+        self.former
+    }
+
     /// The wrapped key of a slot by command; of others empty.
     pub fn wrapped(&self) -> &[u8] {
         self.bytes.get(SEALED + ROOT + 32 * self.former + seal::TAG..).unwrap_or(&[])

@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Line;
@@ -44,7 +46,11 @@ impl Answer {
 }
 
 /// The most that is read of what a command prints.
-const MOST_PRINTED: u64 = 64 << 10;
+const MOST_PRINTED: usize = 64 << 10;
+/// Between two looks at it.
+const OFTEN: Duration = Duration::from_millis(20);
+/// How long its words are awaited once it has ended.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What came of running the command.
 pub enum Tried {
@@ -97,22 +103,27 @@ pub fn try_command(command: &str, pgdata: &Path, patience: Duration, cancel: &Ca
         Ok(child) => child,
         Err(e) => return Tried::NotRun(e.to_string()),
     };
-    let (out, err) = (reading(child.stdout.take()), reading(child.stderr.take()));
+    let words = [Words::listen(child.stdout.take()), Words::listen(child.stderr.take())];
+    // All that it has started.
+    let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    let kill = || _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
     let until = Instant::now() + patience;
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < until && !cancel.is_cancelled() => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) if Instant::now() < until && !cancel.is_cancelled() => std::thread::sleep(OFTEN),
             _ => {
-                // All that it has started.
-                let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
-                let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+                kill();
                 drop(child.wait());
                 return Tried::Slow;
             }
         }
     };
-    let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
+    // What it left running may hold the other ends open for ever.
+    if !words.iter().all(|words| words.have_ended(until.min(Instant::now() + LINGER), cancel)) {
+        kill();
+    }
+    let [out, err] = words.map(|words| words.so_far(Instant::now() + LINGER));
     match Answer::find(&out) {
         Some(answer) => Tried::Ours(answer),
         None => {
@@ -129,16 +140,46 @@ fn of_server(pgdata: &Path) -> Vec<(OsString, OsString)> {
     pid.map(service_variables_of).unwrap_or_default()
 }
 
-fn reading(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            drop(pipe.by_ref().take(MOST_PRINTED).read_to_end(&mut bytes));
-            // Whoever prints more must not wait for a reader.
-            drop(std::io::copy(&mut pipe, &mut std::io::sink()));
+/// What a child prints, as it comes.
+struct Words {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// Cut off when all other ends of the pipe are closed.
+    ended: Receiver<()>,
+}
+
+impl Words {
+    fn listen(pipe: Option<impl Read + Send + 'static>) -> Words {
+        let (bytes, (tell, ended)) = (Arc::new(Mutex::new(Vec::new())), channel());
+        let words = Words { bytes: Arc::clone(&bytes), ended };
+        std::thread::spawn(move || {
+            let _tell: Sender<()> = tell;
+            let Some(mut pipe) = pipe else { return };
+            let mut part = [0; 4096];
+            // Whoever prints more than is kept must not wait for a reader.
+            while let Ok(n @ 1..) = pipe.read(&mut part) {
+                let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = MOST_PRINTED.saturating_sub(bytes.len());
+                bytes.extend(part.iter().take(n.min(room)));
+            }
+        });
+        words
+    }
+
+    fn have_ended(&self, until: Instant, cancel: &Cancel) -> bool {
+        loop {
+            match self.ended.recv_timeout(OFTEN) {
+                Err(RecvTimeoutError::Disconnected) | Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout) if Instant::now() < until && !cancel.is_cancelled() => {}
+                Err(RecvTimeoutError::Timeout) => return false,
+            }
         }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+    }
+
+    /// All of them, or what there is by then.
+    fn so_far(self, until: Instant) -> String {
+        let _ = self.have_ended(until, &Cancel::new());
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
 }
 
 /// What to say of it. `wanted` is where it should lead, `lines` what belongs into postgresql.conf.
@@ -231,5 +272,30 @@ mod tests {
         assert!(line(None, &slow, &wanted(), &lines).text.contains("is empty"));
         let nowhere = try_command("true", Path::new("/nowhere"), Duration::from_secs(9), &Cancel::new());
         assert_eq!(line(Some("x"), &nowhere, &wanted(), &lines).state, State::Warning);
+    }
+
+    /// The pipe of its words stays open for as long as what it left running likes.
+    #[test]
+    fn what_a_command_leaves_running_is_not_awaited() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = wanted().line().replace('"', "\\\"");
+        let late = |name: &str| format!("sh -c 'echo $$ > {name}.pid; sleep 30; echo > {name}.late'");
+        let commands = [
+            ("group", format!("echo \"{ours}\"; {} & until test -s group.pid; do :; done; exit 1", late("group")), true),
+            // Out of its process group, too: nothing ends it.
+            ("away", format!("setsid {} & until test -s away.pid; do :; done; exit 7", late("away")), false),
+        ];
+        for (name, command, is_ours) in commands {
+            let tried = try_command(&command, folder.path(), Duration::from_secs(600), &Cancel::new());
+            assert!(!folder.path().join(format!("{name}.late")).exists(), "{name}: it was awaited");
+            assert!(if is_ours { matches!(tried, Tried::Ours(_)) } else { matches!(tried, Tried::Other { code: Some(7), .. }) }, "{name}");
+            let pid = std::fs::read_to_string(folder.path().join(format!("{name}.pid"))).unwrap();
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            assert_eq!(!stat.is_empty() && !stat.contains(") Z "), !is_ours, "{name}: {stat}");
+            if !is_ours {
+                let group = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+                nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).unwrap();
+            }
+        }
     }
 }

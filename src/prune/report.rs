@@ -110,6 +110,8 @@ pub struct Report {
     pub kept: Vec<KeptWal>,
     /// Unfinished files removed.
     pub unfinished: u64,
+    /// What it came upon that is damaged, and left as it is: blobs, snapshots and objects of WAL. The warnings name them.
+    pub damaged: u64,
     /// What needs a look.
     pub warnings: Vec<String>,
     /// The newest entry of the log.

@@ -114,11 +114,13 @@ fn empty(setting: &recommit::Setting<'_>, options: &Options, report: &mut Report
         report.copied = done.copied.1;
         report.recommitted = done.replaced.len() as u64;
         report.healed = done.healed as u64;
+        report.damaged += done.bad.len() as u64;
         report.warnings.extend(
             done.bad.iter().map(|bad| format!("{}: blob {} is not what its table says, and stays: {}", bad.object, bad.blob, bad.why)),
         );
         done.skipped
     };
+    report.damaged += skipped.iter().filter(|s| s.damaged).map(|s| &s.snapshot).collect::<BTreeSet<_>>().len() as u64;
     let told: BTreeSet<String> =
         skipped.into_iter().map(|s| format!("snapshot {} keeps its packs as they are: {}", s.snapshot, s.why)).collect();
     report.warnings.extend(told);

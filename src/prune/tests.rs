@@ -666,7 +666,7 @@ fn wal_that_changed_meanwhile_or_cannot_be_read_stays() {
     archive.pushed_again.store(false, Ordering::SeqCst);
     let report = world.prune_twice(Some(&archive));
     assert_eq!(archive.there(), [2, 5, 6, 7]);
-    assert!(report.warnings[0].contains("1 object of WAL"), "{:?}", report.warnings);
+    assert!(report.warnings[0].contains("1 object of WAL") && report.damaged == 1, "{:?}", report.warnings);
 }
 
 #[test]

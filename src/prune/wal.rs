@@ -117,6 +117,7 @@ pub(super) fn expire(
             let (leaving, unreadable) = leaving(setting, archive, &lines, &way, objects)?;
             let done = of_timeline(setting, archive, *timeline, &way, &leaving, dry_run, report)?;
             if unreadable > 0 && done {
+                report.damaged += unreadable;
                 report.warnings.push(format!(
                     "{} of WAL of {} on timeline {timeline}, needed by nothing, can't be read and so stay there (pgcairn verify says what is wrong)",
                     counted(unreadable, "object", "objects"),

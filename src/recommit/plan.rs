@@ -21,6 +21,8 @@ pub struct Skipped {
     pub snapshot: String,
     /// Why.
     pub why: String,
+    /// Because something of it is damaged or lacking, and not by a rule.
+    pub damaged: bool,
 }
 
 /// Chunks and nodes of snapshots' at damaged places that were stored anew.
@@ -118,12 +120,12 @@ pub(super) fn plan_by(setting: &Setting<'_>, fold: &Fold, limits: &Limits) -> Re
     for (number, commit) in fold.commits.iter().filter(|(number, _)| !superseded.contains(number)) {
         let named = commit.set.iter().any(|(session, pack)| concerned.contains(&(*session, *pack)));
         let why = match live.unreadable.get(number) {
-            Some(e) => Some(said(e)),
-            None if named && !may(commit) => Some("this host's key is no maintainer of its cluster".into()),
+            Some(e) => Some((said(e), true)),
+            None if named && !may(commit) => Some(("this host's key is no maintainer of its cluster".into(), false)),
             None => None,
         };
         match why {
-            Some(why) => skipped.push(Skipped { snapshot: commit.summary.id.clone(), why }),
+            Some((why, damaged)) => skipped.push(Skipped { snapshot: commit.summary.id.clone(), why, damaged }),
             None if named => drop(snapshots.insert(*number, commit.summary.id.clone())),
             None => {}
         }

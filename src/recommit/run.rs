@@ -258,15 +258,15 @@ impl Again<'_> {
                 session.abort()?;
                 return Ok(());
             }
-            Ok((root, set)) => self.commit((number, commit), session, root, set)?,
+            Ok((root, set)) => self.commit((number, commit), session, root, set)?.map(|why| (why, false)),
             Err(e) if is_of_one_pack(&e) => {
                 session.abort()?;
-                Some(said(&e))
+                Some((said(&e), true))
             }
             Err(e) => return Err(e.into()),
         };
         match skip {
-            Some(why) => self.done.skipped.push(Skipped { snapshot: commit.summary.id.clone(), why }),
+            Some((why, damaged)) => self.done.skipped.push(Skipped { snapshot: commit.summary.id.clone(), why, damaged }),
             None => drop(self.done.replaced.insert(commit.summary.id.clone())),
         }
         self.setting.progress.advance(1);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::RestoreError;
 use super::folders::{read_small, something_in};
 use super::marker::Marker;
+use super::rescue::LocalWal;
 use crate::pg::ControlFile;
 use crate::pg::control_file::FILE_SIZE;
 
@@ -26,6 +27,10 @@ pub struct Existing {
     pub marker: Option<Marker>,
     /// Where its tablespaces lie, by oid: what the links lead to, as they are written.
     pub links: BTreeMap<u32, PathBuf>,
+    /// Its pg_wal.
+    pub wal: LocalWal,
+    /// Its pg_control, byte for byte: every server that starts writes it before any WAL.
+    control: Option<Vec<u8>>,
 }
 
 impl Existing {
@@ -43,12 +48,12 @@ impl Existing {
         }
         let Some(found) = something_in(folder).map_err(reading())? else { return Ok(None) };
         let marker = Marker::read(folder)?;
-        let control = control(folder)?;
+        let control = read_control(folder, "pg_control")?;
         let has_control = control.is_some();
-        let of_control = match (control, &marker) {
+        let of_control = match (&control, &marker) {
             // Damaged or not: the marker says whose it is.
-            (Some(bytes), Some(_)) => identifier(folder, &bytes).ok(),
-            (Some(bytes), None) => Some(identifier(folder, &bytes)?),
+            (Some(bytes), Some(_)) => identifier(folder, bytes).ok(),
+            (Some(bytes), None) => Some(identifier(folder, bytes)?),
             (None, _) => None,
         };
         let system_identifier = match (of_control, &marker) {
@@ -59,7 +64,36 @@ impl Existing {
             (None, Some(marker)) => marker.system_identifier,
             (None, None) => return Err(RestoreError::NoDataDirectory { folder: folder.to_owned(), found }),
         };
-        Ok(Some(Existing { system_identifier, has_control, marker, links: links(folder)? }))
+        let (links, wal) = (links(folder)?, LocalWal::look(folder)?);
+        Ok(Some(Existing { system_identifier, has_control, marker, links, wal, control }))
+    }
+
+    /// Is the folder still what it was when it was looked at?
+    ///
+    /// # Errors
+    /// [`RestoreError::Changed`], or what kept it from looking.
+    pub(super) fn check_unchanged(&self, folder: &Path) -> Result<(), RestoreError> {
+        let of = |existing: &Existing| (existing.system_identifier, existing.has_control, existing.marker.clone(), existing.links.clone());
+        match Existing::look(folder)? {
+            Some(now) if of(&now) == of(self) => Ok(()),
+            _ => Err(RestoreError::Changed { folder: folder.to_owned() }),
+        }
+    }
+
+    /// Is there any WAL that wasn't there at the look? `control` is what pg_control is called now, in `global`.
+    ///
+    /// # Errors
+    /// [`RestoreError::ServerRan`], or what kept it from looking.
+    pub(super) fn check_no_server_ran(&self, folder: &Path, control: &str) -> Result<(), RestoreError> {
+        let ran = |what: String| RestoreError::ServerRan { folder: folder.to_owned(), what };
+        if let Some(file) = self.wal.differs(&LocalWal::look(folder)?) {
+            return Err(ran(file));
+        }
+        // The clock of this file system may be coarse. But a server writes pg_control when it starts, before any WAL.
+        match self.has_control && read_control(folder, control)? != self.control {
+            true => Err(ran("global/pg_control".into())),
+            false => Ok(()),
+        }
     }
 
     /// Is a folder the place of this tablespace, by what the data directory itself says?
@@ -74,8 +108,8 @@ impl Existing {
     }
 }
 
-fn control(folder: &Path) -> Result<Option<Vec<u8>>, RestoreError> {
-    let path = folder.join("global/pg_control");
+fn read_control(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, RestoreError> {
+    let path = folder.join("global").join(name);
     match read_small(&path, FILE_SIZE as u64) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),

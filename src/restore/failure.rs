@@ -86,6 +86,15 @@ pub enum RestoreError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A restore in place, and a server has run on the folder since it was looked at: it may have written WAL that is
+    /// neither in the archive nor saved.
+    #[error("a server ran on {} after it was looked at: {what} has changed, and may hold what nobody else has", folder.display())]
+    ServerRan {
+        /// The folder.
+        folder: PathBuf,
+        /// A file that shows it, relative to the data directory.
+        what: String,
+    },
     /// A server runs on the folder.
     #[error("a server runs on {}: {how}", folder.display())]
     ServerRuns {
@@ -251,6 +260,7 @@ impl Explain for RestoreError {
             | RestoreError::ForeignCluster { .. }
             | RestoreError::BadMarker { .. }
             | RestoreError::Changed { .. }
+            | RestoreError::ServerRan { .. }
             | RestoreError::ServerRuns { .. }
             | RestoreError::ServerMayRun { .. }
             | RestoreError::ForeignTablespace { .. }
@@ -294,6 +304,10 @@ impl Explain for RestoreError {
                 Some(format!("a newer pgcairn may have written it; else remove {} if the folder is sure to be this cluster's", path.display()))
             }
             RestoreError::Changed { .. } => Some("find out who else works there, and repeat this".into()),
+            RestoreError::ServerRan { .. } => Some(
+                "stop what starts the server by itself (its systemd unit, a cluster manager), and run this again: what it wrote is then pushed or saved, too"
+                    .into(),
+            ),
             RestoreError::ServerRuns { folder, .. } => Some(format!("stop it first: pg_ctl -D {} stop", folder.display())),
             RestoreError::ServerMayRun { folder, .. } => Some(format!(
                 "make sure that no server runs on it, in no container and on no other machine; then remove {} and repeat this",

@@ -41,6 +41,7 @@ mod tests_in_place;
 mod warnings;
 pub mod write;
 
+use std::path::Path;
 use std::time::Instant;
 
 pub use configuration::{ConfigFiles, ConfigurationPlan};
@@ -162,9 +163,7 @@ fn take_over(plan: &RestorePlan, top: Rights) -> Result<Folders, RestoreError> {
         None => std::iter::once(&plan.target).chain(spaces.values()).try_for_each(|place| place::check_free(place))?,
         Some(in_place) => {
             running::check_stopped(&plan.target)?;
-            if Existing::look(&plan.target)?.as_ref() != Some(&in_place.existing) {
-                return Err(RestoreError::Changed { folder: plan.target.clone() });
-            }
+            in_place.existing.check_unchanged(&plan.target)?;
         }
     }
     let mut folders = Folders::open(&plan.target, &spaces, plan.owner)?;
@@ -172,18 +171,28 @@ fn take_over(plan: &RestorePlan, top: Rights) -> Result<Folders, RestoreError> {
         folders = folders.in_place(&plan.version_folder());
     }
     folders.replace(b"", MARKER, &Marker::of(plan).encode(), finish::rights_of_new(top))?;
-    if let Some(in_place) = plan.in_place.as_ref().filter(|in_place| in_place.existing.has_control) {
-        folders.set_aside(b"global", "pg_control", SET_ASIDE)?;
-        // A server that read pg_control just before has written its postmaster.pid before that.
-        if let Err(error) = running::check_stopped(&plan.target) {
-            folders.set_aside(b"global", SET_ASIDE, "pg_control")?;
-            if in_place.existing.marker.is_none() {
+    if let Some(InPlace { existing, .. }) = &plan.in_place {
+        if existing.has_control {
+            folders.set_aside(b"global", "pg_control", SET_ASIDE)?;
+        }
+        if let Err(error) = check_nobody_came(&plan.target, existing) {
+            if existing.has_control {
+                folders.set_aside(b"global", SET_ASIDE, "pg_control")?;
+            }
+            if existing.marker.is_none() {
                 folders.remove_file(MARKER)?;
             }
             return Err(error);
         }
     }
     Ok(folders)
+}
+
+/// From now on no server can start. One that read pg_control just before runs, and has written its postmaster.pid before
+/// that; or it has ended already, and what it wrote lies in pg_wal: unknown to the plan, it would be removed as a stranger.
+fn check_nobody_came(target: &Path, existing: &Existing) -> Result<(), RestoreError> {
+    running::check_stopped(target)?;
+    existing.check_no_server_ran(target, SET_ASIDE)
 }
 
 fn expected(plan: &RestorePlan, snapshot: &Snapshot<'_>) -> Result<strangers::Expected, RestoreError> {

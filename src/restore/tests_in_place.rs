@@ -30,6 +30,11 @@ fn in_place(stored: &TestSnapshot, options: &RestoreOptions) -> Result<(RestoreP
     Ok((plan, done))
 }
 
+/// The options of a restore over what stands there now.
+fn options_of(to: &Path) -> RestoreOptions {
+    RestoreOptions { in_place: Existing::look(to).unwrap(), ..options(to.to_owned()) }
+}
+
 /// Everything below a folder but what restores name by the clock: path, and content or where a link leads.
 fn content(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
@@ -203,6 +208,58 @@ fn foreign_and_changed_folders_are_refused_before_a_byte_is_written() {
     assert!(matches!(refused(&options(to.clone()), "server"), RestoreError::ServerMayRun { .. }));
     fs::remove_file(to.join("postmaster.pid")).unwrap();
     assert_eq!(content(&root), whole);
+}
+
+/// A server that was started and died between the look at its WAL and the moment from which none can start: what it wrote
+/// is in no archive, and must not be removed as a stranger.
+#[test]
+fn what_a_server_wrote_meanwhile_is_not_removed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = fs::canonicalize(scratch.path()).unwrap();
+    let to = root.join("data");
+    let stored = store(&facts(), &with_relation());
+    in_place(&stored, &options(to.clone())).unwrap();
+    let (old, new) = (to.join("pg_wal/000000010000000000000003"), to.join("pg_wal/000000010000000000000009"));
+    let spare = to.join("pg_wal/00000001000000000000000A");
+    fs::write(&spare, "recycled, and nothing yet").unwrap();
+    let control = to.join("global/pg_control");
+    let rewritten = |path: &Path, bytes: &[u8]| {
+        // As a write to a file that is there, and with the time that it had.
+        let file = File::options().write(true).open(path).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file.set_modified(modified).unwrap();
+    };
+    let snapshot = stored.open();
+    let meanwhile: [(&str, &dyn Fn()); 5] = [
+        ("pg_wal/000000010000000000000009", &|| fs::write(&new, "the last minutes").unwrap()),
+        ("pg_wal/000000010000000000000003", &|| rewritten(&old, b"wal")),
+        ("pg_wal/00000001000000000000000A", &|| rewritten(&spare, b"of use now")),
+        ("pg_wal/000000010000000000000009", &|| fs::rename(&new, to.join("pg_wal/00000001000000000000000B")).unwrap()),
+        // Nothing else shows it where times are coarse.
+        ("global/pg_control", &|| fs::write(&control, control_of(2)).unwrap()),
+    ];
+    for (what, server) in meanwhile {
+        let plan = prepare(&snapshot, &options_of(&to)).unwrap();
+        server();
+        let there = content(&root);
+        let error = write(&plan, &snapshot, &stored.packs, &stored.opening, 2, &Quiet, &Cancel::new()).err().expect(what);
+        assert!(matches!(&error, RestoreError::ServerRan { what: named, .. } if named == what), "{what}: {error}");
+        assert_eq!((error.class(), error.cure().is_some()), (Class::Refused, true));
+        assert!(content(&root) == there, "{what}: all is as it was, and a server can be started");
+    }
+    // Looked at again, it is known.
+    in_place(&stored, &options(to.clone())).unwrap();
+    // Of an interrupted restore, too: its marker stays, and no pg_control comes back.
+    fs::write(to.join(MARKER), Marker::of(&prepare(&snapshot, &options_of(&to)).unwrap()).encode()).unwrap();
+    fs::rename(&control, to.join("global").join(SET_ASIDE)).unwrap();
+    let plan = prepare(&snapshot, &options_of(&to)).unwrap();
+    fs::write(&new, "put there by hand").unwrap();
+    let error = write(&plan, &snapshot, &stored.packs, &stored.opening, 2, &Quiet, &Cancel::new()).err().unwrap();
+    assert!(matches!(error, RestoreError::ServerRan { .. }), "{error}");
+    assert!(to.join(MARKER).exists() && new.exists() && !control.exists());
+    in_place(&stored, &options(to.clone())).unwrap();
+    assert!(control.exists());
 }
 
 /// The links of a copied data directory lead to the tablespaces of its original.

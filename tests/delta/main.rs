@@ -6,6 +6,7 @@ mod support;
 
 mod holes;
 mod interrupted;
+mod meanwhile;
 mod refusals;
 mod wal;
 

@@ -181,6 +181,83 @@ impl Story for RemoveHost<'_> {
     }
 }
 
+struct Remove<'a>(&'a Cluster);
+
+impl Remove<'_> {
+    /// The slot of the second key file: its id is noted outside the machine's disk.
+    fn slot(world: &World) -> String {
+        std::fs::read_to_string(world.elsewhere("slots").join("second")).unwrap()
+    }
+}
+
+impl Story for Remove<'_> {
+    fn name(&self) -> &'static str {
+        "key remove"
+    }
+
+    fn prepare(&self, world: &World) {
+        one_snapshot(world, self.0);
+        let second = text(&world.path("second"));
+        let added = Outcome::of(owners(world, &["add", "--key-file", &second, "--json"])).ok().json();
+        let id = added["slot"].as_str().unwrap_or_else(|| panic!("{added}"));
+        std::fs::write(world.elsewhere("slots").join("second"), id).unwrap();
+    }
+
+    fn command(&self, world: &World) -> Command {
+        owners(world, &["remove", &Self::slot(world)])
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        let there = |id: &str| list(world)["slots"].as_array().unwrap().iter().any(|slot| slot["slot"] == id);
+        let before = there(&Self::slot(world));
+        assert!(!(done && before));
+        let again = Outcome::of(self.command(world));
+        if before {
+            again.ok()
+        } else {
+            again.code(4).says("there is no key slot")
+        };
+        assert!(!there(&Self::slot(world)));
+        // The other one opens everything; what was removed opens nothing.
+        let home = world.elsewhere("fresh");
+        Outcome::of(world.command_of(&home, ["--key-file", &text(&world.path("second")), "verify"])).code(1);
+        std::fs::remove_dir_all(&home).unwrap();
+        work_goes_on(world, self.0);
+        world.is_sound();
+    }
+}
+
+struct Accept<'a>(&'a Cluster);
+
+impl Story for Accept<'_> {
+    fn name(&self) -> &'static str {
+        "key accept"
+    }
+
+    fn prepare(&self, world: &World) {
+        one_snapshot(world, self.0);
+        Outcome::of(AddHost(self.0).command(world)).ok();
+        std::fs::create_dir_all(world.path("other")).unwrap();
+    }
+
+    fn command(&self, world: &World) -> Command {
+        world.command_of(&world.path("other"), ["key", "accept", &text(&grant(world))])
+    }
+
+    fn holds(&self, world: &World, done: bool) {
+        if done {
+            other(world, &world.backup_of(&self.0.states[0])).ok();
+        }
+        // As whoever was interrupted does, with the file that is still there.
+        Outcome::of(self.command(world)).ok();
+        other(world, &world.backup_of(&self.0.states[0])).ok();
+        let hosts = list(world)["hosts"].as_array().unwrap().len();
+        assert_eq!(hosts, 2, "it has enrolled nobody else");
+        work_goes_on(world, self.0);
+        world.is_sound();
+    }
+}
+
 fn story(pg: &Postgres, make: impl for<'c> Fn(&'c Cluster) -> Box<dyn Story + 'c>, at_least: usize) {
     let cluster = Cluster::build(pg);
     interrupt(make(&cluster).as_ref(), at_least);
@@ -204,4 +281,14 @@ fn key_add_host_is_interrupted_anywhere() {
 #[test]
 fn key_remove_host_is_interrupted_anywhere() {
     on(18, |pg| story(pg, |cluster| Box::new(RemoveHost(cluster)), 5));
+}
+
+#[test]
+fn key_remove_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Remove(cluster)), 5));
+}
+
+#[test]
+fn key_accept_is_interrupted_anywhere() {
+    on(18, |pg| story(pg, |cluster| Box::new(Accept(cluster)), 5));
 }

@@ -17,6 +17,7 @@ mod disk;
 mod disks;
 mod host;
 mod keys;
+mod notes;
 mod online;
 mod trace;
 mod world;

@@ -116,6 +116,8 @@ fn a_blob_that_is_not_what_it_was_is_named_and_not_copied() {
         let at = bytes.len() - (3 << 18);
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
+        let pruned = story.world.run(["prune", "--json", "--max-rewrite", "1000000000"]).code(3).json();
+        assert!(pruned["damaged"] == 1 && pruned["warnings"][0].as_str().unwrap().contains("is not what its table says"), "{pruned}");
         let done = story.empty();
         assert_eq!(done.bad.len(), 1, "{done:?}");
         assert!(path.ends_with(done.bad[0].object.rsplit('/').next().unwrap()), "{done:?}");

@@ -6,8 +6,8 @@
 //! a timeline, history or segment, is refused if it leaves behind a line that is still pushed (`rule.rs`). A failover ends
 //! the old line and passes; a restore in place was announced in the log; whatever else is meant is accepted there, once.
 //!
-//! What this costs: nothing for timeline 1; for a segment of another timeline one look whether the segment before it is
-//! there; only where it isn't, and for a history, the archive is listed.
+//! What this costs: nothing for timeline 1; for a segment of another timeline one look whether the segment before it counts;
+//! only where it isn't, and for a history, the archive is listed.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod rule;
@@ -22,11 +22,12 @@ use super::facts::{FileFacts, FileKind};
 use super::failure::{PushError, SiteError};
 use super::list::{Looked, NoCache, Reader};
 use super::names::{ArchivedName, parse_listed};
-use super::push::size_if_there;
 use super::site::{Rights, Site};
+use super::standing::Standing;
 use crate::pg::timeline::{History, HistoryEntry, TimelineTree};
 use crate::pg::wal::WalFileName;
-use crate::store::SessionTag;
+use crate::repo::wal::FRONT;
+use crate::store::{SessionTag, StoreError};
 use crate::units::{KeyId, Lsn, SegmentName, SegmentNo, SegmentSize, TimelineId, Timestamp};
 use rule::{LastPush, is_known};
 pub(super) use rule::{Newest, TOLERATED, is_recent, left_behind};
@@ -87,7 +88,7 @@ impl Guard<'_> {
             FileKind::Segment(record) if timeline.0 > 1 => {
                 let before = record.no.0.checked_sub(1).map(|no| SegmentName::new(timeline, SegmentNo(no), record.size));
                 if let Some(before) = before
-                    && self.is_there(&WalFileName::Segment(before))?
+                    && self.counts(rights, &WalFileName::Segment(before))?
                 {
                     return Ok(());
                 }
@@ -135,9 +136,24 @@ impl Guard<'_> {
         rights.forks.iter().any(|(id, note)| here(id) && is_known(note, new, &self.signer))
     }
 
-    fn is_there(&self, file: &WalFileName) -> Result<bool, PushError> {
-        let object = self.site.address(self.system_identifier, file).object(0)?;
-        Ok(size_if_there(self.site, &object)?.is_some())
+    /// Does the first object of a file count? Whoever can write to the store can put something under its name. What is void
+    /// or damaged, and what comes behind it, is looked at in the listing.
+    fn counts(&self, rights: &mut Rights, file: &WalFileName) -> Result<bool, SiteError> {
+        let address = self.site.address(self.system_identifier, file);
+        let object = address.object(0)?;
+        let mut looked = || {
+            let start = self.site.backend.read_start(&object, FRONT)?;
+            let standing = self.site.settle(rights, &address, file, &object, &self.site.front_of(&object, &start)?)?;
+            Ok(matches!(standing, Standing::Valid(front) if front.object_len() == start.size))
+        };
+        match looked() {
+            Err(SiteError::Store(e)) if e.is_absent() => Ok(false),
+            Err(
+                SiteError::UnknownHead { .. }
+                | SiteError::Store(StoreError::Short { .. } | StoreError::Io { .. } | StoreError::NotAFile { .. }),
+            ) => Ok(false),
+            looked => looked,
+        }
     }
 
     fn list(&self) -> Result<Listing, PushError> {
@@ -171,8 +187,12 @@ impl Guard<'_> {
                 _ => Ok(true),
             },
             _ => {
-                let line = listing.segments.get(&timeline).map(|segments| newest(reader, timeline, segments, None)).transpose()?;
-                Ok(line.flatten().is_some_and(|line| line.counts))
+                for (name, objects) in listing.segments.get(&timeline).into_iter().flatten().rev() {
+                    if let Looked::Counts(_) = reader.look(&WalFileName::Segment(*name), objects)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
             }
         }
     }

@@ -199,6 +199,31 @@ fn a_promoted_copy_is_refused_with_its_cures() {
     world.push(&name(1, 13), &segment(1, 13, 1)).unwrap();
 }
 
+/// A name is nobody's proof: whoever can write to the store can put something there.
+#[test]
+fn a_planted_segment_before_it_lets_nothing_in() {
+    let world = filled();
+    world.plant(&world.object(&name(2, 5), 0), b"whatever");
+    for beside in [true, false] {
+        let error = world.push(&name(2, 6), &segment(2, 6, 1)).unwrap_err();
+        assert!(matches!(error, PushError::Fork { .. }), "{error}");
+        if beside {
+            std::fs::write(world.path("00000002.history"), COPY).unwrap();
+        }
+    }
+    // What was rightly pushed and has rotted stops nobody of its line: another one of it counts.
+    noted(&world, note(2, None));
+    for no in 6..9 {
+        world.push(&name(2, no), &segment(2, no, 1)).unwrap();
+    }
+    world.forks.lock().unwrap().clear();
+    world.append();
+    world.refresh();
+    assert!(world.store.tamper(&world.object(&name(2, 8), 0), |bytes| bytes[300] ^= 1));
+    world.push(&name(2, 9), &segment(2, 9, 1)).unwrap();
+    world.push(&name(2, 10), &segment(2, 10, 1)).unwrap();
+}
+
 #[test]
 fn a_failover_passes_with_what_comes_late() {
     let world = filled();

@@ -82,6 +82,8 @@ pub struct Acknowledged {
     pub from: SegmentName,
     /// The last, on the same timeline.
     pub to: SegmentName,
+    /// The number of the NOTE that says so.
+    pub note: u64,
     /// Why.
     pub reason: String,
 }
@@ -106,9 +108,11 @@ pub struct Known {
 }
 
 impl Known {
-    /// Why a segment isn't as it should be, if somebody knows it.
-    fn acknowledged(&self, segment: SegmentName) -> Option<String> {
-        self.acknowledged.iter().find(|a| a.covers(segment)).map(|a| a.reason.clone())
+    /// Why a segment isn't as it should be, if somebody knows it. `head`: the newest entry that its pusher had seen. One that
+    /// was pushed behind the note filled the gap that was meant: what befalls it afterwards is nobody's knowledge.
+    fn acknowledged(&self, segment: SegmentName, head: Option<u64>) -> Option<String> {
+        let known = |a: &&Acknowledged| a.covers(segment) && head.is_none_or(|head| head < a.note);
+        self.acknowledged.iter().find(known).map(|a| a.reason.clone())
     }
 
     /// Out of the log's fold.
@@ -126,7 +130,7 @@ impl Known {
                 .into_iter()
                 .filter_map(|(order, s)| SnapshotSpan::of(order, s))
                 .collect(),
-            acknowledged: gaps.map(|g| Acknowledged { from: g.from, to: g.to, reason: g.reason.clone() }).collect(),
+            acknowledged: gaps.map(|g| Acknowledged { from: g.from, to: g.to, note: g.number, reason: g.reason.clone() }).collect(),
             forks: forks.map(|f| (f.timeline, f.number)).collect(),
             expired: fold.expired.get(&id).into_iter().flatten().map(|(timeline, e)| (*timeline, e.highest)).collect(),
         }

@@ -267,7 +267,7 @@ fn damaged_status(damaged: &DamagedFile, known: &Known) -> DamagedStatus {
         file: damaged.file.to_string(),
         object: damaged.object.clone(),
         problem: damaged.why.clone(),
-        acknowledged: segment.and_then(|name| known.acknowledged(name)),
+        acknowledged: segment.and_then(|name| known.acknowledged(name, damaged.head)),
     }
 }
 
@@ -294,7 +294,10 @@ fn timelines(lines: &Lines<'_>, known: &Known, now: Timestamp, snapshots: &[&Sna
                 last_pushed_at: lines.last_push(timeline),
                 gaps: gaps.into_iter().filter_map(|gap| gap_status(lines, timeline, gap, snapshots)).collect(),
                 faults: faults
-                    .map(|(segment, valid_until)| FaultStatus { segment, valid_until, acknowledged: known.acknowledged(segment) })
+                    .filter_map(|(segment, valid_until)| {
+                        let entry = segment.no(size?).and_then(|no| lines.archive.segments.get(&(timeline, no)));
+                        Some(FaultStatus { segment, valid_until, acknowledged: known.acknowledged(segment, entry.map(|e| e.head)) })
+                    })
                     .collect(),
             }
         })

@@ -134,7 +134,7 @@ fn one_line_without_a_gap() {
 fn the_json_is_what_scripts_rely_on() {
     let archive = archive(&[(1, &[3, 5]), (2, &[6])], &[(2, &[(1, at(6, 256))])]);
     let mut known = known(&[snapshot("a", 1, &[range(1, at(5, 40), at(5, 256))])]);
-    known.acknowledged.push(Acknowledged { from: name(1, 4), to: name(1, 4), reason: "disk full".into() });
+    known.acknowledged.push(Acknowledged { from: name(1, 4), to: name(1, 4), note: 9, reason: "disk full".into() });
     let json = serde_json::to_value(Status::of(&archive, &known, NOW, Some((TimelineId(2), at(8, 5))))).unwrap();
     let expected = serde_json::json!({
         "version": 1,
@@ -170,7 +170,7 @@ fn a_gap_cuts_windows_whether_it_is_acknowledged_or_not() {
     let cut = [("a", 1, at(4, 256), at(5, 0), Some(451)), ("b", 1, at(7, 256), at(9, 0), Some(851))];
     assert_eq!(windows(&status), cut);
     assert_eq!(status.waiting, [Waiting { snapshot: "c".into(), segment: Some(name(1, 5)) }]);
-    known.acknowledged.push(Acknowledged { from: name(1, 4), to: name(1, 6), reason: "known".into() });
+    known.acknowledged.push(Acknowledged { from: name(1, 4), to: name(1, 6), note: 9, reason: "known".into() });
     let status = Status::of(&archive, &known, NOW, None);
     assert_eq!(gaps(&status), [gap(1, 5, 6, true)]);
     assert_eq!((windows(&status), status.alarms()), (cut.to_vec(), false));
@@ -180,7 +180,7 @@ fn a_gap_cuts_windows_whether_it_is_acknowledged_or_not() {
 #[test]
 fn a_gap_that_is_acknowledged_in_part_is_cut_in_pieces() {
     let archive = archive(&[(1, &[3, 12])], &[]);
-    let note = |from, to| Acknowledged { from: name(1, from), to: name(1, to), reason: "known".into() };
+    let note = |from, to| Acknowledged { from: name(1, from), to: name(1, to), note: 9, reason: "known".into() };
     for (notes, expected) in [
         (vec![], vec![gap(1, 4, 11, false)]),
         (vec![note(1, 20)], vec![gap(1, 4, 11, true)]),
@@ -192,7 +192,7 @@ fn a_gap_that_is_acknowledged_in_part_is_cut_in_pieces() {
         let known = Known { acknowledged: notes.clone(), ..Known::default() };
         assert_eq!(gaps(&Status::of(&archive, &known, NOW, None)), expected, "{notes:?}");
     }
-    let other = Acknowledged { from: name(2, 4), to: name(2, 11), reason: "another timeline".into() };
+    let other = Acknowledged { from: name(2, 4), to: name(2, 11), note: 9, reason: "another timeline".into() };
     assert_eq!(gaps(&Status::of(&archive, &Known { acknowledged: vec![other], ..Known::default() }, NOW, None)), [gap(1, 4, 11, false)]);
 }
 
@@ -468,10 +468,10 @@ fn a_note_ends_the_line_of_who_did_not_know_it() {
 fn damage_is_an_alarm_and_a_gap() {
     let mut archive = archive(&[(1, &[3, 5])], &[]);
     let file = crate::pg::wal::WalFileName::Segment(name(1, 4));
-    archive.damaged.push(DamagedFile { file, object: "wal/x".into(), why: "rotten".into() });
+    archive.damaged.push(DamagedFile { file, object: "wal/x".into(), why: "rotten".into(), head: Some(5) });
     let status = Status::of(
         &archive,
-        &Known { acknowledged: vec![Acknowledged { from: name(1, 4), to: name(1, 4), reason: "x".into() }], ..Known::default() },
+        &Known { acknowledged: vec![Acknowledged { from: name(1, 4), to: name(1, 4), note: 9, reason: "x".into() }], ..Known::default() },
         NOW,
         None,
     );
@@ -480,12 +480,12 @@ fn damage_is_an_alarm_and_a_gap() {
     assert!(Status::of(&archive, &Known::default(), NOW, None).alarms());
     // A history is not something to live without.
     let file = crate::pg::wal::WalFileName::History(TimelineId(1));
-    archive.damaged = vec![DamagedFile { file, object: "wal/x".into(), why: "rotten".into() }];
+    archive.damaged = vec![DamagedFile { file, object: "wal/x".into(), why: "rotten".into(), head: Some(5) }];
     assert!(Status::of(&archive, &acknowledged(1, 4, 4), NOW, None).alarms());
 }
 
 fn acknowledged(timeline: u32, from: u64, to: u64) -> Known {
-    let acknowledged = Acknowledged { from: name(timeline, from), to: name(timeline, to), reason: "x".into() };
+    let acknowledged = Acknowledged { from: name(timeline, from), to: name(timeline, to), note: 9, reason: "x".into() };
     Known { acknowledged: vec![acknowledged], ..Known::default() }
 }
 
@@ -494,7 +494,7 @@ fn what_is_amiss_can_be_acknowledged() {
     let mut archive = archive(&[(1, &[3, 6, 7, 8])], &[]);
     archive.segments.get_mut(&(TimelineId(1), SegmentNo(6))).unwrap().facts.fault = Some("a page is wrong".into());
     let file = crate::pg::wal::WalFileName::Segment(name(1, 9));
-    archive.damaged.push(DamagedFile { file, object: "wal/x".into(), why: "rotten".into() });
+    archive.damaged.push(DamagedFile { file, object: "wal/x".into(), why: "rotten".into(), head: Some(5) });
     let status = |known: &Known| Status::of(&archive, known, NOW, None);
     let none = status(&Known::default());
     assert!(none.alarms());
@@ -508,6 +508,32 @@ fn what_is_amiss_can_be_acknowledged() {
     let known = status(&acknowledged(1, 4, 9));
     assert!(!known.alarms());
     assert_eq!(known.timelines[0].faults[0].acknowledged.as_deref(), Some("x"));
+}
+
+/// What a note says is known is what lay there when it was written, and not what came after it.
+#[test]
+fn a_note_does_not_silence_what_was_pushed_behind_it() {
+    let mut archive = archive(&[(1, &[3, 4, 5])], &[]);
+    let file = crate::pg::wal::WalFileName::Segment(name(1, 6));
+    archive.segments.get_mut(&(TimelineId(1), SegmentNo(4))).unwrap().facts.fault = Some("a page is wrong".into());
+    for (head, silent) in [(8, true), (9, false), (20, false)] {
+        archive.segments.get_mut(&(TimelineId(1), SegmentNo(4))).unwrap().head = head;
+        archive.damaged.clear();
+        let status = Status::of(&archive, &acknowledged(1, 4, 6), NOW, None);
+        assert_eq!((status.alarms(), status.timelines[0].faults[0].acknowledged.is_some()), (!silent, silent), "{head}");
+        archive.segments.get_mut(&(TimelineId(1), SegmentNo(4))).unwrap().head = 0;
+        archive.damaged.push(DamagedFile { file, object: "wal/x".into(), why: "rotten".into(), head: Some(head) });
+        let status = Status::of(&archive, &acknowledged(1, 4, 6), NOW, None);
+        assert_eq!((status.alarms(), status.damaged[0].acknowledged.is_some()), (!silent, silent), "{head}");
+        // It can be acknowledged in its turn.
+        assert!(status.is_amiss(name(1, 6), name(1, 6)));
+        let mut known = acknowledged(1, 4, 6);
+        known.acknowledged.push(Acknowledged { note: 21, reason: "rotten, too".into(), ..known.acknowledged[0].clone() });
+        assert!(!Status::of(&archive, &known, NOW, None).alarms());
+    }
+    // It doesn't say when it was pushed.
+    archive.damaged[0].head = None;
+    assert!(!Status::of(&archive, &acknowledged(1, 4, 6), NOW, None).alarms());
 }
 
 #[test]

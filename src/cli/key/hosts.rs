@@ -240,8 +240,7 @@ pub(super) fn remove(context: &Context, args: &RemoveArgs) -> Result<Exit, Failu
         Some(ends) => ends,
         None => {
             let ends = last_segments(context, &opened, id, &key, &args.clusters)?;
-            owner::end_wal(&opened, &owner, id, ends.clone())?;
-            ends
+            owner::end_wal(&opened, &owner, id, ends)?
         }
     };
     opened.settle(&here.place(&context.reporter));

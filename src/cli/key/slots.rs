@@ -17,6 +17,7 @@ use crate::crypt::slot::{Kdf, Lock, Unlock};
 use crate::host::access::{Opened, StoredSlot, unlock_with};
 use crate::host::config::{SecretKeys, SecretSource};
 use crate::host::owner;
+use crate::units::Progress;
 use crate::units::ids::hex;
 
 /// Arguments of `key add`. The new passphrase or key file is named by the flags of all commands.
@@ -188,6 +189,8 @@ struct Rotated {
     entry: Option<u64>,
     slots: Vec<SlotJson>,
     removed: Vec<String>,
+    /// Made by somebody while this ran, without the new key.
+    behind: Vec<String>,
 }
 
 pub(super) fn rotate(context: &Context, with: &With) -> Result<Exit, Failure> {
@@ -201,7 +204,13 @@ pub(super) fn rotate(context: &Context, with: &With) -> Result<Exit, Failure> {
         entry: rotated.entry.map(|head| head.number),
         slots: rotated.slots.iter().map(|s| SlotJson::of(&s.slot)).collect(),
         removed: rotated.removed.iter().map(|s| hex(&s.slot.id())).collect(),
+        behind: rotated.behind.iter().map(|s| hex(&s.slot.id())).collect(),
     };
+    for slot in &answer.behind {
+        context.reporter.warn(&format!(
+            "key slot {slot} was added while this ran, and opens nothing that is written from now on: remove it (`pgcairn key remove {slot}`), and add it again"
+        ));
+    }
     let readers = readers_elsewhere(&opened);
     let text = |out: &mut dyn Write| {
         match rotated.entry {
@@ -223,7 +232,7 @@ pub(super) fn rotate(context: &Context, with: &With) -> Result<Exit, Failure> {
         out.flush()
     };
     answered(if context.settings.json { json::write(out, &answer) } else { text(out) })?;
-    Ok(Exit::DONE)
+    Ok(if answer.behind.is_empty() { Exit::DONE } else { Exit::LOOK })
 }
 
 /// Names of other hosts that read.

@@ -72,7 +72,12 @@ pub(super) fn stands_there(args: &Args) -> Result<Option<(PathBuf, Existing)>, F
     if path.is_dir() {
         restore::check_stopped(&path)?;
     }
-    Ok(Existing::look(&path)?.map(|existing| (path, existing)))
+    let existing = Existing::look(&path)?;
+    if existing.is_some() {
+        // Nor while it was looked at.
+        restore::check_stopped(&path)?;
+    }
+    Ok(existing.map(|existing| (path, existing)))
 }
 
 impl Target {
@@ -83,7 +88,7 @@ impl Target {
             let (expected, found) = (cluster.system_identifier, existing.system_identifier);
             return Err(RestoreError::ForeignCluster { folder: path, expected, found }.into());
         }
-        let local = LocalWal::look(&path)?;
+        let local = existing.wal.clone();
         let (archived, newest) = archived(context, opened, &cluster)?;
         let mut rescue = sort(opened, &cluster, &local, &archived)?;
         if rescue.tail.is_none() {

@@ -341,7 +341,7 @@ mod tests {
         let mut archive = Archive::empty("shop", 7);
         for file in ["00000001000000000000000C", "00000002.history", "00000001000000000000000D.partial"] {
             let file = file.parse().unwrap();
-            archive.damaged.push(DamagedFile { file, object: "wal/x".into(), why: "rotten".into() });
+            archive.damaged.push(DamagedFile { file, object: "wal/x".into(), why: "rotten".into(), head: None });
         }
         let line = |parent| HistoryLine { parent: TimelineId(parent), switch: Lsn(5), reason: String::new() };
         let facts = HistoryFacts { timeline: TimelineId(4), lines: vec![line(1), line(3)] };

@@ -21,6 +21,8 @@ use crate::units::ids::hex;
 pub(crate) struct Host {
     pub opened: Arc<Opened>,
     pub state: StateDir,
+    /// The owner's keys.
+    pub root: Root,
     _folder: tempfile::TempDir,
 }
 
@@ -41,7 +43,7 @@ impl Host {
         let view = parts.log().create(&root.owner, vec![KeyOp::Owner { public: owner.clone() }, seal, host]).unwrap();
         let (shown, signer, state_of) = ("memory".into(), Some(key), Some(repository));
         let role = Role { backend, shown, format, owner, sealing, opening, signer, keys, state: state_of, cache_folder: None };
-        Host { opened: Arc::new(Opened::of(parts, view, role)), state, _folder: folder }
+        Host { opened: Arc::new(Opened::of(parts, view, role)), state, root, _folder: folder }
     }
 
     /// The repository as another process of this host opens it, through that store.
@@ -61,6 +63,8 @@ pub(crate) enum Moment {
     AfterCreate,
     /// After it was read and not there.
     AfterAbsent,
+    /// After it was deleted.
+    AfterDelete,
 }
 
 type Deed = Box<dyn FnOnce() + Send>;
@@ -78,7 +82,12 @@ impl Meanwhile {
 
     /// Lets it happen when the log's entry of this number is asked for or created.
     pub fn at_entry(&self, moment: Moment, number: u64, deed: impl FnOnce() + Send + 'static) {
-        *self.deed.lock().unwrap() = Some((moment, ObjectName::new(entry_name(number)).unwrap(), Box::new(deed)));
+        self.at(moment, ObjectName::new(entry_name(number)).unwrap(), deed);
+    }
+
+    /// Lets it happen at an object.
+    pub fn at(&self, moment: Moment, name: ObjectName, deed: impl FnOnce() + Send + 'static) {
+        *self.deed.lock().unwrap() = Some((moment, name, Box::new(deed)));
     }
 
     /// Has it happened?
@@ -123,7 +132,9 @@ impl Backend for Meanwhile {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.inner.delete(name)
+        let deleted = self.inner.delete(name);
+        self.now(Moment::AfterDelete, name);
+        deleted
     }
 
     fn settle_deletions(&self, folder: &ObjectName) -> Result<(), StoreError> {

@@ -132,16 +132,23 @@ pub fn revoke(opened: &Opened, owner: &Owner, key: KeyId) -> Result<Option<log::
     Ok(Some(opened.log().append(&mut view, &owner.root.owner, &Kind::Key(Keys { keys: vec![KeyOp::Revoke { key }] }))?))
 }
 
-/// Lists the last segments of a revoked host that are accepted, read after the revocation. `None` if they are listed.
+/// Lists the last segments of a revoked host that are accepted, read after the revocation. What the log says then: another
+/// owner may have been first, and has read at another moment.
 ///
 /// # Errors
 /// If it can't be appended.
-pub fn end_wal(opened: &Opened, owner: &Owner, key: KeyId, ends: Vec<WalEnd>) -> Result<Option<log::Head>, HostError> {
+pub fn end_wal(opened: &Opened, owner: &Owner, key: KeyId, ends: Vec<WalEnd>) -> Result<Vec<WalEnd>, HostError> {
     let mut view = opened.view();
     opened.log().advance(&mut view)?;
-    if view.fold.keys.get(&key).is_some_and(|key| key.wal_ends.is_some()) {
-        return Ok(None);
+    let stand = |view: &log::LogView| view.fold.keys.get(&key).and_then(|key| key.wal_ends.clone());
+    if let Some(ends) = stand(&view) {
+        return Ok(ends);
     }
-    let op = KeyOp::WalEnd { key, ends: Held::Inline(ends) };
-    Ok(Some(opened.log().append(&mut view, &owner.root.owner, &Kind::Key(Keys { keys: vec![op] }))?))
+    let op = KeyOp::WalEnd { key, ends: Held::Inline(ends.clone()) };
+    let appended = opened.log().append(&mut view, &owner.root.owner, &Kind::Key(Keys { keys: vec![op] }));
+    match (appended, stand(&view)) {
+        (_, Some(ends)) => Ok(ends),
+        (Ok(_), None) => Ok(ends),
+        (Err(e), None) => Err(e.into()),
+    }
 }

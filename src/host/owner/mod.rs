@@ -14,6 +14,8 @@ mod accept;
 mod exposure;
 mod hosts;
 mod open;
+#[cfg(test)]
+mod races;
 mod rotate;
 mod slots;
 

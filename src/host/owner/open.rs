@@ -70,21 +70,13 @@ pub fn open_as_owner(place: &Place<'_>, more: &[SecretSource]) -> Result<(Opened
     let mut slots = Vec::new();
     let mut failed = None;
     for stored in stored {
-        let mut slot = OwnersSlot { stored, by: None, holds: Vec::new() };
-        for (number, unlock) in unlocks.iter().enumerate() {
-            match slot.stored.slot.open(unlock) {
-                Ok(None) => {}
-                Err(e) => _ = failed.get_or_insert(e),
-                Ok(Some(root)) if is_of(&root, &opened) => {
-                    slot.by = Some(number);
-                    slot.holds = root.contents().map(|content| content.public().id()).collect();
-                    roots.push(root);
-                    break;
-                }
-                Ok(Some(_)) => place.progress.warn(&format!("{} holds keys of another owner: it was planted", slot.stored.name)),
-            }
+        let tried = try_slot(&opened, stored, &unlocks);
+        failed = failed.or(tried.failed);
+        if tried.is_foreign {
+            place.progress.warn(&format!("{} holds keys of another owner: it was planted", tried.slot.stored.name));
         }
-        slots.push(slot);
+        roots.extend(tried.root);
+        slots.push(tried.slot);
     }
     for unlock in &unlocks {
         if let Unlock::Root(root) = unlock {
@@ -102,6 +94,36 @@ pub fn open_as_owner(place: &Place<'_>, more: &[SecretSource]) -> Result<(Opened
     }
     let root = merged(&roots, &opened)?;
     Ok((opened, Owner { root, slots, unlocks }))
+}
+
+/// What came of trying to open a slot.
+pub(super) struct TriedSlot {
+    pub slot: OwnersSlot,
+    /// What it holds.
+    pub root: Option<Root>,
+    /// Something that was given opens it, and what it holds is another owner's.
+    is_foreign: bool,
+    /// Why it could not be opened with something.
+    failed: Option<CryptError>,
+}
+
+pub(super) fn try_slot(opened: &Opened, stored: StoredSlot, unlocks: &[Unlock]) -> TriedSlot {
+    let slot = OwnersSlot { stored, by: None, holds: Vec::new() };
+    let mut tried = TriedSlot { slot, root: None, is_foreign: false, failed: None };
+    for (number, unlock) in unlocks.iter().enumerate() {
+        match tried.slot.stored.slot.open(unlock) {
+            Ok(None) => {}
+            Err(e) => _ = tried.failed.get_or_insert(e),
+            Ok(Some(root)) if is_of(&root, opened) => {
+                tried.slot.by = Some(number);
+                tried.slot.holds = root.contents().map(|content| content.public().id()).collect();
+                tried.root = Some(root);
+                break;
+            }
+            Ok(Some(_)) => tried.is_foreign = true,
+        }
+    }
+    tried
 }
 
 /// The keys out of a slot that was deleted or covered: it counts as none of the repository's, but what it holds is the owner's.
@@ -122,7 +144,7 @@ fn is_of(root: &Root, opened: &Opened) -> bool {
 }
 
 /// All content keys that any root holds. None that the log names may be lacking, else what is made of it would lack it, too.
-fn merged(roots: &[Root], opened: &Opened) -> Result<Root, HostError> {
+pub(super) fn merged(roots: &[Root], opened: &Opened) -> Result<Root, HostError> {
     let named: Vec<KeyId> = opened.view().fold.keys.sealing.iter().map(|key| key.id).collect();
     let mut contents: Vec<ContentSecret> = Vec::new();
     for content in roots.iter().flat_map(Root::contents) {

@@ -5,7 +5,7 @@
 //! slots are there and the new ones do no harm; done again, it goes on with the secret that they hold.
 
 use super::open::{Owner, OwnersSlot};
-use super::slots::store;
+use super::slots::{list_slots, settle, store};
 use crate::crypt::Root;
 use crate::crypt::slot::SlotKind;
 use crate::host::HostError;
@@ -25,6 +25,8 @@ pub struct Rotated {
     pub slots: Vec<StoredSlot>,
     /// The slots that went.
     pub removed: Vec<StoredSlot>,
+    /// Slots that somebody made while this ran: they lack the new key, and open no new content.
+    pub behind: Vec<StoredSlot>,
 }
 
 /// Rotates, or finishes a rotation that was interrupted.
@@ -39,18 +41,44 @@ pub fn rotate(opened: &Opened, owner: &Owner) -> Result<Rotated, HostError> {
     let is_named = named.contains(&newest);
     let behind = owner.slots.iter().any(|slot| !slot.holds_all_of(&owner.root));
     let target = if is_named && !behind { owner.root.rotated()? } else { owner.root.clone() };
-    let slots = seal_all(opened, owner, &target)?;
+    let mut slots = seal_all(opened, owner, &target)?;
     keep(opened, &target)?;
     let key = target.content.public();
     let entry = match named.contains(&key.id()) {
         true => None,
         false => Some(append(opened, owner, &KeyOp::Seal { algorithm: 1, public: hex(&key.0) }, &named)?),
     };
-    let removed: Vec<StoredSlot> = owner.slots.iter().filter(|slot| !slot.holds_all_of(&target)).map(|slot| slot.stored.clone()).collect();
-    for old in &removed {
-        opened.backend.delete(&old.name)?;
+    // Behind the entry: who adds a slot looks for one behind that slot, so that one of the two sees the other.
+    let (now, _) = list_slots(opened)?;
+    let is_there = |slot: &StoredSlot| now.iter().any(|there| there.name == slot.name);
+    let is_known = |slot: &StoredSlot| {
+        owner.slots.iter().map(|known| &known.stored).chain(slots.iter().map(|new| &new.slot)).any(|known| known.name == slot.name)
+    };
+    let behind: Vec<StoredSlot> =
+        now.iter().filter(|slot| !is_known(slot) && slot.slot.former_keys() < target.former.len()).cloned().collect();
+    let old: Vec<&StoredSlot> = owner.slots.iter().filter(|slot| !slot.holds_all_of(&target)).map(|slot| &slot.stored).collect();
+    // One that was removed meanwhile was not to be made again.
+    let (gone, kept): (Vec<Resealed>, Vec<Resealed>) = slots.drain(..).partition(|new| new.of.as_ref().is_some_and(|old| !is_there(old)));
+    let unwanted = if kept.iter().any(|new| is_there(&new.slot)) {
+        gone
+    } else {
+        slots.extend(gone);
+        Vec::new()
+    };
+    slots.extend(kept);
+    for name in unwanted.iter().map(|new| &new.slot.name).chain(old.iter().map(|old| &old.name)) {
+        opened.backend.delete(name)?;
     }
-    Ok(Rotated { key: key.id(), entry, slots, removed })
+    settle(opened)?;
+    let removed = old.into_iter().cloned().collect();
+    Ok(Rotated { key: key.id(), entry, slots: slots.into_iter().map(|new| new.slot).collect(), removed, behind })
+}
+
+/// A slot with the new key.
+struct Resealed {
+    slot: StoredSlot,
+    /// The one of which it was made just now.
+    of: Option<StoredSlot>,
 }
 
 /// Are all slots open, and none in clear?
@@ -74,9 +102,9 @@ fn check(owner: &Owner) -> Result<(), HostError> {
 }
 
 /// Each slot once more with the target's keys, where none was made by an earlier run.
-fn seal_all(opened: &Opened, owner: &Owner, target: &Root) -> Result<Vec<StoredSlot>, HostError> {
+fn seal_all(opened: &Opened, owner: &Owner, target: &Root) -> Result<Vec<Resealed>, HostError> {
     let (done, todo): (Vec<&OwnersSlot>, Vec<&OwnersSlot>) = owner.slots.iter().partition(|slot| slot.holds_all_of(target));
-    let mut slots: Vec<StoredSlot> = done.iter().map(|slot| slot.stored.clone()).collect();
+    let mut slots: Vec<Resealed> = done.iter().map(|slot| Resealed { slot: slot.stored.clone(), of: None }).collect();
     for old in todo {
         let twin = |new: &&OwnersSlot| new.by == old.by && new.stored.slot.wrapped() == old.stored.slot.wrapped();
         if done.iter().any(twin) {
@@ -84,7 +112,7 @@ fn seal_all(opened: &Opened, owner: &Owner, target: &Root) -> Result<Vec<StoredS
         }
         let unlock = old.by.and_then(|number| owner.unlocks.get(number)).ok_or(HostError::NoSecret)?;
         let again = old.stored.slot.seal_again(target, unlock)?.ok_or(HostError::NoSecret)?;
-        slots.push(store(opened, again)?);
+        slots.push(Resealed { slot: store(opened, again)?, of: Some(old.stored.clone()) });
     }
     Ok(slots)
 }

@@ -2,13 +2,14 @@
 
 use zeroize::Zeroizing;
 
-use super::open::Owner;
+use super::open::{Owner, try_slot};
 use crate::crypt::Secret;
 use crate::crypt::slot::{self, Lock, Slot, key_file_text};
 use crate::host::HostError;
 use crate::host::access::{Opened, StoredSlot, buried_slots, process_tag, read_slots, unwrap_key};
 use crate::host::config::{KeyOperation, SecretError, run_key_command};
 use crate::store::{Create, ObjectName, StoreError};
+use crate::units::KeyId;
 use crate::units::ids::hex;
 
 /// The slots of a repository, and how many other objects lie among them.
@@ -30,9 +31,27 @@ pub fn deleted_slots(opened: &Opened) -> Result<Vec<StoredSlot>, HostError> {
 /// Stores a new slot with all of the owner's keys. Killed before it is there, nothing has happened.
 ///
 /// # Errors
-/// If it can't be stored.
+/// If it can't be stored; or if somebody else has rotated the content key since the owner's slots were opened: it would open
+/// nothing new, and is taken away again.
 pub fn add_slot(opened: &Opened, owner: &Owner, lock: &Lock<'_>) -> Result<StoredSlot, HostError> {
-    store(opened, Slot::seal(&owner.root, lock)?)
+    let stored = store(opened, Slot::seal(&owner.root, lock)?)?;
+    // After it is there: a rotation lists slots once more behind its entry, so that one of the two sees the other.
+    opened.refresh()?;
+    if lacked(opened, owner).is_empty() {
+        return Ok(stored);
+    }
+    opened.backend.delete(&stored.name)?;
+    settle(opened)?;
+    Err(HostError::Refused {
+        what: "somebody else has rotated the content key at the same time: the new key slot would not have opened new content, and was removed again".into(),
+        cure: "run it again".into(),
+    })
+}
+
+/// Content keys that the log names, as far as it was read, and that the owner's root lacks: of a rotation since.
+fn lacked(opened: &Opened, owner: &Owner) -> Vec<KeyId> {
+    let has = |id: &KeyId| owner.root.contents().any(|content| content.public().id() == *id);
+    opened.view().fold.keys.sealing.iter().map(|key| key.id).filter(|id| !has(id)).collect()
 }
 
 /// Stores a slot under its id.
@@ -44,10 +63,12 @@ pub(super) fn store(opened: &Opened, slot: Slot) -> Result<StoredSlot, HostError
     }
 }
 
-/// Removes a slot. What opens another one must be at hand: so that the last way in can't be shut.
+/// Removes a slot. What opens another one must be at hand: so that the last way in can't be shut, and not by two who each
+/// count on what the other removes either.
 ///
 /// # Errors
-/// If there is none of that id, several, or no other slot is known to open.
+/// If there is none of that id, several, or no other slot is known to open. If none is left that opens once it is removed: it
+/// is then stored again.
 pub fn remove_slot(opened: &Opened, owner: &Owner, id: &str) -> Result<StoredSlot, HostError> {
     let mut meant = owner.slots.iter().filter(|slot| !id.is_empty() && slot.id().starts_with(id));
     let slot = match (meant.next(), meant.next()) {
@@ -66,7 +87,62 @@ pub fn remove_slot(opened: &Opened, owner: &Owner, id: &str) -> Result<StoredSlo
         });
     }
     opened.backend.delete(&slot.stored.name)?;
+    let left = is_way_left(opened, owner);
+    if !matches!(left, Ok(true)) {
+        put_back(opened, &slot.stored)?;
+    }
+    let (id, left) = (slot.id(), left?);
+    settle(opened)?;
+    if !left {
+        return Err(HostError::Refused {
+            what: format!(
+                "somebody else has removed the other key slots at the same time: {id} is stored again, since it could be the last way into the repository"
+            ),
+            cure: "look at `pgcairn key list`, and run it again".into(),
+        });
+    }
+    if !lacked(opened, owner).is_empty() {
+        return Err(HostError::Refused {
+            what: format!(
+                "somebody else has rotated the content key at the same time: {id} is removed, and the rotation may have made a slot in its stead that the same passphrase, key file or command opens"
+            ),
+            cure: "look at `pgcairn key list`, and remove that one, too".into(),
+        });
+    }
     Ok(slot.stored.clone())
+}
+
+/// Makes durable that slots were deleted: one that is called removed must not be back after a power failure.
+pub(super) fn settle(opened: &Opened) -> Result<(), HostError> {
+    Ok(opened.backend.settle_deletions(&ObjectName::new("key").map_err(StoreError::from)?)?)
+}
+
+/// Is there a slot in the store, as it is now, that the owner opens and that holds all content keys that the log names now?
+fn is_way_left(opened: &Opened, owner: &Owner) -> Result<bool, HostError> {
+    let (slots, _) = list_slots(opened)?;
+    opened.refresh()?;
+    let named: Vec<KeyId> = opened.view().fold.keys.sealing.iter().map(|key| key.id).collect();
+    Ok(slots.into_iter().any(|stored| {
+        // Opening costs seconds, and most have been opened.
+        let known = owner.slots.iter().find(|known| known.stored.slot.as_bytes() == stored.slot.as_bytes());
+        let tried;
+        let slot = match known {
+            Some(known) => known,
+            None => {
+                tried = try_slot(opened, stored, &owner.unlocks).slot;
+                &tried
+            }
+        };
+        slot.is_open() && named.iter().all(|id| slot.holds.contains(id))
+    }))
+}
+
+/// Stores a slot once more under the name that it had.
+fn put_back(opened: &Opened, removed: &StoredSlot) -> Result<(), HostError> {
+    store(opened, removed.slot.clone()).map(drop).map_err(|e| HostError::Refused {
+        what: format!("key slot {} is removed, whether another one opens is not known, and it can't be stored again: {e}", hex(&removed.slot.id())),
+        cure: "once the store can be written to, look at `pgcairn key list`, and make another one by `pgcairn key add`: this host's own keys and what opens another slot still work".into(),
+    })
 }
 
 /// A fresh key that a command has wrapped, and that `unwrap` gives back: tried before anything is stored.

@@ -14,9 +14,12 @@ mod sort;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub use save::{name_for, save};
@@ -40,6 +43,25 @@ pub struct LocalWal {
     /// Segments, histories and partial files, each by its name, in order. Recycled and preallocated segments, which have
     /// no header of their own name, are none.
     pub files: Vec<WalFileName>,
+    /// What shows that a file was written to since, by its name: of all files, those that hold nothing yet, too.
+    stamps: BTreeMap<OsString, Stamp>,
+}
+
+/// What the file system says of a file, without its content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    inode: u64,
+    bytes: u64,
+    /// Last modification, seconds and nanoseconds.
+    modified: (i64, i64),
+    /// Last change of content or attributes. Unlike the other, nobody can set it back.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(m: &Metadata) -> Stamp {
+        Stamp { inode: m.ino(), bytes: m.len(), modified: (m.mtime(), m.mtime_nsec()), changed: (m.ctime(), m.ctime_nsec()) }
+    }
 }
 
 impl LocalWal {
@@ -63,11 +85,15 @@ impl LocalWal {
             }
             folder => folder.map_err(looking())?,
         };
-        let mut files = Vec::new();
+        let (mut files, mut stamps) = (Vec::new(), BTreeMap::new());
         for entry in fs::read_dir(&folder).map_err(looking())? {
             let entry = entry.map_err(looking())?;
+            let m = entry.metadata().map_err(looking())?;
+            if !m.is_dir() {
+                stamps.insert(entry.file_name(), Stamp::of(&m));
+            }
             let name = std::str::from_utf8(entry.file_name().as_bytes()).ok().and_then(|name| name.parse::<WalFileName>().ok());
-            let Some(name) = name.filter(|_| entry.file_type().is_ok_and(|t| t.is_file())) else { continue };
+            let Some(name) = name.filter(|_| m.is_file()) else { continue };
             let counts = match name {
                 WalFileName::Segment(segment) => is_its_own(&entry.path(), segment)?,
                 WalFileName::History(_) | WalFileName::Partial(_) => true,
@@ -79,7 +105,15 @@ impl LocalWal {
             }
         }
         files.sort_unstable();
-        Ok(LocalWal { folder: Some(folder), is_link, files })
+        Ok(LocalWal { folder: Some(folder), is_link, files, stamps })
+    }
+
+    /// The first file that is not in `later` what it is here, or is in one of them alone; `None` if they are the same.
+    pub(super) fn differs(&self, later: &LocalWal) -> Option<String> {
+        let names = self.stamps.keys().chain(later.stamps.keys());
+        let changed = names.filter(|name| self.stamps.get(*name) != later.stamps.get(*name)).min();
+        let named = changed.map(|name| format!("pg_wal/{}", crate::units::show(name.as_bytes())));
+        named.or_else(|| (self != later).then(|| "pg_wal".to_owned()))
     }
 }
 
