@@ -3,15 +3,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clock;
+mod configured;
 mod cost;
 mod crowd;
 mod faults;
+mod identity;
 mod late;
 mod locked;
+mod loopback;
 mod race;
 mod refused;
 mod road;
 mod roles;
+mod ways;
 mod world;
 
 use std::ffi::OsString;
