@@ -169,7 +169,12 @@ fn who_has_none_is_told_where_they_are_looked_for() {
     none(&[], &[("config", sso)]).says("source of credentials that this program doesn't have (sso)");
     none(&[], &[("config", "[default]\ncredential_process = /bin/true\n")]).says("doesn't have (credentials-process)");
     // A file that can't be: named, and no secret of it.
-    none(&[], &[("credentials", "[default\naws_secret_access_key = hidden\n")]).says("credentials");
+    let broken = none(&[], &[("credentials", "[default\naws_secret_access_key = hidden\n")]).says("could not parse profile file");
+    assert!(!format!("{}{}", broken.stdout, broken.stderr).contains("hidden"), "{}", broken.report());
+    // PostgreSQL must not take it for the end of WAL.
+    let host = Host::with(variables(&[disabled, ("AWS_ENDPOINT_URL", &s3.url())]));
+    let got = host.pgcairn(["--repo", "s3://bucket/pg", "archive-get", "000000010000000000000001", "got"]);
+    assert!(got.status.code() > Some(125), "{}", got.report());
 
     // Those that hand them out: nobody there, a refusal, no answer.
     let container = |url: String| none(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)], &[]);
@@ -189,6 +194,24 @@ fn credentials_whose_time_is_over_are_said_to_be() {
     let s3 = Small::start(|_| (400, "", error("ExpiredToken")));
     let variables = variables(&[("AWS_ACCESS_KEY_ID", "ID"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_SESSION_TOKEN", "old")]);
     list(&s3, variables, &[]).code(1).says("400 ExpiredToken").says("fetch new credentials");
+}
+
+/// An endpoint of the profile, in either way of writing it.
+#[test]
+fn an_endpoint_of_the_profile_counts() {
+    let s3 = Small::denying();
+    let url = s3.url();
+    let list = |config: &str, arguments: &[&str]| {
+        let host =
+            Host::with(variables(&[("AWS_ACCESS_KEY_ID", "ID"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_EC2_METADATA_DISABLED", "true")]));
+        write(host.home(), &[("config", config)]);
+        host.pgcairn(["--repo", "s3://bucket/pg", "list"].iter().chain(arguments)).code(1).says("403 AccessDenied");
+        let asked = s3.take();
+        assert!(!asked.is_empty() && asked.iter().all(|a| a.line().starts_with("GET /bucket")), "{asked:?}");
+    };
+    list(&format!("[default]\nendpoint_url = {url}\n"), &[]);
+    let of_s3_alone = format!("[default]\nservices = own\nregion = eu-1\n[services own]\ns3 =\n  endpoint_url = {url}\n");
+    list(&of_s3_alone, &["--path-style", "true"]);
 }
 
 /// Their end is near, or has come by the service's clock: the next request comes with others.

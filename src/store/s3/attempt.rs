@@ -10,6 +10,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::S3Store;
 use super::gate::Place;
+use super::settings::S3Settings;
 use crate::store::{RequestKind, StoreError};
 use crate::units::with_causes;
 
@@ -79,10 +80,19 @@ impl Refusal {
     }
 }
 
+/// So long a service may be silent before another attempt is made: not much longer than anybody wants to try.
+fn silence(settings: &S3Settings) -> Duration {
+    ANSWER.min(settings.retry_time.max(SHORTEST_ANSWER))
+}
+
+/// So long credentials may take: less than the attempt for which they are looked up, so that they are what is blamed.
+pub(super) fn silence_of_credentials(settings: &S3Settings) -> Duration {
+    silence(settings) * 4 / 5
+}
+
 impl S3Store {
-    /// So long a service may be silent before another attempt is made: not much longer than anybody wants to try.
     pub(super) fn silence(&self) -> Duration {
-        ANSWER.min(self.settings.retry_time.max(SHORTEST_ANSWER))
+        silence(&self.settings)
     }
 
     /// Asks until there is an answer: `attempt` makes the request anew each time.
@@ -313,7 +323,7 @@ where
             if failure.is_user() {
                 return Trouble::Refused(Refusal::Failed(StoreError::S3Setting { what: what.to_owned(), source: source() }));
             }
-            if text.contains("credential") {
+            if is_of_credentials(&text) {
                 return without_credentials(text, what);
             }
             if text.contains("proxy authorization required") {
@@ -323,7 +333,7 @@ where
         }
         other => {
             let text = chain(&other);
-            if text.contains("credential") {
+            if is_of_credentials(&text) {
                 return without_credentials(text, what);
             }
             Trouble::Refused(Refusal::Failed(StoreError::S3Setting { what: what.to_owned(), source: io::Error::other(text) }))
@@ -347,13 +357,18 @@ fn with_proxy(why: String, is_set: impl Fn(&str) -> bool) -> String {
     format!("{why} (by the proxy of {}, unless NO_PROXY excepts this address)", set.join(", "))
 }
 
+/// Is it what the client says where there are no credentials?
+fn is_of_credentials(text: &str) -> bool {
+    text.contains("credential") || text.contains("identity resolver")
+}
+
 /// No credentials could be had: those that a service hands out may be there the next time; those that nobody has set may not.
 fn without_credentials(text: String, what: &str) -> Trouble {
     // The client's word for a failure that isn't the connection's.
     let text = text.strip_prefix("other: ").map_or(text.clone(), str::to_owned);
     const MAY_PASS: [&str; 3] = ["timed out", "an error occurred while loading credentials", "unexpected credentials error"];
     if MAY_PASS.iter().any(|said| text.contains(said)) {
-        return Trouble::Credentials { why: text, expired: false };
+        return Trouble::Credentials { why: of_credentials(text), expired: false };
     }
     Trouble::Refused(Refusal::Failed(StoreError::NoCredentials { what: what.to_owned(), source: io::Error::other(of_credentials(text)) }))
 }
@@ -366,6 +381,9 @@ fn of_credentials(text: String) -> String {
     }
     if let Some(profile) = between("profile `", "` was not defined") {
         return format!("there is no profile {profile:?} in the files of AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE or ~/.aws");
+    }
+    if let Some((_, time)) = text.split_once("identity resolver timed out after ") {
+        return format!("who hands out credentials (STS, a container's or the instance's) didn't answer within {time}");
     }
     // Each link of the chain says so: one word is enough.
     if text.contains("no credentials found in chain") || text.contains("no providers in chain provided credentials") {

@@ -9,13 +9,16 @@ use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig};
+use aws_sdk_s3::config::{
+    IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
+};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::{Builder, Connector, tls};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::attempt::silence_of_credentials;
 use super::runtime::Runtime;
 use super::settings::S3Settings;
 use crate::store::StoreError;
@@ -38,6 +41,7 @@ pub(super) fn build(runtime: &Runtime, settings: &S3Settings) -> Result<Client, 
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
         .retry_config(RetryConfig::disabled())
+        .identity_cache(IdentityCache::lazy().load_timeout(silence_of_credentials(settings)).build())
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build());
     if let Some(endpoint) = &settings.endpoint {
         loader = loader.endpoint_url(endpoint.clone());
