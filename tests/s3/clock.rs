@@ -43,7 +43,7 @@ fn idle_connections_that_have_died_are_in_nobody_s_way() {
     on(18, |pg, s3: &S3| {
         let service = s3.seaweed();
         let cluster = Cluster::build(pg, 1);
-        let world = World::new(&service, "20s");
+        let world = World::new(&service, "60s");
         // So that there is time between two requests.
         world.proxy.latency(Duration::from_millis(2), Duration::from_millis(8));
         let (done, dropped) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -51,7 +51,7 @@ fn idle_connections_that_have_died_are_in_nobody_s_way() {
             scope.spawn(|| {
                 while !done.load(Ordering::SeqCst) {
                     dropped.fetch_add(world.proxy.drop_idle_connections(), Ordering::SeqCst);
-                    std::thread::sleep(Duration::from_millis(1));
+                    std::thread::sleep(Duration::from_millis(4));
                 }
             });
             let road = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -62,6 +62,6 @@ fn idle_connections_that_have_died_are_in_nobody_s_way() {
                 std::panic::resume_unwind(panic);
             }
         });
-        assert!(dropped.load(Ordering::SeqCst) > 10, "{dropped:?}");
+        assert!(dropped.load(Ordering::SeqCst) >= 5, "{dropped:?}");
     });
 }
