@@ -9,6 +9,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::S3Store;
+use super::blame::{is_of_credentials, login_of_proxy, with_proxy, without_credentials};
 use super::gate::Place;
 use super::settings::S3Settings;
 use crate::store::{RequestKind, StoreError};
@@ -339,57 +340,6 @@ where
             Trouble::Refused(Refusal::Failed(StoreError::S3Setting { what: what.to_owned(), source: io::Error::other(text) }))
         }
     }
-}
-
-/// A proxy's 407, to a tunnel or to a plain request.
-fn login_of_proxy(what: &str) -> StoreError {
-    let said = "the proxy demands a login (407): HTTPS_PROXY or HTTP_PROXY takes it as http://USER:PASSWORD@HOST:PORT";
-    StoreError::Unreachable { what: what.to_owned(), source: io::Error::other(said) }
-}
-
-/// Why no connection could be made: if there is a proxy, it may be the proxy that isn't there.
-fn with_proxy(why: String, is_set: impl Fn(&str) -> bool) -> String {
-    const ALL: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
-    let set: Vec<&str> = ALL.into_iter().filter(|name| is_set(name)).collect();
-    if set.is_empty() || !why.contains("(Connect)") {
-        return why;
-    }
-    format!("{why} (by the proxy of {}, unless NO_PROXY excepts this address)", set.join(", "))
-}
-
-/// Is it what the client says where there are no credentials?
-fn is_of_credentials(text: &str) -> bool {
-    text.contains("credential") || text.contains("identity resolver")
-}
-
-/// No credentials could be had: those that a service hands out may be there the next time; those that nobody has set may not.
-fn without_credentials(text: String, what: &str) -> Trouble {
-    // The client's word for a failure that isn't the connection's.
-    let text = text.strip_prefix("other: ").map_or(text.clone(), str::to_owned);
-    const MAY_PASS: [&str; 3] = ["timed out", "an error occurred while loading credentials", "unexpected credentials error"];
-    if MAY_PASS.iter().any(|said| text.contains(said)) {
-        return Trouble::Credentials { why: of_credentials(text), expired: false };
-    }
-    Trouble::Refused(Refusal::Failed(StoreError::NoCredentials { what: what.to_owned(), source: io::Error::other(of_credentials(text)) }))
-}
-
-/// What the client says for its programmers, for users.
-fn of_credentials(text: String) -> String {
-    let between = |before: &str, after: &str| text.split_once(before).and_then(|(_, rest)| rest.split_once(after)).map(|(word, _)| word);
-    if let Some(feature) = between("cargo feature(s) enabled: ", ".") {
-        return format!("the profile names a source of credentials that this program doesn't have ({feature})");
-    }
-    if let Some(profile) = between("profile `", "` was not defined") {
-        return format!("there is no profile {profile:?} in the files of AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE or ~/.aws");
-    }
-    if let Some((_, time)) = text.split_once("identity resolver timed out after ") {
-        return format!("who hands out credentials (STS, a container's or the instance's) didn't answer within {time}");
-    }
-    // Each link of the chain says so: one word is enough.
-    if text.contains("no credentials found in chain") || text.contains("no providers in chain provided credentials") {
-        return "no credentials were found: none in the environment, in a profile, or from a role of this instance".to_owned();
-    }
-    text
 }
 
 /// What a status and the code in the answer's body mean.
