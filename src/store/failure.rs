@@ -158,6 +158,14 @@ pub enum StoreError {
         /// The cause.
         source: io::Error,
     },
+    /// The service says that the credentials' time is over.
+    #[error("{what}: {source}")]
+    ExpiredCredentials {
+        /// What was done to what.
+        what: String,
+        /// What the service said.
+        source: io::Error,
+    },
     /// The service's certificate isn't one that this host trusts.
     #[error("{what}: {source}")]
     NotTrusted {
@@ -229,7 +237,7 @@ impl Explain for StoreError {
         match self {
             E::Absent { .. } => Class::Absent,
             E::NoFolder { .. } | E::Replaced { .. } | E::Unreachable { .. } | E::NoBucket { .. } => Class::Unreachable,
-            E::Denied { .. } | E::ForeignOwner { .. } | E::NoCredentials { .. } => Class::Denied,
+            E::Denied { .. } | E::ForeignOwner { .. } | E::NoCredentials { .. } | E::ExpiredCredentials { .. } => Class::Denied,
             E::TooLarge { .. } | E::Short { .. } | E::NotAFile { .. } => Class::Corrupt,
             E::NoLinks { .. }
             | E::NotExclusive { .. }
@@ -264,6 +272,11 @@ impl Explain for StoreError {
             E::NoCredentials { .. } => Some(
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this instance a role; an archive_command has only what \
                  the server's environment and the home of its user hold"
+                    .to_owned(),
+            ),
+            E::ExpiredCredentials { .. } => Some(
+                "fetch new credentials: those with a session token end after hours. A role of the instance, of the container or of a web identity \
+                 renews them by itself"
                     .to_owned(),
             ),
             E::NotTrusted { .. } => Some(

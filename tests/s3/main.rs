@@ -3,19 +3,24 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clock;
+mod configured;
 mod cost;
 mod crowd;
 mod deletions;
 mod faults;
 mod formats;
+mod identity;
 mod late;
 mod locked;
+mod loopback;
 mod race;
 mod refused;
 mod road;
 mod roles;
 mod standby;
 mod verified;
+mod ways;
 mod world;
 
 use std::ffi::OsString;

@@ -9,7 +9,9 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::S3Store;
+use super::blame::{is_of_credentials, login_of_proxy, with_proxy, without_credentials};
 use super::gate::Place;
+use super::settings::S3Settings;
 use crate::store::{RequestKind, StoreError};
 use crate::units::with_causes;
 
@@ -25,6 +27,10 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// The same at least, however short the retry time.
 const SHORTEST_ANSWER: Duration = Duration::from_secs(5);
 
+/// For so long credentials are tried whose time is over. Those that are handed out anew are asked for some 10 s before their end
+/// by this host's clock, which may be as slow as that; others stay as they are.
+const EXPIRED: Duration = Duration::from_secs(10);
+
 /// So long a user waits without being told why, and again between two messages.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -39,6 +45,13 @@ pub(super) enum Trouble {
         why: String,
         /// It is asked too much.
         too_much: bool,
+    },
+    /// No credentials could be had that the service takes, and the next time there may be some.
+    Credentials {
+        /// What happened.
+        why: String,
+        /// There were some, and their time is over.
+        expired: bool,
     },
 }
 
@@ -68,10 +81,19 @@ impl Refusal {
     }
 }
 
+/// So long a service may be silent before another attempt is made: not much longer than anybody wants to try.
+fn silence(settings: &S3Settings) -> Duration {
+    ANSWER.min(settings.retry_time.max(SHORTEST_ANSWER))
+}
+
+/// So long credentials may take: less than the attempt for which they are looked up, so that they are what is blamed.
+pub(super) fn silence_of_credentials(settings: &S3Settings) -> Duration {
+    silence(settings) * 4 / 5
+}
+
 impl S3Store {
-    /// So long a service may be silent before another attempt is made: not much longer than anybody wants to try.
     pub(super) fn silence(&self) -> Duration {
-        ANSWER.min(self.settings.retry_time.max(SHORTEST_ANSWER))
+        silence(&self.settings)
     }
 
     /// Asks until there is an answer: `attempt` makes the request anew each time.
@@ -128,6 +150,10 @@ impl S3Store {
                     }
                     drop(place);
                     patience.wait(why, too_much).map_err(Refusal::Failed)?;
+                }
+                Err(Trouble::Credentials { why, expired }) => {
+                    drop(place);
+                    patience.wait_for_credentials(why, expired).map_err(Refusal::Failed)?;
                 }
             }
         }
@@ -216,14 +242,33 @@ impl<'a> Patience<'a> {
     /// # Errors
     /// If there shall be none.
     pub(super) fn wait(&mut self, why: String, too_much: bool) -> Result<(), StoreError> {
-        self.attempts += 1;
+        self.wait_within(self.limit(), why, too_much, |what, source| StoreError::Unreachable { what, source })
+    }
+
+    /// The same, where the service isn't what fails.
+    fn wait_for_credentials(&mut self, why: String, expired: bool) -> Result<(), StoreError> {
         let limit = self.limit();
+        if expired {
+            self.wait_within(limit.min(EXPIRED), why, false, |what, source| StoreError::ExpiredCredentials { what, source })
+        } else {
+            self.wait_within(limit, why, false, |what, source| StoreError::NoCredentials { what, source })
+        }
+    }
+
+    fn wait_within(
+        &mut self,
+        limit: Duration,
+        why: String,
+        too_much: bool,
+        at_end: fn(String, io::Error) -> StoreError,
+    ) -> Result<(), StoreError> {
+        self.attempts += 1;
         let pause = pause(self.attempts, too_much);
         let tried = self.since.get_or_insert_with(Instant::now).elapsed();
         if tried + pause > limit {
             let times = self.attempts;
             let what = format!("{}, tried {times} times in {} s", self.what, tried.as_secs());
-            return Err(StoreError::Unreachable { what, source: io::Error::other(why) });
+            return Err(at_end(what, io::Error::other(why)));
         }
         if self.told.elapsed() + pause > QUIET {
             self.told = Instant::now() + pause;
@@ -279,42 +324,22 @@ where
             if failure.is_user() {
                 return Trouble::Refused(Refusal::Failed(StoreError::S3Setting { what: what.to_owned(), source: source() }));
             }
-            if text.contains("credential") && !may_pass(&text) {
-                return Trouble::Refused(Refusal::Failed(StoreError::NoCredentials {
-                    what: what.to_owned(),
-                    source: of_credentials(text),
-                }));
+            if is_of_credentials(&text) {
+                return without_credentials(text, what);
             }
-            passing(text)
+            if text.contains("proxy authorization required") {
+                return Trouble::Refused(Refusal::Failed(login_of_proxy(what)));
+            }
+            passing(with_proxy(text, |name| std::env::var_os(name).is_some()))
         }
         other => {
             let text = chain(&other);
-            let what = what.to_owned();
-            let credentials = text.contains("credential");
-            if credentials && may_pass(&text) {
-                return passing(text);
+            if is_of_credentials(&text) {
+                return without_credentials(text, what);
             }
-            let error = if credentials {
-                StoreError::NoCredentials { what, source: of_credentials(text) }
-            } else {
-                StoreError::S3Setting { what, source: io::Error::other(text) }
-            };
-            Trouble::Refused(Refusal::Failed(error))
+            Trouble::Refused(Refusal::Failed(StoreError::S3Setting { what: what.to_owned(), source: io::Error::other(text) }))
         }
     }
-}
-
-/// Of a chain in which nothing was found each link says so: one word is enough.
-fn of_credentials(text: String) -> io::Error {
-    if text.contains("no credentials found in chain") || text.contains("no providers in chain provided credentials") {
-        return io::Error::other("no credentials were found: none in the environment, in a profile, or from a role of this instance");
-    }
-    io::Error::other(text)
-}
-
-/// Credentials that a service hands out may be there the next time; those that nobody has set may not.
-fn may_pass(text: &str) -> bool {
-    text.contains("timed out") || text.contains("an error occurred while loading credentials")
 }
 
 /// What a status and the code in the answer's body mean.
@@ -331,10 +356,9 @@ fn answer(status: u16, code: Option<&str>, message: Option<&str>, what: &str) ->
     };
     let passing = |too_much| Trouble::Passing { why: said.clone(), too_much };
     match (status, code.unwrap_or_default()) {
-        // A clock that is wrong is corrected by the client from the answer's date; a credential is fetched anew.
-        (_, "RequestTimeTooSkewed" | "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired") => {
-            passing(false)
-        }
+        // The client has set its clock by the date of this answer.
+        (_, "RequestTimeTooSkewed" | "RequestExpired") => passing(false),
+        (_, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => Trouble::Credentials { why: said, expired: true },
         (_, "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "RequestTimeout" | "IncompleteBody") => {
             passing(false)
         }
@@ -353,6 +377,7 @@ fn answer(status: u16, code: Option<&str>, message: Option<&str>, what: &str) ->
         (401 | 403, _) => failed(|what, source| StoreError::Denied { what, source }),
         // Two created one name at the same time, and neither is known to have won.
         (409, "ConditionalRequestConflict" | "OperationAborted") => passing(false),
+        (407, _) => refused(Refusal::Failed(login_of_proxy(what))),
         (408, _) => passing(false),
         (429 | 503, _) => passing(true),
         (501, _) => failed(|what, source| StoreError::NotOffered { what, source }),
@@ -383,6 +408,8 @@ mod tests {
         let kind = |status, code| match answer(status, code, Some("text"), "x") {
             Trouble::Passing { too_much: false, .. } => "again",
             Trouble::Passing { too_much: true, .. } => "later",
+            Trouble::Credentials { expired: true, .. } => "expired",
+            Trouble::Credentials { expired: false, .. } => "no credentials",
             Trouble::Refused(Refusal::Absent) => "absent",
             Trouble::Refused(Refusal::Condition) => "condition",
             Trouble::Refused(Refusal::Range) => "range",
@@ -409,8 +436,9 @@ mod tests {
             (403, None, "denied"),
             (403, Some("RequestTimeTooSkewed"), "again"),
             (400, Some("BadDigest"), "again"),
-            (400, Some("ExpiredToken"), "again"),
+            (400, Some("ExpiredToken"), "expired"),
             (400, Some("InvalidArgument"), "failed"),
+            (407, None, "unreachable"),
             (429, None, "later"),
             (503, Some("SlowDown"), "later"),
             (503, None, "later"),

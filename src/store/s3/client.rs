@@ -9,13 +9,16 @@ use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig};
+use aws_sdk_s3::config::{
+    IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
+};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::{Builder, Connector, tls};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::attempt::silence_of_credentials;
 use super::runtime::Runtime;
 use super::settings::S3Settings;
 use crate::store::StoreError;
@@ -38,6 +41,7 @@ pub(super) fn build(runtime: &Runtime, settings: &S3Settings) -> Result<Client, 
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
         .retry_config(RetryConfig::disabled())
+        .identity_cache(IdentityCache::lazy().load_timeout(silence_of_credentials(settings)).build())
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build());
     if let Some(endpoint) = &settings.endpoint {
         loader = loader.endpoint_url(endpoint.clone());
@@ -45,7 +49,7 @@ pub(super) fn build(runtime: &Runtime, settings: &S3Settings) -> Result<Client, 
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
     }
-    if let Some(files) = settings.home.as_deref().and_then(profile_files) {
+    if let Some(files) = settings.home.as_deref().and_then(|home| profile_files(home, |name| std::env::var_os(name).is_some())) {
         loader = loader.profile_files(files);
     }
     let config = runtime.run(async move { loader.load().await }).map_err(|source| setting("reading AWS settings", source))?;
@@ -72,15 +76,24 @@ fn setting(what: &str, source: io::Error) -> StoreError {
     StoreError::S3Setting { what: what.to_owned(), source }
 }
 
-/// What there is of `.aws` in a home that isn't the environment's.
-fn profile_files(home: &Path) -> Option<EnvConfigFiles> {
-    // Of none a set can't be made, and one that is named and isn't there would be an error.
+/// What there is of `.aws` in a home that isn't the environment's. A file that the environment names is that file.
+fn profile_files(home: &Path, is_named: impl Fn(&str) -> bool) -> Option<EnvConfigFiles> {
+    use EnvConfigFileKind::{Config, Credentials};
+    // Of none a set can't be made, and one that isn't there would be an error.
     let mut files = None;
-    for (kind, name) in [(EnvConfigFileKind::Config, ".aws/config"), (EnvConfigFileKind::Credentials, ".aws/credentials")] {
-        let path = home.join(name);
-        if path.is_file() {
-            files = Some(files.unwrap_or_else(EnvConfigFiles::builder).with_file(kind, path));
+    for (kind, name, variable) in
+        [(Config, ".aws/config", "AWS_CONFIG_FILE"), (Credentials, ".aws/credentials", "AWS_SHARED_CREDENTIALS_FILE")]
+    {
+        let (path, named) = (home.join(name), is_named(variable));
+        if !named && !path.is_file() {
+            continue;
         }
+        let files_so_far = files.unwrap_or_else(EnvConfigFiles::builder);
+        files = Some(match (named, kind) {
+            (false, _) => files_so_far.with_file(kind, path),
+            (true, Config) => files_so_far.include_default_config_file(true),
+            (true, _) => files_so_far.include_default_credentials_file(true),
+        });
     }
     files.map(|files| files.build())
 }
@@ -97,7 +110,7 @@ fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, StoreError> {
         let mut connector = Connector::builder()
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
             .tls_context(context.clone())
-            .proxy_config(ProxyConfig::from_env())
+            .proxy_config(proxy(|name| std::env::var(name).ok()))
             .pool_idle_timeout(IDLE);
         connector.set_connector_settings(settings.cloned());
         if let Some(components) = components {
@@ -105,6 +118,12 @@ fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, StoreError> {
         }
         connector.build()
     }))
+}
+
+/// What the environment says of proxies. That nothing goes by one is understood here: the client excepts no addresses by `*`.
+fn proxy(variable: impl Fn(&str) -> Option<String>) -> ProxyConfig {
+    let none = variable("NO_PROXY").or_else(|| variable("no_proxy"));
+    if none.is_some_and(|none| none.split(',').any(|part| part.trim() == "*")) { ProxyConfig::disabled() } else { ProxyConfig::from_env() }
 }
 
 /// The text of a file of certificates; each can be read, and there is one.
@@ -126,4 +145,35 @@ fn certificates(file: &Path) -> Result<Vec<u8>, StoreError> {
         return Err(bad("there is none in it: PEM is expected, beginning with -----BEGIN CERTIFICATE-----".to_owned()));
     }
     Ok(pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_excepts_everything_from_proxies() {
+        for (name, value, goes_by_one) in
+            [("NO_PROXY", "*", false), ("no_proxy", "a, *", false), ("NO_PROXY", "*.example.org", true), ("OTHER", "*", true)]
+        {
+            let config = proxy(|asked| (asked == name).then(|| value.to_owned()));
+            assert_eq!(config.is_from_env(), goes_by_one, "{name}={value}");
+            assert_eq!(config.is_disabled(), !goes_by_one);
+        }
+    }
+
+    #[test]
+    fn files_that_the_environment_names_go_before_those_of_a_home() {
+        let home = tempfile::tempdir().unwrap();
+        let found = |named: &[&str]| profile_files(home.path(), |name| named.contains(&name)).map(|files| format!("{files:?}"));
+        assert_eq!(found(&[]), None);
+        std::fs::create_dir(home.path().join(".aws")).unwrap();
+        std::fs::write(home.path().join(".aws/credentials"), "").unwrap();
+        let path = format!("FilePath {{ kind: Credentials, path: {:?} }}", home.path().join(".aws/credentials"));
+        assert!(found(&[]).is_some_and(|files| files.contains(&path) && !files.contains("Config,")));
+        let both = found(&["AWS_CONFIG_FILE"]).unwrap();
+        assert!(both.contains(&path) && both.contains("Default(Config)"), "{both}");
+        let named = found(&["AWS_SHARED_CREDENTIALS_FILE"]).unwrap();
+        assert!(!named.contains(&path) && named.contains("Default(Credentials)"), "{named}");
+    }
 }

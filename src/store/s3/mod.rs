@@ -6,12 +6,13 @@
 //!
 //! - `settings.rs`: [`S3Settings`], what is configured · `client.rs`: credentials, region, certificates, proxy
 //! - `runtime.rs`: the one thread on which requests run; the layers above are blocking
-//! - `attempt.rs`: which failures are worth another attempt, until when, and what is said of the rest · `parting.rs`: after a signal
+//! - `attempt.rs`: which failures are worth another attempt, until when, and what is said of the rest · `blame.rs`: credentials and proxies that fail · `parting.rs`: after a signal
 //! - `gate.rs`: how many requests run at once · `counts.rs`: [`Requests`], how many there were
 //! - `create.rs`: create-if-absent, and how ambiguous answers are settled · `sending.rs`: does what is sent go on? · `prove.rs`: does the service honour it?
 //! - `read.rs`: reading, in the middle of a body too · `versions.rs`: older versions · `lock.rs`: object lock · `date.rs`: the service's clock · `list.rs`: listing and deleting
 
 mod attempt;
+mod blame;
 mod client;
 mod counts;
 mod create;

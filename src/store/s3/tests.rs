@@ -11,8 +11,9 @@ use crate::store::Create;
 
 mod ranges;
 
-/// A store at a server that answers the nth request, of which it is given the head, so: status, headers beside the length, body.
-/// Where the headers say `Cut: n` no more than so many bytes of that come, and then the connection ends.
+/// A store at a server that answers the nth request so: status, headers beside the length, body. It is told the request's head,
+/// lines that end with a line feed, names as they came. Where the headers say `Cut: n` no more than so many bytes of the body
+/// come, and then the connection ends.
 struct Scene {
     store: S3Store,
     asked: Arc<AtomicUsize>,
@@ -20,11 +21,15 @@ struct Scene {
 }
 
 fn scene(answer: impl Fn(usize, &str) -> (u16, String, Vec<u8>) + Send + Sync + 'static) -> Scene {
-    scene_for(Duration::from_millis(400), answer)
+    scene_with(|_| {}, answer)
 }
 
 /// One that is asked again for so long.
 fn scene_for(retry: Duration, answer: impl Fn(usize, &str) -> (u16, String, Vec<u8>) + Send + Sync + 'static) -> Scene {
+    scene_with(|settings| settings.retry_time = retry, answer)
+}
+
+fn scene_with(set: impl FnOnce(&mut S3Settings), answer: impl Fn(usize, &str) -> (u16, String, Vec<u8>) + Send + Sync + 'static) -> Scene {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let (asked, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
@@ -36,8 +41,8 @@ fn scene_for(retry: Duration, answer: impl Fn(usize, &str) -> (u16, String, Vec<
                 let mut reader = BufReader::new(stream.try_clone().unwrap());
                 let mut stream = stream;
                 loop {
-                    let (mut first, mut length) = (String::new(), 0);
-                    if reader.read_line(&mut first).unwrap_or(0) == 0 {
+                    let (mut asked, mut length) = (String::new(), 0);
+                    if reader.read_line(&mut asked).unwrap_or(0) == 0 {
                         return;
                     }
                     loop {
@@ -45,16 +50,16 @@ fn scene_for(retry: Duration, answer: impl Fn(usize, &str) -> (u16, String, Vec<
                         if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
                             break;
                         }
-                        first.push_str(&line.to_ascii_lowercase());
                         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                             length = value.trim().parse().unwrap();
                         }
+                        asked.push_str(&format!("{}\n", line.trim_end()));
                     }
                     let mut body = vec![0; length];
                     if reader.read_exact(&mut body).is_err() {
                         return;
                     }
-                    let (status, headers, body) = answer(count.fetch_add(1, Ordering::SeqCst), &first);
+                    let (status, headers, body) = answer(count.fetch_add(1, Ordering::SeqCst), &asked);
                     let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
                     let cut = headers.split_once("Cut: ").and_then(|(_, rest)| rest.lines().next()?.parse().ok());
                     let sent = &body[..body.len().min(cut.unwrap_or(body.len()))];
@@ -72,7 +77,8 @@ fn scene_for(retry: Duration, answer: impl Fn(usize, &str) -> (u16, String, Vec<
     let mut settings = S3Settings::at("bucket", "pg").unwrap();
     settings.endpoint = Some(endpoint);
     settings.home = Some(home.path().to_owned());
-    settings.retry_time = retry;
+    settings.retry_time = Duration::from_millis(400);
+    set(&mut settings);
     Scene { store: S3Store::open(settings, Watch::default()).unwrap(), asked, _home: home }
 }
 
@@ -139,4 +145,104 @@ fn ours_becomes_another_s_only_when_it_was_read_twice() {
     assert_eq!(create([b"0urs", b"ours", b""]), Create::Same);
     assert_eq!(create([b"0urs", b"our5", b"ours"]), Create::Same);
     assert_eq!(create([b"them", b"them", b""]), Create::Other);
+}
+
+/// The value of a header; names in lower case.
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let of = |line: &'a str| line.split_once(':').filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim());
+    head.lines().skip(1).find_map(of)
+}
+
+/// The service's clock is a day off, or two: it refuses what was signed for another time, and says its own.
+#[test]
+fn a_clock_that_is_days_off_is_corrected_by_the_service_s() {
+    let tag = SessionTag::new("tag").unwrap();
+    for ahead in [86_400, -2 * 86_400] {
+        let refusals = Arc::new(AtomicUsize::new(0));
+        let refused = Arc::clone(&refusals);
+        let there = scene(move |_, head| {
+            let now = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(ahead);
+            let date = format!("Date: {}\r\n", now.strftime("%a, %d %b %Y %H:%M:%S GMT"));
+            let signed = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", header(head, "x-amz-date").unwrap()).unwrap();
+            let signed = signed.in_tz("UTC").unwrap().timestamp();
+            if (signed - now).abs() > jiff::SignedDuration::from_mins(15) {
+                refused.fetch_add(1, Ordering::SeqCst);
+                return (403, date, error("RequestTimeTooSkewed"));
+            }
+            (200, date, b"ours".to_vec())
+        });
+        assert_eq!(there.store.create(&name("log/1"), &[b"ours"], &tag).unwrap(), Create::Created);
+        for _ in 0..3 {
+            assert_eq!(there.store.read(&name("log/1"), 100).unwrap(), b"ours");
+        }
+        assert_eq!(refusals.load(Ordering::SeqCst), 1, "one refusal is enough for all that follows");
+    }
+    // One that refuses, and doesn't say what time it is.
+    let dateless = scene(|_, _| (403, String::new(), error("RequestTimeTooSkewed")));
+    let refused = dateless.store.read(&name("log/1"), 100).unwrap_err();
+    assert!(matches!(refused, StoreError::Unreachable { .. }) && refused.to_string().contains("RequestTimeTooSkewed"), "{refused}");
+}
+
+#[test]
+fn what_is_stored_says_how_it_shall_be_kept_and_what_is_asked_says_nothing() {
+    let tag = SessionTag::new("tag").unwrap();
+    let heads = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let set = |settings: &mut S3Settings| {
+        settings.storage_class = Some("GLACIER_IR".to_owned());
+        settings.small_storage_class = Some("STANDARD_IA".to_owned());
+        settings.encryption = Some("aws:kms".to_owned());
+        settings.kms_key = Some("arn:aws:kms:eu-1:1:key/k".to_owned());
+        settings.lock_days = Some(30);
+    };
+    let all = Arc::clone(&heads);
+    let answer = move |_: usize, head: &str| {
+        all.lock().unwrap().push(head.to_owned());
+        let list = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>".to_vec();
+        match header(head, "range") {
+            _ if head.contains("list-type=2") => (200, String::new(), list),
+            Some(_) => (206, "Content-Range: bytes 0-0/1\r\n".to_owned(), b"x".to_vec()),
+            None => (200, String::new(), b"x".to_vec()),
+        }
+    };
+    let scene = scene_with(set, answer.clone());
+    let kept = |head: &str| -> Vec<(String, String)> {
+        let of = |line: &str| line.split_once(':').map(|(n, value)| (n.to_ascii_lowercase(), value.trim().to_owned()));
+        let is = |name: &str| ["storage-class", "encryption", "object-lock"].iter().any(|word| name.contains(word));
+        head.lines().skip(1).filter_map(of).filter(|(name, _)| is(name)).collect()
+    };
+    let before = jiff::Timestamp::now();
+    for (key, class) in [("pack/1", "GLACIER_IR"), ("log/1", "STANDARD_IA"), ("wal/1", "STANDARD_IA"), ("key/1", "STANDARD_IA")] {
+        assert_eq!(scene.store.create(&name(key), &[b"x"], &tag).unwrap(), Create::Created);
+        let head = heads.lock().unwrap().pop().unwrap();
+        for (header_name, value) in [
+            ("x-amz-storage-class", class),
+            ("x-amz-server-side-encryption", "aws:kms"),
+            ("x-amz-server-side-encryption-aws-kms-key-id", "arn:aws:kms:eu-1:1:key/k"),
+            ("x-amz-object-lock-mode", "COMPLIANCE"),
+            ("if-none-match", "*"),
+        ] {
+            assert_eq!(header(&head, header_name), Some(value), "{key}: {head}");
+            let signed = header(&head, "authorization").unwrap();
+            assert!(signed.contains(header_name), "it is signed, so that nobody takes it away: {signed}");
+        }
+        let until: jiff::Timestamp = header(&head, "x-amz-object-lock-retain-until-date").unwrap().parse().unwrap();
+        assert!(until >= before + jiff::SignedDuration::from_hours(30 * 24), "{until}");
+        assert_eq!(kept(&head).len(), 5, "{head}");
+    }
+    // Nothing of it goes with what isn't stored; a lock is prolonged by a body of its own.
+    scene.store.read(&name("pack/1"), 100).unwrap();
+    scene.store.read_range(&name("pack/1"), 0, 1).unwrap();
+    scene.store.size(&name("log/1")).unwrap();
+    scene.store.list(Some(&name("log")), &mut |_| Ok(())).unwrap();
+    scene.store.delete(&name("log/1")).unwrap();
+    scene.store.locks().unwrap().lock(&name("log/1"), 4_000_000_000).unwrap();
+    let others = std::mem::take(&mut *heads.lock().unwrap());
+    assert!(others.len() >= 6);
+    for head in others {
+        assert!(kept(&head).is_empty(), "{head}");
+    }
+    // What isn't configured isn't sent.
+    let plain = scene_with(|_| {}, answer);
+    assert_eq!(plain.store.create(&name("pack/1"), &[b"x"], &tag).unwrap(), Create::Created);
+    assert!(kept(&heads.lock().unwrap().pop().unwrap()).is_empty());
 }

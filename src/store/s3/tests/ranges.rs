@@ -27,6 +27,7 @@ impl Served {
     fn answer(&self, n: usize, head: &str) -> (u16, String, Vec<u8>) {
         let number = (self.which)(n);
         let (content, tag) = (&self.contents[number], format!("\"{number}\""));
+        let head = head.to_ascii_lowercase();
         let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).map(|v| v.trim().to_owned());
         if self.matches && header("if-match").is_some_and(|wanted| wanted != tag) {
             return (412, String::new(), error("PreconditionFailed"));

@@ -225,7 +225,11 @@ impl Exchange<'_> {
         self.hand_back_as(request, head)
     }
 
-    fn hand_back_as(&mut self, request: &mut Request, head: Head) -> Result<Next> {
+    fn hand_back_as(&mut self, request: &mut Request, mut head: Head) -> Result<Next> {
+        let clock = self.shared.state().clock;
+        if !clock.is_zero() {
+            head.set("Date", &date(clock));
+        }
         request.record.served = Some(head.status()?);
         request.tell(self.shared);
         let seen = &request.record.seen;
@@ -347,8 +351,7 @@ impl Exchange<'_> {
         let mut head = Head { start: format!("HTTP/1.1 {status} {code}"), headers: Vec::new() };
         head.set("Content-Type", "application/xml");
         head.set("Content-Length", &body.len().to_string());
-        let time = jiff::Timestamp::now() + self.shared.state().clock;
-        head.set("Date", &time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+        head.set("Date", &date(self.shared.state().clock));
         (request.record.status, request.record.down) = (Some(status), body.len() as u64);
         request.tell(self.shared);
         let client = self.client.get_mut();
@@ -400,6 +403,11 @@ fn is_over(stream: &TcpStream) -> bool {
     let waits = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut byte));
     let open = matches!(&waits, Err(e) if e.kind() == ErrorKind::WouldBlock);
     !open || stream.set_nonblocking(false).is_err()
+}
+
+/// The time of a clock that is so far ahead, as HTTP writes it.
+fn date(ahead: jiff::SignedDuration) -> String {
+    (jiff::Timestamp::now() + ahead).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 /// Will the client wait for leave to send its body (RFC 9110, 10.1.1)?

@@ -136,7 +136,7 @@ impl Proxy {
     }
 
     /// From now on the service's clock seems to be so far ahead: what was signed for more than 5 minutes before or after is
-    /// refused with 403 RequestTimeTooSkewed, and the answer's `Date` says the service's time. Up to 10 minutes, as the service
+    /// refused with 403 RequestTimeTooSkewed, and the `Date` of every answer says the service's time. Up to 10 minutes, as the service
     /// itself, of whose clock this isn't true, allows 15.
     pub fn clock(&self, ahead: SignedDuration) {
         assert!(ahead.abs() <= SignedDuration::from_mins(10));
@@ -151,14 +151,11 @@ impl Proxy {
         self.clock(SignedDuration::ZERO);
     }
 
-    /// Ends all connections on which nothing is being asked, as a load balancer does without a word.
-    pub fn drop_idle_connections(&self) {
+    /// Ends all connections on which nothing is being asked, as a load balancer does without a word. How many there were.
+    pub fn drop_idle_connections(&self) -> usize {
         let state = self.shared.state();
-        for (number, _) in state.idle.iter().filter(|(_, idle)| **idle) {
-            if let Some(connection) = state.connections.get(number) {
-                let _ = connection.shutdown(std::net::Shutdown::Both);
-            }
-        }
+        let idle = state.idle.iter().filter(|(_, idle)| **idle).filter_map(|(number, _)| state.connections.get(number));
+        idle.filter(|connection| connection.shutdown(std::net::Shutdown::Both).is_ok()).count()
     }
 
     /// What was asked since the start, or since [`Proxy::forget`], and what became of it so far; in the order in which it came.
