@@ -165,9 +165,9 @@ impl<'a> Carried<'a> {
             self.moved.insert(key, Moved { place: stored.place, bytes: stored.bytes, reference: stored.reference });
             return self.get(writing, place);
         }
-        let sealed = match sealed {
+        let sealed = match sealed.filter(|sealed| row.is_sealed_as(sealed)) {
             Some(sealed) => sealed,
-            None => match writing.packs.stored_bytes(place.pack, row.offset.into(), row.len as usize) {
+            None => match writing.packs.sealed_blob(place.pack, row) {
                 Ok(sealed) => sealed,
                 Err(e) if is_of_one_pack(&e) || is_of_a_disk(&e) => return self.stay(writing, key, &said(&e)),
                 Err(e) => return Err(e),

@@ -16,6 +16,8 @@ use crate::repo::{PackRef, RepoError};
 use crate::store::{self, Backend, ObjectName, Pace};
 use crate::units::{ChunkId, KeyId, PackId, SessionId, ShortId};
 
+/// What is said of a blob whose sealed bytes are others.
+const NOT_ITS_HASH: &str = "a blob's bytes have not the hash that the table says";
 /// What is said of a patch of several chunks.
 const SEVERAL: &str = "a blob has several references";
 /// Tables that are kept in memory, in bytes.
@@ -371,8 +373,8 @@ impl Packs {
         let table = self.table(pack)?;
         let name = self.name(pack)?;
         let row = table.rows().get(blob as usize).ok_or_else(|| RepoError::corrupt(&name, "it has no such blob"))?;
-        if blake3::hash(sealed).as_bytes().first_chunk::<16>() != Some(&row.hash) {
-            return Err(RepoError::corrupt(&name, "a blob's bytes have not the hash that the table says").into());
+        if !row.is_sealed_as(sealed) {
+            return Err(RepoError::corrupt(&name, NOT_ITS_HASH).into());
         }
         let plain = match row.role {
             ChunkRole::Structure => self.open_node(&table, row, sealed.to_vec(), &name)?,
@@ -476,6 +478,19 @@ impl Packs {
     /// If they can't be read.
     pub fn stored_bytes(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, RepoError> {
         Ok(self.backend.read_range(&self.name(pack)?, offset, len)?)
+    }
+
+    /// The sealed bytes of a blob, compared with the hash that the table says. Where they come otherwise they are read again, as a
+    /// bit may have been flipped on the way, and from beneath whatever lies over them.
+    ///
+    /// # Errors
+    /// If they can't be read, or are not what the table says.
+    pub fn sealed_blob(&self, pack: PackId, row: &Row) -> Result<Vec<u8>, RepoError> {
+        let name = self.name(pack)?;
+        self.seen_through(&name, || {
+            let sealed = self.backend.read_range(&name, row.offset.into(), row.len as usize)?;
+            if row.is_sealed_as(&sealed) { Ok(sealed) } else { Err(RepoError::corrupt(&name, NOT_ITS_HASH)) }
+        })
     }
 
     /// The object's name of a known pack.

@@ -50,6 +50,11 @@ impl Row {
     pub fn plain_len(&self) -> u32 {
         self.chunks.iter().map(|(_, len)| *len).fold(0, u32::saturating_add)
     }
+
+    /// Are these its sealed bytes, by their hash?
+    pub fn is_sealed_as(&self, sealed: &[u8]) -> bool {
+        blake3::hash(sealed).as_bytes().first_chunk::<16>() == Some(&self.hash)
+    }
 }
 
 /// The table of a pack.
