@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::crash::{Story, interrupt, one_snapshot};
-use crate::support::{Outcome, Postgres, on};
+use crate::support::{Outcome, Postgres, full, on, skip};
 use crate::world::{Cluster, World};
 
 /// The snapshots that are held.
@@ -100,12 +100,20 @@ fn hold_add_is_interrupted_anywhere() {
     on(18, |pg| story(pg, |cluster| Box::new(Hold { cluster, add: true }), 5));
 }
 
+/// The steps are those of `hold add`: one entry of the log.
 #[test]
 fn hold_remove_is_interrupted_anywhere() {
+    if !full() {
+        return skip("a part of make test-full");
+    }
     on(18, |pg| story(pg, |cluster| Box::new(Hold { cluster, add: false }), 5));
 }
 
+/// The steps are those of `hold add`: one entry of the log.
 #[test]
 fn archive_accept_fork_is_interrupted_anywhere() {
+    if !full() {
+        return skip("a part of make test-full");
+    }
     on(18, |pg| story(pg, |cluster| Box::new(AcceptFork(cluster)), 5));
 }
