@@ -84,7 +84,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         let view = opened.view();
         opened.packs_of(&view.fold, &commit)?
     };
-    packs.all_tables_ahead();
+    // In place little may differ, and only the tables of that are needed.
+    if target.is_none() && !args.dry_run {
+        packs.all_tables_ahead();
+    }
     let snapshot = Snapshot::open(&packs, opening, commit.root.chunk.short(), place, commit.root.digest)
         .map_err(|e| vanished(&opened, &reached, e.into()))?;
     let own = cluster.as_ref().and_then(|c| c.pgdata.as_deref());
