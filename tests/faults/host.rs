@@ -73,7 +73,7 @@ fn a_damaged_cache_never_makes_a_wrong_answer() {
         for kind in ["log", "catalog.redb", "index/"] {
             assert!(names.iter().any(|name| name.to_str().unwrap().contains(kind)), "{names:?}");
         }
-        let (mut draw, rounds, mut noticed) = (Draw(8), if full() { 1000 } else { 100 }, 0);
+        let (mut draw, rounds, mut noticed) = (Draw(8), if full() { 1000 } else { 60 }, 0);
         for round in 0..rounds {
             world.set(&before);
             let (path, bytes) = &files[round % files.len()];

@@ -1,5 +1,6 @@
 //! A machine with everything on it that the program writes to, in one folder: it can be set back, and looked through.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use pgcairn::repo::log::{Forget, Kind};
 use pgcairn::units::Quiet;
 
 use crate::disk::{self, Disk, Tree};
-use crate::support::{Host, Outcome, Postgres, Server, Stop, TestDir, copy_tree};
+use crate::support::{Host, Outcome, Postgres, Server, Stop, TestDir, copy_tree, full};
 use crate::trace::{self, Step, Under};
 
 /// Two states of one small cluster that is stopped, and the WAL segments that it archived on the way: what all stories
@@ -77,15 +78,23 @@ fn thin_out(data: &Path) {
 pub struct World {
     folder: TestDir,
     program: PathBuf,
+    looks: Cell<u32>,
 }
 
 impl World {
     /// With nothing on it.
     #[allow(clippy::new_without_default)]
     pub fn new() -> World {
-        let world = World { folder: TestDir::new(), program: Host::new().program() };
+        let world = World { folder: TestDir::new(), program: Host::new().program(), looks: Cell::new(0) };
         world.folder.folder("disk/home");
         world
+    }
+
+    /// Is this state looked at in every way? Each in the full form, and in the short form one in four, and the end: what
+    /// must hold whatever was interrupted, and takes long to look at.
+    pub fn at_length(&self, done: bool) -> bool {
+        self.looks.set(self.looks.get() + 1);
+        done || full() || self.looks.get().is_multiple_of(4)
     }
 
     /// The folder on which everything lies that the program writes.
