@@ -1,5 +1,6 @@
-//! Single segments of an archive, looked at by themselves: for questions about a few of many. Folders are listed once, and
-//! of each segment that is asked for the front is read that says whether it counts.
+//! Single segments of an archive, looked at by themselves: for questions about a few of many. Folders are listed once for all
+//! questions (twice, where names may come damaged), and of each segment that is asked for the front is read that says whether
+//! it counts.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 use std::collections::BTreeMap;
@@ -104,7 +105,7 @@ impl FrontCache for Fetched {
 
 fn list(site: &Site<'_>, folder: &ObjectName) -> Result<Folder, SiteError> {
     let mut found = Folder::new();
-    site.list(folder, &mut |listed| {
+    site.list_twice(folder, &mut |listed| {
         if let Some(name) = parse_listed(&listed.name) {
             found.entry(name.file).or_default().push((name.variant, listed.size));
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::archive::list::NoCache;
 use crate::archive::testing::{SYSTEM, World, segment};
-use crate::archive::{Archive, GetContext, GetError, Site, StoredNames, fetch, stored};
+use crate::archive::{Archive, GetContext, GetError, Glance, Site, StoredNames, fetch, stored};
 use crate::pg::wal::WalFileName;
 use crate::store::troubled::Troubled;
 use crate::store::{Backend, ObjectName, Pace};
@@ -105,6 +105,23 @@ fn an_archive_adds_up_to_the_same() {
     for (object, other) in flips(&world) {
         store.list_once_as(object.clone(), other.clone());
         assert_eq!(read(), wanted, "{object} is listed as {other:?}");
+    }
+}
+
+#[test]
+fn a_glance_sees_the_same() {
+    let world = world();
+    with_a_child(&world);
+    let store = before(&world);
+    let names = ["000000010000000000000003", BEHIND_VOID, GAP, "000000020000000000000007", "000000020000000000000008"];
+    let read = || {
+        let mut glance = Glance::default();
+        names.map(|name| glance.segment(&site(&world, &store), SYSTEM, name.parse().unwrap(), &NoCache).unwrap().is_some())
+    };
+    assert_eq!(read(), [true, true, false, true, false]);
+    for (object, other) in flips(&world) {
+        store.list_once_as(object.clone(), other.clone());
+        assert_eq!(read(), [true, true, false, true, false], "{object} is listed as {other:?}");
     }
 }
 

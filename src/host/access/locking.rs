@@ -14,7 +14,7 @@ use crate::host::cache_file;
 use crate::repo::log::{PackFacts, entry_name};
 use crate::repo::pack::pack_name;
 use crate::repo::{PackRef, RepoError, format};
-use crate::store::{LockSpan, Locks, ObjectName, StoreError, at_once};
+use crate::store::{Backend, LockSpan, Locks, ObjectName, StoreError, at_once, list_twice};
 use crate::units::{Explain, Progress, Timestamp};
 
 /// Requests at once.
@@ -121,11 +121,16 @@ fn needed(opened: &Opened, commit: u64, wal: Vec<ObjectName>) -> Result<BTreeSet
     for number in 0..=newest {
         names.insert(name(entry_name(number))?);
     }
+    names.extend(keys_and_bodies(opened.backend.as_ref())?);
+    Ok(names)
+}
+
+/// All slots, and all bodies of the log. Listed twice: what came under a damaged name would not be locked, and what that name
+/// stands for isn't there.
+fn keys_and_bodies(backend: &dyn Backend) -> Result<BTreeSet<ObjectName>, StoreError> {
+    let mut names = BTreeSet::new();
     for folder in ["key", "body"] {
-        opened.backend.list(Some(&name(folder.to_owned())?), &mut |listed| {
-            names.insert(listed.name);
-            Ok(())
-        })?;
+        names.extend(list_twice(backend, &ObjectName::new(folder)?)?.either.into_iter().map(|listed| listed.name));
     }
     Ok(names)
 }
@@ -274,6 +279,27 @@ mod tests {
         let refusing = Shelf { refuses: true, until: Mutex::new(shelf.until.lock().unwrap().clone()), ..Shelf::default() };
         let refused = Work { locks: &refusing, least: 160, ..work };
         assert!(matches!(refused.one(&names[2]), Err(StoreError::Denied { .. })));
+    }
+
+    #[test]
+    fn all_keys_and_bodies_are_locked_whatever_bit_of_a_listing_is_flipped() {
+        use crate::store::memory::MemoryStore;
+        use crate::store::troubled::Troubled;
+        use crate::store::{Pace, SessionTag};
+
+        let memory = std::sync::Arc::<MemoryStore>::default();
+        let names = ["key/00112233", "body/0a1b", "body/0a1c"].map(|text| ObjectName::new(text).unwrap());
+        for name in &names {
+            let _ = memory.create(name, &[b"x"], &SessionTag::new("test").unwrap()).unwrap();
+        }
+        let store = Troubled::paced(memory as _, Some(Pace::OF_A_DISK));
+        for name in &names {
+            for other in Troubled::flips(name) {
+                store.list_once_as(name.clone(), other.clone());
+                let found = keys_and_bodies(store.as_ref()).unwrap();
+                assert!(names.iter().all(|name| found.contains(name)), "{name} is listed as {other:?}: {found:?}");
+            }
+        }
     }
 
     #[test]

@@ -29,6 +29,10 @@ impl RepositoryUrl {
     pub fn parse(text: &OsStr, base: Option<&Path>) -> Result<Self, ConfigError> {
         let refuse = |problem: &str| ConfigError::UnsupportedUrl { url: text.to_string_lossy().into_owned(), problem: problem.into() };
         let path = match scheme(text) {
+            // Nearly a URL: a folder of that name beside the others would be a surprise.
+            None if meant_as_url(text) => {
+                return Err(refuse("a URL has two slashes after its colon (s3://bucket/prefix); a folder of this name is written ./NAME"));
+            }
             None => PathBuf::from(text),
             Some((b"file", rest)) => {
                 let rest = rest.strip_prefix(b"localhost").unwrap_or(rest);
@@ -108,6 +112,13 @@ fn scheme(text: &OsStr) -> Option<(&[u8], &[u8])> {
     fine.then_some((scheme, rest))
 }
 
+/// Does it begin as the addresses of this or of other backup tools do (`s3:host/bucket`, `file:/path`, `sftp:host:/path`)?
+fn meant_as_url(text: &OsStr) -> bool {
+    const SCHEMES: [&[u8]; 11] = [b"s3", b"file", b"http", b"https", b"sftp", b"ssh", b"rest", b"rclone", b"gs", b"azure", b"b2"];
+    let scheme = text.as_bytes().split(|b| *b == b':').next().unwrap_or_default();
+    scheme.len() < text.len() && SCHEMES.iter().any(|known| known.eq_ignore_ascii_case(scheme))
+}
+
 fn percent_decoded(bytes: &[u8]) -> Option<Vec<u8>> {
     let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
     let mut out = Vec::with_capacity(bytes.len());
@@ -148,6 +159,9 @@ mod tests {
             ("file:///srv/my%20repo", "/srv/my repo"),
             ("file://localhost/srv", "/srv"),
             ("odd:name", "/base/odd:name"),
+            ("./s3:/bucket/x", "/base/s3:/bucket/x"),
+            ("s3", "/base/s3"),
+            ("/s3:/x", "/s3:/x"),
             ("1://x", "/base/1:/x"),
         ] {
             let url = RepositoryUrl::parse(text.as_ref(), Some(Path::new("/base"))).unwrap();
@@ -161,6 +175,11 @@ mod tests {
             ("file:///a%0", "hex digits"),
             ("file:///a%00", "hex digits"),
             ("sftp://host/srv", "not known"),
+            ("s3:/bucket/prefix", "two slashes"),
+            ("s3:bucket/prefix", "two slashes"),
+            ("S3:/bucket", "two slashes"),
+            ("file:/srv", "two slashes"),
+            ("sftp:host:/srv", "two slashes"),
             ("", "a path is expected"),
         ] {
             let error = RepositoryUrl::parse(text.as_ref(), Some(Path::new("/base"))).unwrap_err();
