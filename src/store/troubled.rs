@@ -53,6 +53,7 @@ pub(crate) struct Troubled {
     lister: Mutex<Arc<Lister>>,
     calls: Mutex<Vec<(Call, ObjectName)>>,
     lists: Mutex<Vec<Option<ObjectName>>>,
+    flip: Mutex<Option<(ObjectName, usize)>>,
 }
 
 impl Troubled {
@@ -66,6 +67,7 @@ impl Troubled {
             lister: Mutex::new(Arc::new(|_, _, _| {})),
             calls: Mutex::default(),
             lists: Mutex::default(),
+            flip: Mutex::default(),
         })
     }
 
@@ -99,6 +101,11 @@ impl Troubled {
                 }
             }
         });
+    }
+
+    /// The next reading of the whole object has this bit wrong (from the lowest of its first byte).
+    pub fn read_once_flipped(&self, object: ObjectName, bit: usize) {
+        *self.flip.lock().unwrap() = Some((object, bit));
     }
 
     /// All that a name may become by one flipped bit: names, or none.
@@ -146,7 +153,11 @@ impl Backend for Troubled {
     }
 
     fn read(&self, name: &ObjectName, max: u64) -> Result<Vec<u8>, StoreError> {
-        self.call(Call::Read, name, || self.inner.read(name, max))
+        let mut bytes = self.call(Call::Read, name, || self.inner.read(name, max))?;
+        if let Some((_, bit)) = self.flip.lock().unwrap().take_if(|(object, _)| object == name) {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        Ok(bytes)
     }
 
     fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {

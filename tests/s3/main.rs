@@ -9,6 +9,7 @@ mod cost;
 mod crowd;
 mod deletions;
 mod faults;
+mod flips;
 mod formats;
 mod identity;
 mod late;

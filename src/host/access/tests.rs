@@ -325,3 +325,38 @@ fn slots_are_found_whatever_bit_of_a_listing_is_flipped() {
         }
     }
 }
+
+/// Nor does a slot that came damaged once, whichever bit of it.
+#[test]
+fn slots_open_whatever_bit_of_one_is_flipped_on_its_way() {
+    use super::unlock::unlock;
+    use crate::crypt::slot::{Lock, Slot, key_file_text};
+    use crate::host::config::{RepositorySettings, RepositoryUrl, SecretSource};
+    use crate::repo::format::Format;
+    use crate::store::memory::MemoryStore;
+    use crate::store::s3::Watch;
+    use crate::store::troubled::Troubled;
+    use crate::store::{Pace, SessionTag};
+
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key");
+    let key = crate::crypt::Secret::random().unwrap();
+    std::fs::write(&key_file, key_file_text(&key).as_bytes()).unwrap();
+    std::fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for (lock, secret) in [(Lock::KeyFile(&key), Some(SecretSource::KeyFile(key_file.clone()))), (Lock::Clear, None)] {
+        let (memory, root) = (Arc::<MemoryStore>::default(), crate::crypt::Root::random().unwrap());
+        let name = ObjectName::new("key/00112233445566778899aabbccddeeff").unwrap();
+        let slot = Slot::seal(&root, &lock).unwrap();
+        let _ = memory.create(&name, &[slot.as_bytes()], &SessionTag::new("test").unwrap()).unwrap();
+        let store = Troubled::paced(memory as _, Some(Pace::OF_A_DISK));
+        let settings = RepositorySettings::at(RepositoryUrl::Local(folder.path().to_owned()), secret);
+        let place = super::Place { repository: &settings, watch: &Watch::default(), state: None, cache: None, progress: &Quiet };
+        let format = Format { repository: root.repository, domain: root.domain, read_only_features: 0 };
+        for bit in 0..slot.as_bytes().len() * 8 {
+            store.read_once_flipped(name.clone(), bit);
+            let opened = unlock(&place, store.as_ref(), &format, "there", true);
+            let opened = opened.unwrap_or_else(|e| panic!("bit {bit} of {:?}: {e}", slot.kind()));
+            assert!(opened.content.expose() == root.content.expose(), "bit {bit}");
+        }
+    }
+}

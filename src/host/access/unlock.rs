@@ -75,7 +75,12 @@ pub(in crate::host) fn read_slots(backend: &dyn Backend, repository: RepositoryI
     let mut slots = Vec::new();
     let mut others = 0;
     for object in list_twice(backend, &folder)?.either {
-        match seen_through(backend, &object.name, is_no_slot, || read_slot(backend, &object.name, repository)) {
+        let read = || match read_slot(backend, &object.name, repository) {
+            // Perhaps a flipped bit, and no newer kind.
+            Err(HostError::Crypt(CryptError::Unknown { .. })) if backend.rereads() => read_slot(backend, &object.name, repository),
+            other => other,
+        };
+        match seen_through(backend, &object.name, is_no_slot, read) {
             Ok(slot) => slots.push(StoredSlot { name: object.name, slot }),
             // Removed meanwhile, or a name that came damaged.
             Err(HostError::Store(e)) if e.is_absent() => {}
@@ -88,6 +93,24 @@ pub(in crate::host) fn read_slots(backend: &dyn Backend, repository: RepositoryI
     // Cheap ones first: one that was planted may cost gigabytes and minutes. Of equal ones those of after a rotation.
     slots.sort_by_key(|s| (s.slot.cost(), std::cmp::Reverse(s.slot.as_bytes().len())));
     Ok((slots, others))
+}
+
+/// The slots as they come now, of those that came otherwise before: a bit may have been flipped on the way, which a slot shows
+/// only by not opening.
+///
+/// # Errors
+/// If they can't be read.
+pub(in crate::host) fn otherwise_now(
+    backend: &dyn Backend,
+    repository: RepositoryId,
+    before: &[StoredSlot],
+) -> Result<Vec<StoredSlot>, HostError> {
+    if !backend.rereads() {
+        return Ok(Vec::new());
+    }
+    let (mut now, _) = read_slots(backend, repository)?;
+    now.retain(|now| !before.iter().any(|before| before.name == now.name && before.slot == now.slot));
+    Ok(now)
 }
 
 fn read_slot(backend: &dyn Backend, name: &ObjectName, repository: RepositoryId) -> Result<Slot, HostError> {
@@ -134,6 +157,10 @@ pub(super) fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, 
         return of_this(*root, format, shown);
     }
     let (mut slots, others) = read_slots(backend, format.repository)?;
+    let again = |slots: &[StoredSlot]| otherwise_now(backend, format.repository, slots);
+    if slots.is_empty() {
+        slots = again(&slots)?;
+    }
     if slots.is_empty() {
         slots = buried_slots(backend, format.repository, |_| true)?;
     }
@@ -146,11 +173,14 @@ pub(super) fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, 
     }
     let unlock = match given {
         Some(unlock) => unlock,
-        None if clear && slots.iter().any(|s| s.slot.kind() == SlotKind::Clear) => Unlock::Clear,
+        None if clear && (has_clear(&slots) || has_clear(&again(&slots)?)) => Unlock::Clear,
         None => return Err(HostError::NoKey { place: shown.into() }),
     };
     let mut failed = None;
     if let Some((root, _)) = try_slots(place, shown, &slots, &unlock, &mut failed) {
+        return of_this(root, format, shown);
+    }
+    if let Some((root, _)) = try_slots(place, shown, &again(&slots)?, &unlock, &mut failed) {
         return of_this(root, format, shown);
     }
     let covered = buried_slots(backend, format.repository, |covered| !covered.deleted)?;
@@ -167,6 +197,10 @@ pub(super) fn unlock(place: &Place<'_>, backend: &dyn Backend, format: &Format, 
         place.progress.warn(&format!("there are {} key slots, of which {MOST_SLOTS} were tried: were some of them planted?", slots.len()));
     }
     Err(failed.unwrap_or(CryptError::WrongKey).into())
+}
+
+fn has_clear(slots: &[StoredSlot]) -> bool {
+    slots.iter().any(|s| s.slot.kind() == SlotKind::Clear)
 }
 
 /// What is said of a slot that opens although it was deleted.

@@ -465,7 +465,8 @@ fn without(list: &[u8], left_out: impl Fn(&str) -> bool) -> Vec<u8> {
 
 /// A place in a body of this length; of an unknown one, any.
 fn within(place: u64, length: u64) -> u64 {
-    if length == 0 { place } else { place % length }
+    // Of what comes in chunks the length isn't known: somewhere in its front.
+    place % if length == 0 { 512 } else { length }
 }
 
 /// Of a piece that begins at this offset: what is before the stop, with the wrong bit if that lies in it.
@@ -475,6 +476,7 @@ fn part(piece: &[u8], offset: u64, stop: Option<u64>, flip: Option<u64>) -> Cow<
     let at = flip.and_then(|place| place.checked_sub(offset)).and_then(|at| usize::try_from(at).ok());
     let Some(at) = at.filter(|at| *at < piece.len()) else { return Cow::Borrowed(piece) };
     let mut wrong = piece.to_vec();
-    wrong[at] ^= 0x10;
+    // Another one in every place.
+    wrong[at] ^= 1 << ((offset + at as u64) % 8);
     Cow::Owned(wrong)
 }
