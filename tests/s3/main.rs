@@ -11,6 +11,7 @@ mod deletions;
 mod faults;
 mod formats;
 mod identity;
+mod keys;
 mod late;
 mod locked;
 mod loopback;
