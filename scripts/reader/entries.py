@@ -326,6 +326,7 @@ CHANGES = {
     ),
     "revoke": record(op=text, key=one_id),
     "wal-end": record(op=text, key=one_id, ends=held),
+    "remove-slot": record(op=text, slot=one_id),
 }
 
 

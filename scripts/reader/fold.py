@@ -65,7 +65,7 @@ class Fold:
 
     def __init__(self, owner):
         self.owner, self.owner_id = owner, key_id(owner).hex()
-        self.keys, self.sealed_to = {}, []
+        self.keys, self.sealed_to, self.removed_slots = {}, [], {}
         self.sessions, self.live, self.condemned, self.expired = {}, {}, {}, {}
         self.holds, self.notes, self.damaged, self.newest_begin = {}, [], {}, {}
 
@@ -160,6 +160,7 @@ class Fold:
 
     def change_keys(self, number, changes):
         keys, sealed_to = {name: key.copy() for name, key in self.keys.items()}, list(self.sealed_to)
+        removed_slots = dict(self.removed_slots)
         for i, change in enumerate(changes):
             op = change["op"]
             if op == "owner":
@@ -181,6 +182,8 @@ class Fold:
             elif op == "revoke":
                 rule(change["key"] in keys and keys[change["key"]].revoked is None, "KEY: no such host's key to revoke")
                 keys[change["key"]].revoked = number
+            elif op == "remove-slot":
+                removed_slots.setdefault(change["slot"], number)
             else:
                 key = keys.get(change["key"])
                 rule(key and key.revoked is not None and key.revoked < number, "KEY: an end of WAL of a key that no earlier entry revoked")
@@ -188,7 +191,7 @@ class Fold:
                 key.ends = {(e["cluster"], e["system_identifier"], e["last"].timeline): e["last"] for e in change["ends"]}
         if number == 0:
             rule(changes[0]["op"] == "owner" and sealed_to, "KEY: the first entry must name the owner and a key to seal to")
-        self.keys, self.sealed_to = keys, sealed_to
+        self.keys, self.sealed_to, self.removed_slots = keys, sealed_to, removed_slots
 
     def begin(self, number, session, signer, f):
         rule(session not in self.sessions, "R3: the session is known")

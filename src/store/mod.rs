@@ -162,8 +162,8 @@ pub trait Backend: Send + Sync {
     /// [`Backend::settle_deletions`] has returned before.
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
 
-    /// Makes durable that objects were deleted whose names are `folder`, a `/` and one more part. A store whose deletions are
-    /// durable at once has nothing to do.
+    /// Makes durable that objects were deleted whose names are `folder`, a `/` and one more part; and that others of the folder
+    /// are there, whoever has created them. A store where both is durable at once has nothing to do.
     fn settle_deletions(&self, folder: &ObjectName) -> Result<(), StoreError> {
         let _ = folder;
         Ok(())

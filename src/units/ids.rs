@@ -131,6 +131,10 @@ id! {
     /// The id of a public key: the first 16 bytes of its BLAKE3 hash.
     KeyId, 16, "a key id"
 }
+id! {
+    /// A key slot's id: random.
+    SlotId, 16, "a key slot's id"
+}
 
 impl ChunkId {
     /// The form in which structure nodes name this chunk.

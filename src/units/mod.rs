@@ -22,7 +22,7 @@ mod wal;
 
 pub use counted::counted;
 pub use failure::{Class, Explain, class_of_io, cure_of_io, with_causes};
-pub use ids::{ChunkId, Digest16, DomainId, Hash32, KeyId, PackId, ParseIdError, RepositoryId, SessionId, ShortId};
+pub use ids::{ChunkId, Digest16, DomainId, Hash32, KeyId, PackId, ParseIdError, RepositoryId, SessionId, ShortId, SlotId};
 pub use paths::show;
 pub use progress::{Cancel, Cancelled, Event, Level, Progress, Quiet};
 pub use size::{ByteSize, parse_byte_size, parse_duration};

@@ -107,6 +107,7 @@ fn entries_without_the_right_are_void_whatever_they_say() {
                 json!({"kind": "KEY", "keys": [{"op": "host", "public": public, "name": "x", "roles": ["writer", "reader", "maintainer"]}]}),
             ),
             ("a revocation", json!({"kind": "KEY", "keys": [{"op": "revoke", "key": host}]})),
+            ("a removal of a key slot", json!({"kind": "KEY", "keys": [{"op": "remove-slot", "slot": host}]})),
             (
                 "a backup's BEGIN for another cluster",
                 json!({"kind": "BEGIN", "purpose": "backup", "machine": "m", "cluster": CLUSTER, "system_identifier": SYSTEM.to_string()}),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Host, ordinary};
+use crate::support::{Host, Outcome, ordinary};
 use crate::world::World;
 use crate::{file, holds, owner, restores, with};
 
@@ -63,6 +63,90 @@ fn a_slot_is_removed_and_never_the_last() {
         with(&world, &Host::new(), &[("PGCAIRN_KEY_FILE", world.key().as_os_str())], &["list"]).code(1).says("does not open");
         restores(&world, &Host::new(), &[("PGCAIRN_PASSPHRASE", "a passphrase".as_ref())], 0);
         world.run(["verify"]).ok();
+    });
+}
+
+/// A repository with a slot for its key file that is half removed, as by a removal that was killed behind its entry of the log,
+/// and one for a passphrase.
+struct Half {
+    world: World,
+    passphrase: String,
+    /// The slot that is being removed.
+    going: String,
+    /// What it holds.
+    bytes: Vec<u8>,
+}
+
+impl Half {
+    fn new() -> Half {
+        let mut world = World::empty();
+        world.backup();
+        let going = slots(&world)[0].0.clone();
+        let passphrase = file(&world, "p", "a passphrase\n");
+        owner(&world, &["key", "add", "--test-kdf", "--passphrase-file", &passphrase]).ok();
+        let bytes = fs::read(world.repository().join("key").join(&going)).unwrap();
+        let half = Half { world, passphrase, going, bytes };
+        half.remove(&half.going).ok();
+        half.put_back();
+        half
+    }
+
+    fn remove(&self, slot: &str) -> Outcome {
+        owner(&self.world, &["key", "remove", slot, "--with-passphrase-file", &self.passphrase])
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.world.repository().join("key").join(&self.going)
+    }
+
+    fn put_back(&self) {
+        fs::write(self.path(), &self.bytes).unwrap();
+    }
+
+    /// Another one, for the key that opens the one that is going.
+    fn add_again(&self) -> Outcome {
+        owner(&self.world, &["key", "add", "--key-file", self.world.key().to_str().unwrap()])
+    }
+}
+
+#[test]
+fn a_slot_that_is_half_removed_is_shown_and_nobodys_way_in() {
+    ordinary(|| {
+        let half = Half::new();
+        let list = half.world.run(["key", "list"]).ok();
+        list.prints("being removed by entry").says(&format!("run `pgcairn key remove {}` again", half.going));
+        let list = half.world.run(["key", "list", "--json"]).ok().json();
+        let all = list["slots"].as_array().unwrap();
+        assert!(all.len() == 2 && all.iter().all(|slot| slot["removing"].is_u64() == (slot["slot"] == *half.going)), "{list}");
+        let other = slots(&half.world).into_iter().map(|(id, _)| id).find(|id| *id != half.going).unwrap();
+        half.remove(&other).code(1).says("opens with what was given but such as are being removed").says("a slot that stays");
+        half.remove(&half.going).ok();
+        assert_eq!(slots(&half.world), [(other.clone(), "passphrase".into())]);
+        // The other one is lost: that is said, and the one that is going stays.
+        half.put_back();
+        fs::remove_file(half.world.repository().join("key").join(&other)).unwrap();
+        half.world.run(["key", "list"]).ok().says("no other key slot is there");
+        half.remove(&half.going).code(1).says("could be the last way into the repository");
+        half.add_again().ok();
+        half.remove(&half.going).ok();
+        restores(&half.world, &Host::new(), &[("PGCAIRN_KEY_FILE", half.world.key().as_os_str())], 0);
+    });
+}
+
+#[test]
+fn what_opened_a_slot_that_is_going_opens_another_and_a_rotation_finishes_it() {
+    ordinary(|| {
+        let mut half = Half::new();
+        half.world.backup();
+        restores(&half.world, &Host::new(), &[("PGCAIRN_PASSPHRASE", "a passphrase".as_ref())], 1);
+        half.add_again().ok();
+        assert_eq!(slots(&half.world).len(), 3);
+        half.add_again().code(2).says("opens a key slot of this repository already");
+        let by = ["key", "rotate", "--json", "--with-passphrase-file", &half.passphrase];
+        let rotated = owner(&half.world, &by).ok().json();
+        assert_eq!((rotated["slots"].as_array().unwrap().len(), rotated["removed"].as_array().unwrap().len()), (2, 3), "{rotated}");
+        assert!(slots(&half.world).len() == 2 && !half.path().exists());
+        half.world.run(["verify"]).ok();
     });
 }
 

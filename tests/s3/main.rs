@@ -12,6 +12,7 @@ mod faults;
 mod flips;
 mod formats;
 mod identity;
+mod keys;
 mod late;
 mod locked;
 mod loopback;

@@ -37,6 +37,8 @@ pub(super) struct SlotJson {
     passes: Option<u32>,
     lanes: Option<u32>,
     cheap: bool,
+    /// The entry by which it is being removed: whoever did was interrupted, or is at it. `null`: it stays.
+    removing: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -65,7 +67,7 @@ struct ContentKeyJson {
 }
 
 impl SlotJson {
-    pub(super) fn of(slot: &Slot) -> Self {
+    pub(super) fn of(slot: &Slot, removing: Option<u64>) -> Self {
         let kdf = slot.kdf();
         SlotJson {
             slot: hex(&slot.id()),
@@ -74,6 +76,7 @@ impl SlotJson {
             passes: kdf.map(|kdf| kdf.passes),
             lanes: kdf.map(|kdf| kdf.lanes),
             cheap: slot.is_weak(),
+            removing,
         }
     }
 }
@@ -103,6 +106,14 @@ pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     if others > 0 {
         context.reporter.warn(&format!("in key/ {} that this version knows", counted(others, "object is no slot", "objects are no slots")));
     }
+    let json: Vec<SlotJson> = slots.iter().map(|s| SlotJson::of(&s.slot, owner::removing(&opened, &s.slot))).collect();
+    for slot in json.iter().filter(|slot| slot.removing.is_some()) {
+        let id = &slot.slot;
+        context.reporter.warn(&format!("key slot {id} is being removed: if nobody is at it, run `pgcairn key remove {id}` again"));
+    }
+    if !slots.is_empty() && json.iter().all(|slot| slot.removing.is_some()) {
+        context.reporter.warn("no other key slot is there: make one by `pgcairn key add` before anything else");
+    }
     if slots.is_empty() {
         context.reporter.warn("there is no key slot: no fresh machine can open this repository; make one by `pgcairn key add`");
     }
@@ -114,7 +125,7 @@ pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
             deleted.join(", ")
         ));
     }
-    let answer = answer(&opened, slots.iter().map(|s| SlotJson::of(&s.slot)).collect())?;
+    let answer = answer(&opened, json)?;
     for host in answer.hosts.iter().filter(|host| host.wal_ended == Some(false)) {
         context.reporter.warn(&format!("the removal of {} was interrupted: run `pgcairn key remove-host {}` again", host.name, host.key));
     }
@@ -176,9 +187,10 @@ fn answer(opened: &Opened, slots: Vec<SlotJson>) -> Result<Answer, Failure> {
 
 fn write_text(out: &mut dyn Write, answer: &Answer, kinds: &[&str], costs: &[String]) -> io::Result<()> {
     use Align::{Left, Right};
-    let mut slots = Table::new([("key slot", Left), ("opened by", Left), ("cost of a guess", Left)]);
+    let mut slots = Table::new([("key slot", Left), ("opened by", Left), ("cost of a guess", Left), ("", Left)]);
     for (slot, (kind, cost)) in answer.slots.iter().zip(kinds.iter().zip(costs)) {
-        slots.row([slot.slot.clone(), (*kind).to_owned(), cost.clone()]);
+        let mark = slot.removing.map_or(String::new(), |number| format!("being removed by entry {number}"));
+        slots.row([slot.slot.clone(), (*kind).to_owned(), cost.clone(), mark]);
     }
     slots.write(out)?;
     writeln!(out)?;

@@ -99,7 +99,7 @@ pub(super) fn add(context: &Context, args: &AddArgs) -> Result<Exit, Failure> {
         }
         out.flush()
     };
-    answered(if context.settings.json { json::write(out, &Added { version: 1, slot: SlotJson::of(slot) }) } else { text(out) })?;
+    answered(if context.settings.json { json::write(out, &Added { version: 1, slot: SlotJson::of(slot, None) }) } else { text(out) })?;
     Ok(Exit::DONE)
 }
 
@@ -118,7 +118,9 @@ fn add_by(context: &Context, args: &AddArgs, new: &SecretSource, kdf: Kdf) -> Re
             return Err(Failure::usage(format!("{new} is the export of a repository's keys"), "give --key-file a new name: it is written"));
         }
     };
-    if owner.slots.iter().any(|slot| matches!(slot.stored.slot.open(&unlock), Ok(Some(_)))) {
+    // What opens one that is being removed may open another again.
+    let staying = owner.slots.iter().filter(|slot| owner::removing(&opened, &slot.stored.slot).is_none());
+    if staying.into_iter().any(|slot| matches!(slot.stored.slot.open(&unlock), Ok(Some(_)))) {
         return Err(Failure::usage(
             format!("{new} opens a key slot of this repository already"),
             "what opens it now comes from environment or configuration, or by --with-passphrase-file, --with-key-file; the flags of `key add` name what is new",
@@ -134,8 +136,9 @@ struct Removed<'a> {
 }
 
 pub(super) fn remove(context: &Context, args: &RemoveArgs) -> Result<Exit, Failure> {
-    let (_, opened, owner) = as_owner(context, &args.with)?;
+    let (here, opened, owner) = as_owner(context, &args.with)?;
     let removed = owner::remove_slot(&opened, &owner, &args.slot)?;
+    opened.settle(&here.place(&context.reporter));
     let id = hex(&removed.slot.id());
     let out = &mut io::stdout().lock();
     let text = |out: &mut dyn Write| {
@@ -202,7 +205,7 @@ pub(super) fn rotate(context: &Context, with: &With) -> Result<Exit, Failure> {
         version: 1,
         content_key: rotated.key.to_string(),
         entry: rotated.entry.map(|head| head.number),
-        slots: rotated.slots.iter().map(|s| SlotJson::of(&s.slot)).collect(),
+        slots: rotated.slots.iter().map(|s| SlotJson::of(&s.slot, None)).collect(),
         removed: rotated.removed.iter().map(|s| hex(&s.slot.id())).collect(),
         behind: rotated.behind.iter().map(|s| hex(&s.slot.id())).collect(),
     };

@@ -18,10 +18,12 @@ mod open;
 mod races;
 mod rotate;
 mod slots;
+#[cfg(test)]
+mod turns;
 
 pub use accept::{Accepted, accept, read_grant};
 pub use exposure::{Exposure, exposure};
 pub use hosts::{Enrolment, end_wal, enrol, find_host, grant, revoke};
 pub use open::{Owner, OwnersSlot, open_as_owner};
 pub use rotate::{Rotated, rotate};
-pub use slots::{add_slot, deleted_slots, list_slots, remove_slot, wrapped_lock};
+pub use slots::{add_slot, deleted_slots, list_slots, remove_slot, removing, wrapped_lock};

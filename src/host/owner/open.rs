@@ -7,7 +7,8 @@ use crate::host::HostError;
 use crate::host::access::{self, Need, Opened, Place, StoredSlot, buried_slots, opened_beneath, read_slots, unlock_with};
 use crate::host::config::SecretSource;
 use crate::repo::format::FormatError;
-use crate::units::KeyId;
+use crate::repo::log::LogView;
+use crate::units::{KeyId, SlotId};
 
 /// A slot, and whether it is known what opens it.
 pub struct OwnersSlot {
@@ -25,6 +26,11 @@ impl OwnersSlot {
         crate::units::ids::hex(&self.stored.slot.id())
     }
 
+    /// The same as the log names it.
+    pub(super) fn slot_id(&self) -> SlotId {
+        SlotId(self.stored.slot.id())
+    }
+
     /// Does anything that was given open it?
     pub fn is_open(&self) -> bool {
         self.by.is_some()
@@ -33,6 +39,14 @@ impl OwnersSlot {
     /// Does it hold all content keys of a root? If not, it is from before a rotation.
     pub(super) fn holds_all_of(&self, root: &Root) -> bool {
         root.contents().all(|content| self.holds.contains(&content.public().id()))
+    }
+
+    /// Is it a way in, as far as this log goes? The owner opens it, it holds all content keys that are named there, and nobody
+    /// is removing it. It is then in the store: nobody deletes it before the log says so.
+    pub(super) fn is_way_in(&self, view: &LogView) -> bool {
+        let keys = &view.fold.keys;
+        let holds_named = keys.sealing.iter().all(|key| self.holds.contains(&key.id));
+        self.is_open() && holds_named && !keys.removed_slots.contains_key(&self.slot_id())
     }
 }
 

@@ -2,15 +2,16 @@
 
 use zeroize::Zeroizing;
 
-use super::open::{Owner, try_slot};
+use super::open::{Owner, OwnersSlot};
 use crate::crypt::Secret;
 use crate::crypt::slot::{self, Lock, Slot, key_file_text};
 use crate::host::HostError;
 use crate::host::access::{Opened, StoredSlot, buried_slots, process_tag, read_slots, unwrap_key};
 use crate::host::config::{KeyOperation, SecretError, run_key_command};
+use crate::repo::log::{KeyOp, Keys, Kind, LogView};
 use crate::store::{Create, ObjectName, StoreError};
-use crate::units::KeyId;
 use crate::units::ids::hex;
+use crate::units::{KeyId, SlotId};
 
 /// The slots of a repository, and how many other objects lie among them.
 ///
@@ -63,12 +64,13 @@ pub(super) fn store(opened: &Opened, slot: Slot) -> Result<StoredSlot, HostError
     }
 }
 
-/// Removes a slot. What opens another one must be at hand: so that the last way in can't be shut, and not by two who each
-/// count on what the other removes either.
+/// Removes a slot. What opens another one must be at hand, so that the last way in can't be shut; and not by several who each
+/// count on what the other removes either: the log says that it goes before it does, and gives them one order ([`note`]).
+/// Killed behind that, it is there and counts as nobody's way in, and removing it again finishes it.
 ///
 /// # Errors
-/// If there is none of that id, several, or no other slot is known to open. If none is left that opens once it is removed: it
-/// is then stored again.
+/// If there is none of that id, several, or no other slot is known to open, as it is or by what others do at the same time.
+/// If the log can't be written: then nothing is deleted.
 pub fn remove_slot(opened: &Opened, owner: &Owner, id: &str) -> Result<StoredSlot, HostError> {
     let mut meant = owner.slots.iter().filter(|slot| !id.is_empty() && slot.id().starts_with(id));
     let slot = match (meant.next(), meant.next()) {
@@ -79,70 +81,85 @@ pub fn remove_slot(opened: &Opened, owner: &Owner, id: &str) -> Result<StoredSlo
             return Err(HostError::Refused { what: format!("several key slots begin with {id}"), cure });
         }
     };
-    let another = owner.slots.iter().any(|other| other.id() != slot.id() && other.is_open() && other.holds_all_of(&owner.root));
-    if !another {
-        return Err(HostError::Refused {
-            what: format!("no other slot than {} opens with what was given: it could be the last way into the repository", slot.id()),
-            cure: "give what opens another slot; make one by `pgcairn key add` if there is none".into(),
-        });
+    opened.refresh()?;
+    let ways = ways_in_but(opened, owner, slot)?;
+    if ways.is_empty() {
+        return Err(not_removed(opened, owner, slot));
+    }
+    if removing(opened, &slot.stored.slot).is_none() {
+        note(opened, owner, slot, &ways)?;
     }
     opened.backend.delete(&slot.stored.name)?;
-    let left = is_way_left(opened, owner);
-    if !matches!(left, Ok(true)) {
-        put_back(opened, &slot.stored)?;
-    }
-    let (id, left) = (slot.id(), left?);
     settle(opened)?;
-    if !left {
-        return Err(HostError::Refused {
-            what: format!(
-                "somebody else has removed the other key slots at the same time: {id} is stored again, since it could be the last way into the repository"
-            ),
-            cure: "look at `pgcairn key list`, and run it again".into(),
-        });
-    }
-    if !lacked(opened, owner).is_empty() {
-        return Err(HostError::Refused {
-            what: format!(
-                "somebody else has rotated the content key at the same time: {id} is removed, and the rotation may have made a slot in its stead that the same passphrase, key file or command opens"
-            ),
-            cure: "look at `pgcairn key list`, and remove that one, too".into(),
-        });
-    }
     Ok(slot.stored.clone())
 }
 
-/// Makes durable that slots were deleted: one that is called removed must not be back after a power failure.
+/// The entry of the log, as far as it was read, by which a slot is being removed.
+pub fn removing(opened: &Opened, slot: &Slot) -> Option<u64> {
+    opened.view().fold.keys.removed_slots.get(&SlotId(slot.id())).copied()
+}
+
+/// The ways in that are left without this slot, and are in the store now, durably.
+fn ways_in_but<'o>(opened: &Opened, owner: &'o Owner, removed: &OwnersSlot) -> Result<Vec<&'o OwnersSlot>, HostError> {
+    let others = owner.slots.iter().filter(|other| other.id() != removed.id());
+    let known: Vec<&OwnersSlot> = {
+        let view = opened.view();
+        others.filter(|other| other.is_way_in(&view)).collect()
+    };
+    let mut ways = Vec::new();
+    for way in known {
+        // It was read a while ago, and somebody may have deleted it by hand.
+        match opened.backend.read(&way.stored.name, slot::MOST as u64) {
+            Ok(bytes) if bytes == way.stored.slot.as_bytes() => ways.push(way),
+            Ok(_) => {}
+            Err(e) if e.is_absent() => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    // Whoever stored one may have died before its name was durable.
+    settle(opened)?;
+    Ok(ways)
+}
+
+/// Notes in the log that a slot is removed, if one of these ways in is left then.
+///
+/// Whoever wins the entry's number has read all before it, and a slot of which no entry says that it goes is there. So at each
+/// entry one way in is left, whoever is killed when: of two who count on each other's slots the second finds the first's note.
+fn note(opened: &Opened, owner: &Owner, slot: &OwnersSlot, ways: &[&OwnersSlot]) -> Result<(), HostError> {
+    let kind = Kind::Key(Keys { keys: vec![KeyOp::RemoveSlot { slot: slot.slot_id() }] });
+    let mut still = |view: &LogView| ways.iter().any(|way| way.is_way_in(view));
+    let noted = opened.log().append_if(&mut opened.view(), &owner.root.owner, &kind, &mut still)?;
+    noted.map(drop).ok_or_else(|| not_removed(opened, owner, slot))
+}
+
+/// Why a slot is not removed: by the log, as far as it was read.
+fn not_removed(opened: &Opened, owner: &Owner, slot: &OwnersSlot) -> HostError {
+    let id = slot.id();
+    if !lacked(opened, owner).is_empty() {
+        return HostError::Refused {
+            what: format!("somebody else has rotated the content key at the same time: key slot {id} is not removed by this command"),
+            cure: "look at `pgcairn key list`: the rotation removes the old slots, and has made others that the same passphrases, key files or commands open".into(),
+        };
+    }
+    let others = owner.slots.iter().filter(|other| other.id() != id && other.is_open());
+    let going = others.filter(|other| removing(opened, &other.stored.slot).is_some()).count();
+    let (beside, cure) = match going {
+        0 => ("", "give what opens another slot; make one by `pgcairn key add` if there is none"),
+        _ => (
+            " but such as are being removed",
+            "look at `pgcairn key list`; give what opens a slot that stays, or make one by `pgcairn key add`",
+        ),
+    };
+    HostError::Refused {
+        what: format!("no other slot than {id} opens with what was given{beside}: it could be the last way into the repository"),
+        cure: cure.into(),
+    }
+}
+
+/// Makes durable what the folder of slots shows: one that is called removed must not be back after a power failure, one that
+/// is relied upon must not be gone.
 pub(super) fn settle(opened: &Opened) -> Result<(), HostError> {
     Ok(opened.backend.settle_deletions(&ObjectName::new("key").map_err(StoreError::from)?)?)
-}
-
-/// Is there a slot in the store, as it is now, that the owner opens and that holds all content keys that the log names now?
-fn is_way_left(opened: &Opened, owner: &Owner) -> Result<bool, HostError> {
-    let (slots, _) = list_slots(opened)?;
-    opened.refresh()?;
-    let named: Vec<KeyId> = opened.view().fold.keys.sealing.iter().map(|key| key.id).collect();
-    Ok(slots.into_iter().any(|stored| {
-        // Opening costs seconds, and most have been opened.
-        let known = owner.slots.iter().find(|known| known.stored.slot.as_bytes() == stored.slot.as_bytes());
-        let tried;
-        let slot = match known {
-            Some(known) => known,
-            None => {
-                tried = try_slot(opened, stored, &owner.unlocks).slot;
-                &tried
-            }
-        };
-        slot.is_open() && named.iter().all(|id| slot.holds.contains(id))
-    }))
-}
-
-/// Stores a slot once more under the name that it had.
-fn put_back(opened: &Opened, removed: &StoredSlot) -> Result<(), HostError> {
-    store(opened, removed.slot.clone()).map(drop).map_err(|e| HostError::Refused {
-        what: format!("key slot {} is removed, whether another one opens is not known, and it can't be stored again: {e}", hex(&removed.slot.id())),
-        cure: "once the store can be written to, look at `pgcairn key list`, and make another one by `pgcairn key add`: this host's own keys and what opens another slot still work".into(),
-    })
 }
 
 /// A fresh key that a command has wrapped, and that `unwrap` gives back: tried before anything is stored.

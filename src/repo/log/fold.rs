@@ -16,7 +16,7 @@ use super::wal::{ClusterId, Expired, Need};
 use crate::units::{Digest16, Hash32, KeyId, PackId, SegmentName, SessionId, TimelineId, Timestamp};
 
 /// The form of a kept fold; another one is thrown away and computed anew.
-pub const FOLD_VERSION: u32 = 6;
+pub const FOLD_VERSION: u32 = 7;
 
 /// What stands around an entry's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,7 +53,7 @@ fn check_keys(keys: &Keys) -> Result<(), &'static str> {
     ensure(lists < 2, "the last segments of two keys")?;
     for op in &keys.keys {
         match op {
-            KeyOp::Owner { .. } | KeyOp::Revoke { .. } => {}
+            KeyOp::Owner { .. } | KeyOp::Revoke { .. } | KeyOp::RemoveSlot { .. } => {}
             KeyOp::Seal { public, .. } => {
                 ensure(unhex(public).is_some_and(|b| (1..=4096).contains(&b.len())), "a sealing key is not 1 to 4096 bytes in hex")?;
             }

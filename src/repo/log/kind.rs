@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::wal::{Branch, ClusterId, SnapshotWal, WalPosition, decimal, decimal_option};
 use crate::crypt::sign::PublicKey;
-use crate::units::{ChunkId, Digest16, Hash32, KeyId, Lsn, PackId, SegmentName, SegmentSize, SessionId, TimelineId, Timestamp};
+use crate::units::{ChunkId, Digest16, Hash32, KeyId, Lsn, PackId, SegmentName, SegmentSize, SessionId, SlotId, TimelineId, Timestamp};
 
 /// A list that lies in the entry, or in the body object of this hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +166,11 @@ pub enum KeyOp {
         key: KeyId,
         /// At most one for each cluster and timeline.
         ends: Held<Vec<WalEnd>>,
+    },
+    /// A key slot may be deleted, by anyone, and is no way in any more.
+    RemoveSlot {
+        /// The slot.
+        slot: SlotId,
     },
 }
 

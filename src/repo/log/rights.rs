@@ -9,7 +9,7 @@ use super::kind::{Held, KeyOp, Keys, Role, WalEnd};
 use super::wal::ClusterId;
 use crate::crypt::sign::{PublicKey, key_id};
 use crate::units::ids::unhex;
-use crate::units::{KeyId, SegmentName, TimelineId};
+use crate::units::{KeyId, SegmentName, SlotId, TimelineId};
 
 /// A key that signs, and its rights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,11 +104,14 @@ pub struct KeyTable {
     signing: BTreeMap<KeyId, Key>,
     /// Oldest first; the last one is used for what is written now.
     pub sealing: Vec<SealingKey>,
+    /// Key slots that may be deleted, and the entry that said so first. What the store still has of them is no way in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removed_slots: BTreeMap<SlotId, u64>,
 }
 
 impl KeyTable {
     pub(super) fn new(owner: Key) -> Self {
-        KeyTable { signing: BTreeMap::from([(owner.public.id(), owner)]), sealing: Vec::new() }
+        KeyTable { signing: BTreeMap::from([(owner.public.id(), owner)]), sealing: Vec::new(), removed_slots: BTreeMap::new() }
     }
 
     /// A key, be it revoked.
@@ -146,7 +149,7 @@ impl KeyTable {
         match op {
             KeyOp::Owner { .. } if number == 0 && place == 0 => Ok(()),
             KeyOp::Owner { .. } => Err("the owner is named once, at the beginning"),
-            KeyOp::Seal { .. } => Ok(()),
+            KeyOp::Seal { .. } | KeyOp::RemoveSlot { .. } => Ok(()),
             KeyOp::Host { public, roles, clusters, .. } => match self.signing.get(&public.id()) {
                 None => Ok(()),
                 Some(key) if key.owner => Err("the owner's key can't be a host's"),
@@ -207,6 +210,7 @@ impl KeyTable {
                     key.wal_ends = ends.get().cloned();
                 }
             }
+            KeyOp::RemoveSlot { slot } => _ = self.removed_slots.entry(*slot).or_insert(number),
         }
     }
 }
