@@ -25,7 +25,10 @@ struct Scene<'a> {
     answers: Mutex<Option<u64>>,
 }
 
-const COMMANDS: [Command; 14] = [
+/// A slot holds 64 former keys.
+const MOST_ROTATIONS: usize = 60;
+
+const COMMANDS: [Command; 16] = [
     Command { name: "restore latest", run: |scene| scene.restored("latest") },
     Command { name: "restore latest~1", run: |scene| scene.restored("latest~1") },
     Command { name: "archive-get", run: |scene| scene.got() },
@@ -39,6 +42,8 @@ const COMMANDS: [Command; 14] = [
     Command { name: "stats", run: |scene| scene.counted() },
     Command { name: "ls", run: |scene| scene.told(&["ls", "latest", "--json"]) },
     Command { name: "forget", run: |scene| scene.told(&["forget", "--keep-last", "1", "--keep-min", "1", "--dry-run", "--json"]) },
+    Command { name: "key add and remove", run: |scene| scene.slots_changed() },
+    Command { name: "key rotate", run: |scene| scene.rotated() },
     Command { name: "key list", run: |scene| scene.told(&["key", "list", "--json"]) },
 ];
 
@@ -133,6 +138,30 @@ impl<'a> Scene<'a> {
         told["freed"].to_string()
     }
 
+    /// Another slot, and it is removed again.
+    fn slots_changed(&self) -> String {
+        let second = self.world.folder.join(format!("second-{}", self.runs.fetch_add(1, Ordering::SeqCst)));
+        let (key, second) = (self.world.repository.key_file(), second.to_str().unwrap().to_owned());
+        let key = key.to_str().unwrap();
+        let added = self.world.run(&["key", "add", "--key-file", &second, "--with-key-file", key, "--json"]).ok().json();
+        let id = added["slot"].as_str().unwrap();
+        self.world.run(&["key", "remove", id, "--with-key-file", key, "--json"]).ok();
+        self.ended();
+        self.one_slot_opens()
+    }
+
+    fn rotated(&self) -> String {
+        let key = self.world.repository.key_file();
+        self.world.run(&["key", "rotate", "--with-key-file", key.to_str().unwrap(), "--json"]).ok();
+        self.ended();
+        self.one_slot_opens()
+    }
+
+    fn one_slot_opens(&self) -> String {
+        let told = self.by_a_stranger(&["key", "list", "--json"]).ok().json();
+        format!("{} {}", told["slots"].as_array().unwrap().len(), self.restored("latest"))
+    }
+
     fn counted(&self) -> String {
         let mut told = self.by_a_stranger(&["stats", "--json"]).ok().json();
         // There is one more.
@@ -162,7 +191,8 @@ fn try_all(service: &Service, cluster: &Cluster, command: &Command, seed: u64) -
     // The short form takes some of many, others with another seed.
     let (step, times) = if full() { (1, 4) } else { (count.div_ceil(12), 1) };
     let chosen = (dice.below(step)..count).step_by(step as usize);
-    for nth in chosen.flat_map(|nth| std::iter::repeat_n(nth, times)) {
+    let most = if command.name == "key rotate" { MOST_ROTATIONS } else { usize::MAX };
+    for nth in chosen.flat_map(|nth| std::iter::repeat_n(nth, times)).take(most) {
         let (place, seen_so_far) = (dice.below(1 << 40), AtomicU64::new(0));
         let (told, _) = scene.run(command, move |seen| match reads(seen.operation) && seen_so_far.fetch_add(1, Ordering::SeqCst) == nth {
             true => Fault::FlipAnswer(place),

@@ -44,4 +44,4 @@ pub use opened::Opened;
 pub use session::{Adopted, OpenSession, append, append_if, clear_locks, end_dead_sessions, leftovers, remove_leftovers};
 pub use stored::{Need, Place, repository_at};
 pub use unlock::{StoredSlot, owner_key, unlock_with};
-pub(in crate::host) use unlock::{buried_slots, opened_beneath, read_slots, unwrap_key};
+pub(in crate::host) use unlock::{buried_slots, opened_beneath, otherwise_now, read_slots, unwrap_key};

@@ -4,7 +4,7 @@ use crate::crypt::keys::ContentSecret;
 use crate::crypt::slot::{SlotKind, Unlock};
 use crate::crypt::{CryptError, Root};
 use crate::host::HostError;
-use crate::host::access::{self, Need, Opened, Place, StoredSlot, buried_slots, opened_beneath, read_slots, unlock_with};
+use crate::host::access::{self, Need, Opened, Place, StoredSlot, buried_slots, opened_beneath, otherwise_now, read_slots, unlock_with};
 use crate::host::config::SecretSource;
 use crate::repo::format::FormatError;
 use crate::repo::log::LogView;
@@ -73,18 +73,29 @@ pub fn open_as_owner(place: &Place<'_>, more: &[SecretSource]) -> Result<(Opened
     let sources = place.repository.secret.iter().chain(more);
     let mut unlocks: Vec<Unlock> = sources.map(unlock_with).collect::<Result<_, _>>()?;
     let (stored, _) = read_slots(opened.backend.as_ref(), opened.format.repository)?;
+    let again = |seen: &[StoredSlot]| otherwise_now(opened.backend.as_ref(), opened.format.repository, seen);
+    let has_clear = |slots: &[StoredSlot]| slots.iter().any(|s| s.slot.kind() == SlotKind::Clear);
     // Whose it is, is compared below: a slot in clear can't pass off another repository.
-    if unlocks.is_empty() && stored.iter().any(|s| s.slot.kind() == SlotKind::Clear) {
+    if unlocks.is_empty() && (has_clear(&stored) || has_clear(&again(&stored)?)) {
         unlocks.push(Unlock::Clear);
     }
     if unlocks.is_empty() {
         return Err(HostError::NoSecret);
     }
+    let mut tried: Vec<TriedSlot> = stored.iter().map(|stored| try_slot(&opened, stored.clone(), &unlocks)).collect();
+    // One that came with a flipped bit shows it in nothing but that it doesn't open.
+    if tried.is_empty() || !tried.iter().all(|tried| tried.slot.is_open()) {
+        for stored in again(&stored)? {
+            tried.retain(|tried| tried.slot.is_open() || tried.slot.stored.name != stored.name);
+            if tried.iter().all(|tried| tried.slot.stored.name != stored.name) {
+                tried.push(try_slot(&opened, stored, &unlocks));
+            }
+        }
+    }
     let mut roots = Vec::new();
     let mut slots = Vec::new();
     let mut failed = None;
-    for stored in stored {
-        let tried = try_slot(&opened, stored, &unlocks);
+    for tried in tried {
         failed = failed.or(tried.failed);
         if tried.is_foreign {
             place.progress.warn(&format!("{} holds keys of another owner: it was planted", tried.slot.stored.name));

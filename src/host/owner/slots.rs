@@ -109,11 +109,14 @@ fn ways_in_but<'o>(opened: &Opened, owner: &'o Owner, removed: &OwnersSlot) -> R
     let mut ways = Vec::new();
     for way in known {
         // It was read a while ago, and somebody may have deleted it by hand.
-        match opened.backend.read(&way.stored.name, slot::MOST as u64) {
-            Ok(bytes) if bytes == way.stored.slot.as_bytes() => ways.push(way),
-            Ok(_) => {}
-            Err(e) if e.is_absent() => {}
-            Err(e) => return Err(e.into()),
+        let is_there = || match opened.backend.read(&way.stored.name, slot::MOST as u64) {
+            Ok(bytes) => Ok(bytes == way.stored.slot.as_bytes()),
+            Err(e) if e.is_absent() => Ok(false),
+            Err(e) => Err(e),
+        };
+        // Twice, as a bit may have been flipped on the way.
+        if is_there()? || (opened.backend.rereads() && is_there()?) {
+            ways.push(way);
         }
     }
     // Whoever stored one may have died before its name was durable.
