@@ -65,7 +65,7 @@ pub(super) fn store(opened: &Opened, slot: Slot) -> Result<StoredSlot, HostError
 }
 
 /// Removes a slot. What opens another one must be at hand, so that the last way in can't be shut; and not by several who each
-/// count on what the other removes either: the log says that it goes before it does, and gives them one order ([`note`]).
+/// count on what the other removes either: the log says that it goes before it does, and gives them one order.
 /// Killed behind that, it is there and counts as nobody's way in, and removing it again finishes it.
 ///
 /// # Errors
