@@ -413,7 +413,10 @@ mod tests {
         for (name, value) in [("PGCAIRN_JOBS", "many"), ("PGCAIRN_WAL", "both"), ("PGCAIRN_JSON", "maybe"), ("PGCAIRN_KEY_FILE", "/k")] {
             let error = Settings::load(&FlagOverrides::default(), &env.clone().with(name, value)).unwrap_err();
             assert_eq!(error.class(), Class::Usage, "{error}");
-            assert!(error.to_string().contains(if name.ends_with("FILE") { "PGCAIRN_PASSPHRASE, PGCAIRN_KEY_FILE" } else { name }), "{error}");
+            assert!(
+                error.to_string().contains(if name.ends_with("FILE") { "PGCAIRN_PASSPHRASE, PGCAIRN_KEY_FILE" } else { name }),
+                "{error}"
+            );
         }
     }
 
