@@ -17,7 +17,7 @@ fn the_wrong_server_is_refused() {
             assert!(outcome.stderr.contains("--dsn and --pgdata"), "{}", outcome.report());
         }
         repository.run(["backup", "--dsn", "host=/nowhere"]).code(1);
-        repository.try_backup(&server, &[]).code(1).says("--wal copy");
+        repository.try_backup(&server, &[]).code(1).says("--wal copy").says("pgcairn check prints the lines");
         assert_eq!(repository.run(["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 0);
         // Nothing of all this was even begun.
         assert!(!repository.path().join("log/1").exists());
