@@ -285,7 +285,7 @@ impl<'a> Section<'a> {
             key: key.clone(),
             nearest: nearest.filter(|known| likeness(known) >= 0.5).map(|known| (*known).to_owned()),
             known: self.asked.clone(),
-            belongs: section_of(key).filter(|section| !self.name.as_ref().is_some_and(|name| name.split('.').next() == Some(section))),
+            belongs: section_of(key).filter(|section| self.name.as_ref().is_none_or(|name| name.split('.').next() != Some(section))),
         })
     }
 }
