@@ -73,6 +73,8 @@ fn init_prints_the_lines_for_the_server() {
         let made = host.pgcairn(["init", "--json", "--repo", "other", "--no-encryption"]).ok().json();
         assert_eq!((&made["version"], &made["encryption"], &made["maintainer"]), (&1.into(), &"none".into(), &true.into()));
         assert_eq!((&made["clusters"][0]["cluster"], &made["postgresql_conf"][1]), (&"main".into(), &"archive_mode = on".into()));
+        // Sections that are added later must not lead the archive elsewhere.
+        assert!(made["postgresql_conf"][2].as_str().unwrap().contains(" --cluster main "), "{made}");
         for field in ["repository", "owner_key", "host_key", "slot"] {
             assert_eq!(made[field].as_str().unwrap().len(), 32, "{field}");
         }
@@ -94,6 +96,53 @@ fn a_configuration_file_that_says_it_all_needs_no_flags() {
             assert!(line["postgresql_conf"][2].as_str().unwrap().ends_with(&rest), "{line}");
         }
         host.pgcairn(["list", "--config", "c.toml"]).ok();
+    });
+}
+
+#[test]
+fn what_has_nothing_yet_is_named_from_the_configuration() {
+    ordinary(|| {
+        let host = Host::new();
+        let write = |text: &str| std::fs::write(host.home().join("c.toml"), text).unwrap();
+        let with = |arguments: &[&str]| host.pgcairn(arguments.iter().chain(&["--config", "c.toml"]));
+        write("[repository.a]\nurl = 'ra'\nkey-file = 'k'\n[cluster.x]\n");
+        let made = with(&["init", "--json"]).ok().json();
+        assert!(made["postgresql_conf"][2].as_str().unwrap().contains(" --cluster x "), "{made}");
+        write("[repository.a]\nurl = 'ra'\nkey-file = 'k'\n[cluster.x]\n[cluster.y]\n");
+        for arguments in [&["archive", "status"][..], &["show", "latest"], &["restore", "--to", "d"]] {
+            with(arguments).code(2).says("several clusters are configured").says("choose with --cluster: x, y");
+        }
+        let status = with(&["status", "--json"]).code(3).json();
+        let named: Vec<&str> = status["clusters"].as_array().unwrap().iter().map(|c| c["cluster"].as_str().unwrap()).collect();
+        assert_eq!((named, &status["ok"]), (vec!["x", "y"], &false.into()), "{status}");
+        with(&["status", "--nagios"]).code(2).prints("CRITICAL - x: there is no snapshot");
+    });
+}
+
+#[test]
+fn what_stands_in_a_wrong_place_is_told_its_own() {
+    ordinary(|| {
+        let host = with_repository();
+        let write = |text: &str| std::fs::write(host.home().join("c.toml"), text).unwrap();
+        for (text, says) in [
+            ("passphrase-file = 'x'", "it belongs into a section [repository.NAME]"),
+            ("[cluster.c]\nurl = 'x'", "it belongs into a section [repository.NAME]"),
+            ("[repository.r]\nurl = 'x'\npgdata = 'y'", "it belongs into a section [cluster.NAME]"),
+            ("[repository.r]\nurl = 'x'\npasphrase-file = 'y'", "did you mean `passphrase-file`?"),
+            ("[cluster.c]\nrepositories = ['r']", "the file has no section [repository.NAME]"),
+        ] {
+            write(text);
+            host.pgcairn(["list", "--config", "c.toml"]).code(2).says(says);
+        }
+        host.pgcairn(["list", "--config", "none.toml"]).code(2).says("there is no configuration file").says("correct --config");
+        let mut command = host.command(["list", "--repo", "repo"]);
+        command.env("PGCAIRN_CONFIG", "none.toml");
+        Outcome::of(command).code(2).says("correct PGCAIRN_CONFIG");
+        let mut command = host.command(["list", "--repo", "repo"]);
+        command.env("PGCAIRN_PASSPHRASE", "x").env("PGCAIRN_KEY_FILE", "y");
+        Outcome::of(command).code(2).says("PGCAIRN_PASSPHRASE, PGCAIRN_KEY_FILE");
+        let failed = host.pgcairn(["list", "--repo", "repo", "--state-dir", "new", "--passphrase-file", "none"]).code(2);
+        failed.says("cannot read the passphrase file").says("check the path");
     });
 }
 

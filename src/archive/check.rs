@@ -37,6 +37,8 @@ pub struct WalChecked {
     pub problems: Vec<WalProblem>,
     /// What needs a look and is no damage.
     pub warnings: Vec<String>,
+    /// Gaps among these.
+    pub gaps: usize,
     /// Files of the archive that count, and those of them that were read whole.
     pub files: (usize, usize),
 }
@@ -204,9 +206,9 @@ impl Check<'_> {
         for gap in status.open_gaps() {
             let needed = checked.problems.iter().any(|p| p.object.ends_with(&gap.from.to_string()));
             if !needed {
-                checked
-                    .warnings
-                    .push(format!("{} to {} are missing: `pgcairn archive status` shows what can be reached", gap.from, gap.to));
+                let missing = if gap.from == gap.to { format!("{} is", gap.from) } else { format!("{} to {} are", gap.from, gap.to) };
+                checked.warnings.push(format!("{missing} missing: `pgcairn archive status` shows what can be reached"));
+                checked.gaps += 1;
             }
         }
     }

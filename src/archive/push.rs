@@ -174,7 +174,10 @@ impl Job<'_> {
                     Some(parts) => parts,
                     // What is there stays; what is new may be the beginning of a line that isn't this cluster's.
                     none => {
-                        self.guard(&facts, &tag).check(rights)?;
+                        if let Some(history) = self.guard(&facts, &tag).check(rights)? {
+                            let history = push(self.ctx, &history)?;
+                            warnings.push(format!("{} was not archived before its first segment: it is now", history.name));
+                        }
                         none.insert(self.encode(rights, &facts)?)
                     }
                 };

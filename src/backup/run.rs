@@ -225,7 +225,8 @@ fn look(setting: &Setting<'_>, options: &Options) -> Result<Found, BackupError> 
             if options.wal == WalMode::Archive && facts.archive_mode == "off" {
                 return Err(BackupError::refused(
                     "archive_mode is off, so the WAL that the snapshot needs would never arrive",
-                    "set up archive_command (pgcairn init prints the lines), or use --wal copy, which stores it with the snapshot",
+                    "set up archive_command (pgcairn check prints the lines; in a restored cluster, remove archive_mode = 'off' at the end of \
+                     postgresql.auto.conf) and restart the server, or use --wal copy, which stores it with the snapshot",
                 ));
             }
         }

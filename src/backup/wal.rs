@@ -124,12 +124,18 @@ pub fn wait(
         cancel.check()?;
         if said.elapsed() >= SAY {
             said = Instant::now();
-            progress.info(&format!("waiting for WAL segment {missing} to be archived (archive_command)"));
+            progress.info(&waits_for(*missing, is_ready(pg_wal, *missing)));
         }
         session.told(Uploaded::Idle)?;
         progress.advance(0);
         std::thread::sleep(LOOK.min(patience.saturating_sub(begun.elapsed())));
     }
+}
+
+/// What is said in the meantime: of a segment that the server has finished long ago, that archiving fails or lags.
+fn waits_for(missing: SegmentName, ready: bool) -> String {
+    let why = if ready { "; the server has finished it, and archive_command has not stored it: pgcairn check says why" } else { "" };
+    format!("waiting for WAL segment {missing} to be archived (archive_command){why}")
 }
 
 /// When the archive of a service is asked for a segment: as soon as the server calls it archived, and else ever less often.
@@ -302,6 +308,13 @@ pub fn ancestry(pgdata: &Path, timeline: TimelineId) -> Result<Vec<Branch>, Back
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_archiver_that_fails_is_suspected_while_it_is_waited_for() {
+        let name: SegmentName = "000000010000000000000001".parse().unwrap();
+        assert_eq!(waits_for(name, false), "waiting for WAL segment 000000010000000000000001 to be archived (archive_command)");
+        assert!(waits_for(name, true).contains("pgcairn check says why"));
+    }
 
     #[test]
     fn the_archive_is_asked_when_it_is_worth_it() {

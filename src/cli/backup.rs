@@ -271,7 +271,7 @@ fn say_what_needs_a_look(context: &Context, outcome: &Outcome) -> Exit {
     }
     if let Some(segment) = outcome.waits_for {
         context.reporter.warn(&format!(
-            "the snapshot is stored, and can't be restored before WAL segment {segment} is in the archive: look at archive_command and the server's log"
+            "the snapshot is stored, and can't be restored before WAL segment {segment} is in the archive: pgcairn check says why it is not, or the server's log"
         ));
     }
     if let Some(why) = &outcome.unlocked {

@@ -24,6 +24,7 @@ pub(super) fn find<'a>(context: &Context, view: &'a LogView, name: &SnapshotName
     let all = look::snapshots(&view.fold, cluster.as_deref());
     look::resolve(&all, name, cluster.as_deref()).map_err(|e| match (e.class(), view.doubt()) {
         (Class::Absent, Some(doubt)) => doubt.into(),
+        _ if all.is_empty() => look::NameError::none_of(&view.fold, cluster.clone()).into(),
         _ => e.into(),
     })
 }
@@ -39,6 +40,8 @@ pub(super) fn one(context: &Context, fold: &Fold) -> Result<String, Failure> {
         (Some(name), ..) if known.contains(name.as_str()) => Ok(name),
         (_, Some(only), 1) => Ok((*only).to_owned()),
         (Some(name), None, _) => Ok(name),
+        // Several are configured, and the repository has none yet: the configuration's names are those to choose from.
+        (None, None, _) => Ok(context.settings.cluster(None)?.name),
         _ => {
             let names: Vec<&str> = known.into_iter().collect();
             Err(Failure::usage(

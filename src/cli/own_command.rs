@@ -39,8 +39,8 @@ pub(super) struct OwnCommand {
 }
 
 impl OwnCommand {
-    /// Finds out which flags it takes to come to the same repository, cluster and state: none where the configuration
-    /// file says it all.
+    /// Finds out which flags it takes to come to the same repository, cluster and state: none but the cluster's name where
+    /// the configuration file says it all.
     pub fn find(context: &Context, here: &Here, cluster: &str) -> Result<Self, Failure> {
         let mut words: Vec<OsString> = vec![program().map_err(|e| Failure::io("cannot find the path of this program", e))?.into()];
         let mut flags = FlagOverrides::default();
@@ -53,7 +53,9 @@ impl OwnCommand {
             without = Settings::load(&flags, &NoVariables);
         }
         let without = without?;
-        if without.cluster(None).map(|c| c.name).ok().as_deref() != Some(cluster) {
+        // Only a cluster that the file chooses by name may be left out: what is merely the only one there, or `main` where
+        // there is none, is another one, or none, as soon as somebody adds a section, and the server would archive there.
+        if without.chosen_cluster().as_deref() != Some(cluster) {
             add("--cluster", cluster.as_ref());
         }
         let url = &here.repository.url;

@@ -84,6 +84,10 @@ fn gather(context: &Context, args: &Args) -> Result<(String, Vec<Line>, Vec<Glan
     for name in fold.commits.values().map(|c| &c.summary.cluster) {
         clusters.entry(name.clone()).or_insert(None);
     }
+    for name in context.settings.clusters_of(&here.repository) {
+        // One that was never backed up must not look well for it.
+        clusters.entry(name.to_owned()).or_insert(None);
+    }
     if let Some(name) = chosen.as_ref().or(configured.as_ref().map(|c| &c.name)).filter(|_| clusters.is_empty() || chosen.is_some()) {
         // One that has nothing yet is not left out.
         clusters.entry(name.clone()).or_insert(None);

@@ -78,6 +78,8 @@ impl Snapshot {
 pub struct ArchiveGlance {
     /// Gaps that nobody acknowledged.
     pub gaps: usize,
+    /// Gaps that are acknowledged: no alarm, and nothing behind them can be reached from before all the same.
+    pub known_gaps: usize,
     /// Segments with faults, damaged and lost files that nobody acknowledged.
     pub faults: usize,
     /// Timelines that are still written.
@@ -237,6 +239,7 @@ impl ArchiveGlance {
         let waits = lag_segments.is_some_and(|n| n > 0);
         ArchiveGlance {
             gaps: status.open_gaps().count(),
+            known_gaps: status.timelines.iter().flat_map(|t| &t.gaps).filter(|gap| gap.acknowledged.is_some()).count(),
             faults: faults + damaged + status.lost.len(),
             live: status.live().collect(),
             last_pushed_at,
@@ -263,6 +266,10 @@ impl ArchiveGlance {
             return Line::error(NAME, text, "turn archiving off in the copy that was promoted, or let it archive as another --cluster");
         }
         match (self.gaps, self.faults) {
+            (0, 0) if self.known_gaps > 0 => {
+                let gaps = counted(self.known_gaps, "gap, which is acknowledged", "gaps, which are acknowledged");
+                Line::ok(NAME, format!("the archive has {gaps}: pgcairn archive status says from where on it is whole"))
+            }
             (0, 0) => Line::ok(NAME, "the archive has no gap"),
             (0, faults) => Line::error(
                 NAME,

@@ -151,7 +151,10 @@ impl Server {
             ("off", _) => Line::error(
                 "archive_mode",
                 "archive_mode is off: only snapshots taken with --wal copy can be restored, and only as themselves",
-                format!("set {}, and restart the server", archiving.join(", ")),
+                format!(
+                    "set {}, and restart the server; in a restored cluster, remove archive_mode = 'off' at the end of postgresql.auto.conf first",
+                    archiving.join(", ")
+                ),
             ),
             (_, Some(library)) => Line::error(
                 "archive_mode",

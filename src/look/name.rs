@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::str::FromStr;
 
 use super::snapshots::Listed;
+use crate::repo::log::Fold;
 use crate::units::{Class, Explain, counted};
 
 /// How a user names a snapshot.
@@ -36,6 +37,8 @@ pub enum NameError {
     None {
         /// The cluster asked for.
         cluster: Option<String>,
+        /// Clusters of which there are snapshots.
+        others: Vec<String>,
     },
     /// No id begins so.
     #[error("there is no snapshot {name:?}{}", of(cluster))]
@@ -63,6 +66,14 @@ pub enum NameError {
     },
 }
 
+impl NameError {
+    /// There is no snapshot of this cluster, or none at all: the repository may have others, whose names are what is
+    /// needed to find a slip in this one.
+    pub fn none_of(fold: &Fold, cluster: Option<String>) -> Self {
+        NameError::None { cluster, others: super::clusters(fold).into_iter().map(str::to_owned).collect() }
+    }
+}
+
 fn of(cluster: &Option<String>) -> String {
     cluster.as_ref().map(|name| format!(" of cluster {name}")).unwrap_or_default()
 }
@@ -81,7 +92,11 @@ impl Explain for NameError {
                 let shown: Vec<&str> = candidates.iter().take(5).map(String::as_str).collect();
                 format!("give more of the id: {}{}", shown.join(", "), if candidates.len() > 5 { ", ..." } else { "" })
             }
-            NameError::None { .. } => "take one with `pgcairn backup`; is it the right repository and cluster?".into(),
+            NameError::None { others, .. } if !others.is_empty() => {
+                let shown: Vec<&str> = others.iter().take(10).map(String::as_str).collect();
+                format!("choose with --cluster: {}{}", shown.join(", "), if others.len() > 10 { ", ..." } else { "" })
+            }
+            NameError::None { .. } => "is it the right repository? The first is taken by `pgcairn backup`".into(),
             _ => "`pgcairn list` shows those there are".into(),
         })
     }
@@ -91,7 +106,7 @@ impl Explain for NameError {
 pub fn resolve<'a>(all: &[Listed<'a>], name: &SnapshotName, cluster: Option<&str>) -> Result<Listed<'a>, NameError> {
     let cluster = || cluster.map(str::to_owned);
     if all.is_empty() {
-        return Err(NameError::None { cluster: cluster() });
+        return Err(NameError::None { cluster: cluster(), others: Vec::new() });
     }
     let id = match name {
         SnapshotName::Latest(back) => {
@@ -145,5 +160,8 @@ mod tests {
         }
         let none = resolve(&[], &SnapshotName::Latest(0), Some("shop")).unwrap_err();
         assert_eq!(none.to_string(), "there is no snapshot yet of cluster shop");
+        assert!(none.cure().unwrap().contains("is it the right repository?"));
+        let slip = NameError::none_of(&fold, Some("mian".into()));
+        assert_eq!(slip.cure().unwrap(), "choose with --cluster: main", "nobody who looks for a snapshot is told to take one");
     }
 }

@@ -294,6 +294,7 @@ impl Explain for RestoreError {
             ),
             RestoreError::NoFolder { .. } => Some("name a folder that is empty or not there yet".into()),
             RestoreError::Unfinished { .. } => Some("go on with --delta, or empty the folder".into()),
+            RestoreError::Cancelled(_) => Some("no server can start from what is there; the same command with --delta goes on".into()),
             RestoreError::NoDataDirectory { .. } => Some("check --to; what lies there must be moved away by hand".into()),
             RestoreError::BadControl { .. } => Some(
                 "move the folder away, keep its pg_wal, and restore to the empty place; whole segments of that pg_wal can be pushed by pgcairn archive-push"

@@ -166,6 +166,14 @@ pub enum StoreError {
         /// What the service said.
         source: io::Error,
     },
+    /// The service doesn't know the access key, or the secret isn't that key's.
+    #[error("{what}: {source}")]
+    WrongCredentials {
+        /// What was done to what.
+        what: String,
+        /// What the service said.
+        source: io::Error,
+    },
     /// The service's certificate isn't one that this host trusts.
     #[error("{what}: {source}")]
     NotTrusted {
@@ -237,7 +245,11 @@ impl Explain for StoreError {
         match self {
             E::Absent { .. } => Class::Absent,
             E::NoFolder { .. } | E::Replaced { .. } | E::Unreachable { .. } | E::NoBucket { .. } => Class::Unreachable,
-            E::Denied { .. } | E::ForeignOwner { .. } | E::NoCredentials { .. } | E::ExpiredCredentials { .. } => Class::Denied,
+            E::Denied { .. }
+            | E::ForeignOwner { .. }
+            | E::NoCredentials { .. }
+            | E::ExpiredCredentials { .. }
+            | E::WrongCredentials { .. } => Class::Denied,
             E::TooLarge { .. } | E::Short { .. } | E::NotAFile { .. } => Class::Corrupt,
             E::NoLinks { .. }
             | E::NotExclusive { .. }
@@ -277,6 +289,11 @@ impl Explain for StoreError {
             E::ExpiredCredentials { .. } => Some(
                 "fetch new credentials: those with a session token end after hours. A role of the instance, of the container or of a web identity \
                  renews them by itself"
+                    .to_owned(),
+            ),
+            E::WrongCredentials { .. } => Some(
+                "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile in ~/.aws/credentials): key and secret belong together, and \
+                 to the service at this address"
                     .to_owned(),
             ),
             E::NotTrusted { .. } => Some(

@@ -114,6 +114,33 @@ fn without_a_push_it_is_moved_aside(pg: &Postgres) {
 
 crate::on_majors!(without_a_push_it_is_moved_aside: pg15 15, pg18 18);
 
+/// Archiving is off in what a restore has made, and is turned on later, as its last line says. The server never archives the
+/// history of the timeline that it has begun meanwhile; its first segment takes it along.
+fn archiving_that_is_turned_on_later_leaves_no_history_out(pg: &Postgres) {
+    let (repository, mut server) = backed_up(pg, 1);
+    mark(&server, 1);
+    archived(&server);
+    mark(&server, 2);
+    let data = server.data().to_owned();
+    server.crash();
+    assert_eq!(delta(&repository, &data, &[]).ok().json()["archive_mode"], "off");
+    recover(&mut server);
+    server.sql("postgres", "alter system reset archive_mode");
+    server.restart();
+    mark(&server, 3);
+    archived(&server);
+    repository.backup(&server, &[]);
+    let status = repository.run(["archive", "status", "--json"]).ok().json();
+    assert_eq!((&status["timelines"][1]["parent"]["timeline"], &status["lost"]), (&1.into(), &serde_json::Value::Null), "{status}");
+    let target = TestDir::new();
+    repository.restore(&target.join("copy"), &[]);
+    let mut copy = Server::build(pg).over(&target.join("copy"));
+    recover(&mut copy);
+    assert_eq!(marks(&copy), "1,2,3");
+}
+
+crate::on_majors!(archiving_that_is_turned_on_later_leaves_no_history_out: pg15 15, pg18 18);
+
 /// A copy that was promoted has a timeline that the archive doesn't know: none of its WAL gets there.
 fn a_promoted_copy_pushes_nothing(pg: &Postgres) {
     let (repository, server) = backed_up(pg, 1);

@@ -69,7 +69,7 @@ fn each_fault_is_found(pg: &Postgres) {
         (&format!("env -u HOME true; {}", repository.archive_command()), &["--no-switch"][..], "is no pgcairn or can't work"),
         (&"/bin/true".to_owned(), &["--no-switch"], "is no pgcairn"),
         (&"/nowhere/pgcairn archive-push %p".to_owned(), &["--no-switch"], "exit code 127"),
-        (&command.replace("archive-push", "--cluster other archive-push"), &["--no-switch"], "as cluster other"),
+        (&command.replace("--cluster main ", "--cluster other "), &["--no-switch"], "as cluster other"),
         (&elsewhere, &["--no-switch"], "another repository"),
     ] {
         server.set("archive_mode", "on");

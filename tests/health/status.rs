@@ -46,6 +46,14 @@ fn a_cluster_over_time(pg: &Postgres) {
     assert_eq!((state(&outcome, "archive"), states(&outcome)[0].0.as_str()), ("error".into(), "archive"));
     status(&["--nagios"]).code(2).prints("main: 1 gap in the archive").prints("'main_gaps'=1");
     status(&[]).code(3).prints("ERROR    main: archive");
+    repository.run(["verify"]).ok().prints(&format!("{first} is missing")).prints("all else is there");
+
+    // It is known: no alarm, and not forgotten either.
+    repository.run(["archive", "acknowledge", "--timeline", "1", "--from", &first, "--to", &first, "--reason", "lost"]).ok();
+    let outcome = status(&["--json"]).ok();
+    let archive = &outcome.json()["clusters"][0]["archive"];
+    assert_eq!((archive["gaps"].as_u64(), archive["known_gaps"].as_u64()), (Some(0), Some(1)), "{archive}");
+    status(&[]).ok().prints("the archive has 1 gap, which is acknowledged");
 }
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {

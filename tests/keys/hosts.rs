@@ -188,7 +188,8 @@ fn more_rights_come_by_another_file() {
         let more = more.to_str().unwrap();
         owner(&world, &["key", "add-host", "--role", "reader", "--clusters", "shop", "--name", "db2", more])
             .ok()
-            .prints("reader, maintainer");
+            .prints("reader, maintainer")
+            .prints("It can read all clusters of this repository");
         let other = Host::new();
         run(&world, &other, &["key", "accept", more]).code(1).says("which this host does not have");
         let (stranger, _) = enrol(&world, "db3", "reader", &[]);

@@ -239,6 +239,7 @@ fn a_host_forgets_its_keys() {
         let state = world.host.home().join(".local/state/pgcairn");
         assert!(holds(&state, b"signing_seed"));
         world.run(["key", "forget-host", "--yes"]).ok().prints("remove-host");
+        world.run(["key", "forget-host", "--yes"]).ok().prints("this host had no keys of repository");
         assert!(!holds(&state, b"signing_seed") && !holds(&world.host.home().join(".cache/pgcairn"), b"base/5"));
         world.run(["list"]).code(1).says("this host has no key");
         owner(&world, &["list"]).ok();

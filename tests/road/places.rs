@@ -103,6 +103,32 @@ fn a_restore_goes_where_it_is_told_or_nowhere() {
 }
 
 #[test]
+fn a_restore_that_is_interrupted_says_how_to_go_on() {
+    crate::support::on(18, |pg| {
+        let repository = Repository::init();
+        let server = Server::build(pg).start();
+        server.pgbench_init(2);
+        repository.backup(&server, &["--wal", "copy"]);
+        let target = TestDir::new();
+        let to = target.join("data");
+        let arguments = repository.arguments(["--jobs", "1", "restore", "--to", to.to_str().unwrap()]);
+        let mut command = repository.host.command(&arguments);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        while !to.join("base/1").exists() {
+            assert!(child.try_wait().unwrap().is_none(), "the restore ended before it began");
+            std::thread::yield_now();
+        }
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), nix::sys::signal::Signal::SIGINT).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains("interrupted") && said.contains("the same command with --delta goes on"), "{said}");
+        repository.run(["restore", "--delta", "--to", to.to_str().unwrap()]).ok();
+        verify_backup(pg, &to);
+    });
+}
+
+#[test]
 fn a_restore_that_was_killed_does_not_start() {
     crate::support::on(18, |pg| {
         let repository = Repository::init();
@@ -156,5 +182,9 @@ fn a_restore_command_is_tried_before_success_is_said() {
         // It says that the segment is not there, which the snapshot can't do without.
         with("finds nothing", "exit 1").code(1).says("all files are restored").says("were not in the archive, which it is)");
         with("lies", "true").code(1).says("brought nothing");
+        // What helps is room, no key.
+        let full = with("full", "echo cannot write: No space left on device >&2; exit 193").code(1);
+        assert!(!full.stderr.contains("key file"), "{}", full.report());
+        full.says("make room there").says("Nothing has to be restored again");
     });
 }

@@ -108,7 +108,7 @@ fn what_did_not_arrive_in_time_is_committed_and_said() {
         let outcome = repository.try_backup(&server, &["--wal-timeout", "1s"]).code(3);
         let backup = outcome.json();
         let segment = backup["waits_for"].as_str().unwrap().to_owned();
-        assert!(outcome.stderr.contains(&segment), "{}", outcome.report());
+        assert!(outcome.stderr.contains(&segment) && outcome.stderr.contains("pgcairn check says why"), "{}", outcome.report());
         let list = || repository.run(["list", "--json"]).ok().json();
         assert_eq!(list()["snapshots"][0]["waits_for"], segment.as_str());
         let target = TestDir::new();

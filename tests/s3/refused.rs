@@ -39,7 +39,7 @@ fn what_can_not_work_is_said_clearly() {
 
         let mut wrong = environment(&service, Role::Admin);
         wrong[1].1 = "not the secret".into();
-        of(wrong).run(["list"]).code(1).says("403 SignatureDoesNotMatch");
+        of(wrong).run(["list"]).code(1).says("403 SignatureDoesNotMatch").says("correct AWS_ACCESS_KEY_ID");
         of(environment(&service, Role::Stranger)).run(["list"]).code(1).says("403 AccessDenied");
         of(vec![("AWS_ENDPOINT_URL", service.endpoint().into()), ("AWS_EC2_METADATA_DISABLED", "true".into())])
             .run(["list"])

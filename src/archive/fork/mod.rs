@@ -16,7 +16,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::facts::{FileFacts, FileKind};
 use super::failure::{PushError, SiteError};
@@ -79,9 +79,13 @@ impl Guard<'_> {
         }
     }
 
+    /// Where the file is the first segment of a timeline, and the archive has no history of it, the one beside the file: a
+    /// server that was promoted with archiving off (as what `restore` has made is at first) never archives it, and without
+    /// it nobody can recover along a timeline whose beginning the archive shows.
+    ///
     /// # Errors
     /// [`PushError::Fork`] if the file would begin a timeline that isn't the cluster's.
-    pub fn check(&self, rights: &mut Rights) -> Result<(), PushError> {
+    pub fn check(&self, rights: &mut Rights) -> Result<Option<PathBuf>, PushError> {
         let timeline = self.name.timeline();
         match &self.facts.kind {
             FileKind::History(_) => {}
@@ -90,15 +94,38 @@ impl Guard<'_> {
                 if let Some(before) = before
                     && self.counts(rights, &WalFileName::Segment(before))?
                 {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
-            FileKind::Segment(_) | FileKind::Partial(_) | FileKind::Backup(_) => return Ok(()),
+            FileKind::Segment(_) | FileKind::Partial(_) | FileKind::Backup(_) => return Ok(None),
         }
         let listing = self.list()?;
         let reader = Reader { site: &self.site, system_identifier: self.system_identifier, rights: rights.clone(), cache: &NoCache };
         let histories = histories(&reader, &listing)?;
-        if self.began_before(&reader, &listing, histories.get(&timeline))? {
+        let left_out = if histories.contains_key(&timeline) { None } else { self.history_beside() };
+        self.may_begin(rights, &reader, &listing, histories)?;
+        Ok(left_out)
+    }
+
+    /// The history beside the first segment of a timeline. (Beside another segment it says nothing that anybody needs: it
+    /// tells of WAL that was never in this archive.)
+    fn history_beside(&self) -> Option<PathBuf> {
+        let record = self.facts.segment()?;
+        let timeline = self.name.timeline();
+        let path = self.path.with_file_name(timeline.history_name());
+        let switch = read_history(&path, timeline)?.parent()?.switch;
+        (record.size.segment_of(switch) == record.no).then_some(path)
+    }
+
+    fn may_begin(
+        &self,
+        rights: &mut Rights,
+        reader: &Reader<'_>,
+        listing: &Listing,
+        histories: BTreeMap<TimelineId, History>,
+    ) -> Result<(), PushError> {
+        let timeline = self.name.timeline();
+        if self.began_before(reader, listing, histories.get(&timeline))? {
             return Ok(());
         }
         let new = self.new_history();
@@ -106,7 +133,7 @@ impl Guard<'_> {
             return Ok(());
         }
         let size = self.facts.segment().map(|record| record.size);
-        let lines = lines(&reader, &listing, size)?;
+        let lines = lines(reader, listing, size)?;
         let newest: Vec<Newest> = lines.values().map(|line| line.newest).collect();
         let tree: TimelineTree = histories.into_values().collect();
         for beside in left_behind(&new, &newest, &tree) {

@@ -255,6 +255,23 @@ fn a_first_segment_may_come_before_its_history() {
     world.push("00000002.history", FAILOVER).unwrap();
 }
 
+/// A server that was promoted while archiving was off has no history to archive, and archives its segments later.
+#[test]
+fn a_first_segment_brings_the_history_that_was_left_out() {
+    let world = filled();
+    std::fs::write(world.path("00000002.history"), FAILOVER).unwrap();
+    // Not that of a beginning which was never in this archive.
+    world.push(&name(2, 13), &segment(2, 13, 1)).unwrap();
+    assert_eq!(world.got("00000002.history").unwrap(), None);
+    let pushed = world.push(&name(2, 12), &segment(1, 12, 1)).unwrap();
+    assert!(pushed.warnings.iter().any(|w| w.contains("00000002.history")), "{:?}", pushed.warnings);
+    assert_eq!(world.got("00000002.history").unwrap().as_deref(), Some(FAILOVER));
+    // Once.
+    let again = world.push(&name(2, 12), &segment(1, 12, 1)).unwrap();
+    assert!(again.already_there && again.warnings.iter().all(|w| !w.contains("history")), "{:?}", again.warnings);
+    assert!(world.push("00000002.history", FAILOVER).unwrap().already_there);
+}
+
 #[test]
 fn an_old_line_has_no_say() {
     let world = filled();

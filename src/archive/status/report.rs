@@ -294,6 +294,7 @@ fn timelines(lines: &Lines<'_>, known: &Known, now: Timestamp, snapshots: &[&Sna
                 last_pushed_at: lines.last_push(timeline),
                 gaps: gaps.into_iter().filter_map(|gap| gap_status(lines, timeline, gap, snapshots)).collect(),
                 faults: faults
+                    .filter(|(segment, valid_until)| live.contains(&timeline) || !is_where_it_was_left(lines, *segment, *valid_until))
                     .filter_map(|(segment, valid_until)| {
                         let entry = segment.no(size?).and_then(|no| lines.archive.segments.get(&(timeline, no)));
                         Some(FaultStatus { segment, valid_until, acknowledged: known.acknowledged(segment, entry.map(|e| e.head)) })
@@ -302,6 +303,18 @@ fn timelines(lines: &Lines<'_>, known: &Known, now: Timestamp, snapshots: &[&Sna
             }
         })
         .collect()
+}
+
+/// Is it the last segment of a line that was left in it, and whole up to there? A server that was restored in place archives
+/// the unfinished last segment of the old timeline by its whole name where archiving was off as it was promoted: nothing on
+/// the way to what came of it is missing.
+fn is_where_it_was_left(lines: &Lines<'_>, segment: SegmentName, valid_until: Lsn) -> bool {
+    let (timeline, Some(size)) = (segment.timeline, lines.archive.segment_size) else { return false };
+    let no = segment.no(size);
+    let is_last = no.is_some() && lines.line(timeline).and_then(|line| line.last()) == no;
+    let children = lines.timelines().into_iter().filter_map(|child| lines.tree.history(child).and_then(|history| history.parent()));
+    let left = |switch: Lsn| switch <= valid_until && Some(size.segment_of(switch)) == no;
+    is_last && children.into_iter().any(|parent| parent.parent == timeline && left(parent.switch))
 }
 
 fn gap_status(lines: &Lines<'_>, timeline: TimelineId, gap: Gap, snapshots: &[&SnapshotSpan]) -> Option<GapStatus> {

@@ -350,6 +350,23 @@ fn a_fault_ends_a_window() {
 }
 
 #[test]
+fn the_unfinished_end_of_a_line_that_was_left_there_is_no_fault() {
+    let faults = |ones: &[u64], broken: u64, until: Lsn| {
+        let mut archive = archive(&[(1, ones), (2, &[6, 7])], &[(2, &[(1, at(6, 4000))])]);
+        let facts = &mut archive.segments.get_mut(&(TimelineId(1), SegmentNo(broken))).unwrap().facts;
+        (facts.fault, facts.valid_until) = (Some("zeros".into()), until);
+        let status = Status::of(&archive, &Known::default(), NOW, None);
+        let first = status.timelines.iter().find(|t| t.timeline == TimelineId(1)).unwrap();
+        (first.faults.len(), first.live)
+    };
+    assert_eq!(faults(&[4, 5, 6], 6, at(6, 4000)), (0, false));
+    assert_eq!(faults(&[4, 5, 6], 6, at(6, 5000)), (0, false), "what comes behind was left");
+    assert_eq!(faults(&[4, 5, 6], 6, at(6, 3999)), (1, false), "what is missing leads to the child");
+    assert_eq!(faults(&[4, 5, 6], 5, at(5, 4000)), (1, false));
+    assert_eq!(faults(&[4, 5, 6, 7], 6, at(6, 4000)), (1, false), "the line went on");
+}
+
+#[test]
 fn the_last_record_may_begin_segments_before_the_last() {
     let mut archive = archive(&[(1, &[3, 4, 5, 6])], &[]);
     let facts = |no: u64, archive: &mut Archive, last, tail, ends| {

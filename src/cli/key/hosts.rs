@@ -137,6 +137,9 @@ pub(super) fn add(context: &Context, args: &AddArgs) -> Result<Exit, Failure> {
         )?;
         writeln!(out, "    pgcairn --repo {} key accept FILE", here.repository.url)?;
         writeln!(out, "and delete it everywhere.")?;
+        if grant.roles.contains(&Role::Reader) && grant.clusters.is_some() {
+            writeln!(out, "It can read all clusters of this repository: --clusters limits what a host may write and delete.")?;
+        }
         out.flush()
     };
     let answer = HostAnswer {
@@ -392,11 +395,17 @@ pub(super) fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failu
             "say --yes if that is meant: without them, daily work needs the passphrase once more, and a rollback of the store is no longer noticed",
         ));
     }
+    // Damaged ones are removed like others.
+    let had_keys = repository.keys_path().symlink_metadata().is_ok();
     repository.forget()?;
     state.forget_pin(url)?;
     forget_cache(&here, &known.to_string())?;
     let out = &mut io::stdout().lock();
     let text = |out: &mut dyn Write| {
+        if !had_keys {
+            writeln!(out, "this host had no keys of repository {known}; what else it knew of it, and its cache, are removed")?;
+            return out.flush();
+        }
         writeln!(out, "removed this host's keys of repository {known}, and its cache")?;
         writeln!(out, "Its key still has its rights: the owner ends them by `pgcairn key remove-host`.")?;
         out.flush()

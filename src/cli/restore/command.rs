@@ -76,11 +76,11 @@ impl GetCommand {
 
     /// Looks, before anything is written, whether a state folder can be made, and whether one of an earlier restore does or
     /// stands in the way.
-    pub fn check(&mut self, context: &Context, opened: &Opened) -> Result<(), Failure> {
+    pub fn check(&mut self, context: &Context, opened: &Opened, target: &Path) -> Result<(), Failure> {
         let Some(folder) = &self.key else { return Ok(()) };
         let m = match std::fs::symlink_metadata(folder) {
             Ok(m) => m,
-            Err(e) if e.kind() == ErrorKind::NotFound => return can_be_made(folder),
+            Err(e) if e.kind() == ErrorKind::NotFound => return can_be_made(folder, target),
             Err(e) => return Err(Failure::io(format!("looking at {}", folder.display()), e)),
         };
         let refused = |why: &str| {
@@ -155,10 +155,20 @@ impl GetCommand {
     }
 }
 
-/// Is the nearest folder that is there writable?
-fn can_be_made(folder: &Path) -> Result<(), Failure> {
+/// Is the nearest folder that is there writable? Where `target` can't be made either, that is what is said.
+fn can_be_made(folder: &Path, target: &Path) -> Result<(), Failure> {
     let above = folder.ancestors().skip(1).find(|p| p.is_dir()).unwrap_or(Path::new("/"));
     nix::unistd::eaccess(above, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|e| {
+        if target.symlink_metadata().is_err() {
+            let (target, above) = (target.display(), above.display());
+            return Failure::refused(
+                format!("{target} can't be made: this user may not write to {above}: {e}"),
+                format!(
+                    "make {target} and {} (for restore_command's key) as root, for this user and with mode 0700; or check --to",
+                    folder.display()
+                ),
+            );
+        }
         Failure::refused(
             format!("restore_command needs a key, which would lie in {}, and {} can't be written: {e}", folder.display(), above.display()),
             format!("create {} yourself, for this user and with mode 0700, or give --restore-command", folder.display()),

@@ -97,7 +97,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     if !matches!(options.recovery, Recovery::Target { .. } | Recovery::Standby { .. }) {
         get.is_not_needed();
     }
-    get.check(context, &opened)?;
+    get.check(context, &opened, &crate::restore::resolve(&args.to)?)?;
     let mut plan = restore::prepare(&snapshot, &options).map_err(|e| vanished(&opened, &reached, e))?;
     let mut lines = reached.lines();
     if args.dry_run {
@@ -360,11 +360,23 @@ fn try_command(
         Tried::Absent { code, said } => (format!("exit {code}, as if {first} were not in the archive, which it is"), said),
         Tried::Failed { how, said } => (how, said),
     };
+    let cure = if said.contains(&no_room()) {
+        "make room there: the server needs it for WAL as well. Nothing has to be restored again, the server can be started then".into()
+    } else {
+        format!(
+            "give that user what it needs (the repository readable; credentials, if it is a bucket; a key: a key file or a state folder), or \
+             another --restore-command; it is: {command}"
+        )
+    };
     let said = if said.trim().is_empty() { String::new() } else { format!(": {}", said.trim()) };
     Err(Failure::refused(
         format!("all files are restored, but restore_command does not work for the owner of {} ({how}{said})", plan.target.display()),
-        format!(
-            "give that user what it needs (the repository readable, and a key: a key file or a state folder), or another --restore-command; it is: {command}"
-        ),
+        cure,
     ))
+}
+
+/// How a full disk is called by a command whose words are all that is known of it.
+fn no_room() -> String {
+    let text = std::io::Error::from_raw_os_error(nix::libc::ENOSPC).to_string();
+    text.split(" (").next().unwrap_or(&text).to_owned()
 }

@@ -98,7 +98,7 @@ impl Reached {
 pub(super) fn cluster_of(context: &Context, opened: &Opened, args: &Args) -> Result<ClusterId, Failure> {
     match candidates(context, opened, args)?.last() {
         Some((_, newest)) => Ok(newest.summary.cluster_id()),
-        None => Err(look::NameError::None { cluster: context.settings.chosen_cluster() }.into()),
+        None => Err(look::NameError::none_of(&opened.view().fold, context.settings.chosen_cluster()).into()),
     }
 }
 
@@ -112,13 +112,13 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
         all = candidates(context, opened, args)?;
     }
     let Some((_, newest)) = all.last() else {
-        return Err(look::NameError::None { cluster: context.settings.chosen_cluster() }.into());
+        return Err(look::NameError::none_of(&opened.view().fold, context.settings.chosen_cluster()).into());
     };
     let cluster = newest.summary.cluster_id();
     // After pg_upgrade or initdb the older snapshots are another history: only by name are they meant.
     let same: Vec<&(u64, LiveCommit)> = all.iter().filter(|(_, c)| c.summary.cluster_id() == cluster).collect();
     if args.no_recovery || args.standby {
-        let (number, commit) = same.last().copied().ok_or(look::NameError::None { cluster: None })?.clone();
+        let (number, commit) = same.last().copied().ok_or(look::NameError::None { cluster: None, others: Vec::new() })?.clone();
         let waits_for = match Archived::of(opened, &context.cancel).waits_for(&commit.summary) {
             Ok(waits_for) => waits_for,
             // It is no need of this restore.
@@ -146,7 +146,7 @@ pub(super) fn reach(context: &Context, opened: &Opened, args: &Args, wanted: &Wa
         settings.gap_behind |= !is_whole(&get, ahead, known.segment_size);
     }
     let chosen = same.iter().find(|(_, c)| c.summary.id == choice.snapshot).copied().cloned();
-    let (number, commit) = chosen.ok_or(look::NameError::None { cluster: Some(cluster.name) })?;
+    let (number, commit) = chosen.ok_or(look::NameError::None { cluster: Some(cluster.name), others: Vec::new() })?;
     Ok(Reached { number, commit, choice: Some(choice), waits_for: None, follows: None })
 }
 

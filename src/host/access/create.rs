@@ -128,7 +128,7 @@ fn can_lock(backend: &dyn Backend) -> Result<(), HostError> {
     match locks.bucket() {
         Ok(bucket) if bucket.object_lock && bucket.versioning => Ok(()),
         Ok(_) => Err(StoreError::NoLocks { store: backend.describe() }.into()),
-        Err(StoreError::Denied { .. } | StoreError::NotOffered { .. }) => Ok(()),
+        Err(StoreError::Denied { .. } | StoreError::WrongCredentials { .. } | StoreError::NotOffered { .. }) => Ok(()),
         Err(e) => Err(e.into()),
     }
 }

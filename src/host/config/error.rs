@@ -16,6 +16,14 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
+    /// The file that was named isn't there.
+    #[error("there is no configuration file {}", file.display())]
+    NoFile {
+        /// The file.
+        file: PathBuf,
+        /// What named it.
+        from: &'static str,
+    },
     /// No TOML.
     #[error("{}, line {line}: {problem}", file.display())]
     Syntax {
@@ -37,6 +45,8 @@ pub enum ConfigError {
         nearest: Option<String>,
         /// All that are known there.
         known: Vec<&'static str>,
+        /// The kind of section where it would be known.
+        belongs: Option<&'static str>,
     },
     /// A value that can't be used.
     #[error("{place}: {problem}")]
@@ -116,8 +126,13 @@ impl Explain for ConfigError {
             ConfigError::UnknownKey { key, .. } if key == "passphrase" => {
                 Some("a passphrase does not stand in the file: use passphrase-file, passphrase-command or PGCAIRN_PASSPHRASE".into())
             }
+            ConfigError::UnknownKey { belongs: Some(section), .. } => Some(format!("it belongs into a section [{section}.NAME]")),
             ConfigError::UnknownKey { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             ConfigError::UnknownKey { known, .. } => Some(format!("known here: {}", known.join(", "))),
+            ConfigError::NoFile { from, .. } => {
+                Some(format!("correct {from}, or leave it out: settings may also come from flags and PGCAIRN_* variables"))
+            }
+            ConfigError::NoSuch { what, known, .. } if known.is_empty() => Some(format!("the file has no section [{what}.NAME]: add one")),
             ConfigError::NoSuch { what, known, .. } => Some(format!("known {}: {}", plural(what), known.join(", "))),
             ConfigError::Which { what: "cluster", known } => Some(format!("choose with --cluster: {}", known.join(", "))),
             ConfigError::Which { known, .. } => Some(format!("choose with --repo: {}", known.join(", "))),
@@ -126,6 +141,25 @@ impl Explain for ConfigError {
             ConfigError::SeveralSecrets { .. } => Some("leave one of them".into()),
             ConfigError::WorkingFolder(_) => Some("use absolute paths".into()),
             _ => None,
+        }
+    }
+}
+
+impl ConfigError {
+    /// Of the environment: keys are called as variables there.
+    pub(super) fn of_variables(self) -> Self {
+        let variable = |name: &'static str| match name {
+            "passphrase-file" => "PGCAIRN_PASSPHRASE_FILE",
+            "passphrase-command" => "PGCAIRN_PASSPHRASE_COMMAND",
+            "key-file" => "PGCAIRN_KEY_FILE",
+            "key-command" => "PGCAIRN_KEY_COMMAND",
+            other => other,
+        };
+        match self {
+            ConfigError::SeveralSecrets { place, names } => {
+                ConfigError::SeveralSecrets { place, names: names.into_iter().map(variable).collect() }
+            }
+            other => other,
         }
     }
 }

@@ -285,8 +285,33 @@ impl<'a> Section<'a> {
             key: key.clone(),
             nearest: nearest.filter(|known| likeness(known) >= 0.5).map(|known| (*known).to_owned()),
             known: self.asked.clone(),
+            belongs: section_of(key).filter(|section| self.name.as_ref().is_none_or(|name| name.split('.').next() != Some(section))),
         })
     }
+}
+
+/// The kind of section that knows a key.
+fn section_of(key: &str) -> Option<&'static str> {
+    const OF_REPOSITORIES: [&str; 16] = [
+        "url",
+        "passphrase-file",
+        "passphrase-command",
+        "key-file",
+        "key-command",
+        "endpoint",
+        "region",
+        "path-style",
+        "ca-file",
+        "storage-class",
+        "storage-class-small",
+        "server-side-encryption",
+        "kms-key",
+        "single-writer",
+        "lock-days",
+        "egress-price",
+    ];
+    const OF_CLUSTERS: [&str; 7] = ["pgdata", "dsn", "repositories", "chunker", "trust-writers", "wal", "wal-timeout"];
+    if OF_REPOSITORIES.contains(&key) { Some("repository") } else { OF_CLUSTERS.contains(&key).then_some("cluster") }
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -148,7 +148,7 @@ impl Settings {
         let aws = variables.aws()?;
         let flags = flags_made_absolute(flags, folder)?;
         flags.secret.source(|| "the command line".into())?;
-        environment.secret.source(|| "the environment".into())?;
+        environment.secret.source(|| "the environment".into()).map_err(ConfigError::of_variables)?;
 
         let none = GlobalKeys::default();
         let layers = [&flags.global, &environment.global, config.as_ref().map_or(&none, |c| &c.global)];
@@ -231,6 +231,18 @@ impl Settings {
         self.config.iter().flat_map(|c| c.clusters.keys()).map(String::as_str).collect()
     }
 
+    /// The clusters that the file lists and that are backed up to this repository, as far as the file says.
+    pub fn clusters_of(&self, repository: &RepositorySettings) -> Vec<&str> {
+        let Some(config) = &self.config else { return Vec::new() };
+        let is_of = |keys: &ClusterKeys| match (&repository.name, keys.repositories.as_deref().unwrap_or_default()) {
+            (Some(name), []) => config.repositories.len() == 1 && config.repositories.contains_key(name),
+            (Some(name), named) => named.contains(name),
+            // A repository that the file doesn't know: its clusters are meant only if it knows none.
+            (None, named) => named.is_empty() && config.repositories.is_empty(),
+        };
+        config.clusters.iter().filter(|(_, keys)| is_of(keys)).map(|(name, _)| name.as_str()).collect()
+    }
+
     /// The name set by `--cluster`, `PGCAIRN_CLUSTER` or `cluster`, if any: for commands that otherwise show all.
     pub fn chosen_cluster(&self) -> Option<String> {
         let config = self.config.as_ref().and_then(|c| c.global.cluster.as_ref());
@@ -302,8 +314,8 @@ fn find_file(flags: &FlagOverrides, env: &dyn Env, folder: Option<&Path>) -> Res
     let named = flags.config.clone().or_else(|| env.filled("PGCAIRN_CONFIG").map(PathBuf::from));
     if let Some(named) = named {
         let path = absolute(&named, folder)?;
-        let missing = || ConfigError::Unreadable { file: path.clone(), source: std::io::ErrorKind::NotFound.into() };
-        return ConfigFile::read(&path)?.ok_or_else(missing).map(Some);
+        let from = if flags.config.is_some() { "--config" } else { "PGCAIRN_CONFIG" };
+        return ConfigFile::read(&path)?.ok_or_else(|| ConfigError::NoFile { file: path.clone(), from }).map(Some);
     }
     if let Some(home) = home(env)
         && let Some(file) = ConfigFile::read(&home.join(".config/pgcairn/config.toml"))?
@@ -401,7 +413,10 @@ mod tests {
         for (name, value) in [("PGCAIRN_JOBS", "many"), ("PGCAIRN_WAL", "both"), ("PGCAIRN_JSON", "maybe"), ("PGCAIRN_KEY_FILE", "/k")] {
             let error = Settings::load(&FlagOverrides::default(), &env.clone().with(name, value)).unwrap_err();
             assert_eq!(error.class(), Class::Usage, "{error}");
-            assert!(error.to_string().contains(if name.ends_with("FILE") { "PGCAIRN_PASSPHRASE, key-file" } else { name }), "{error}");
+            assert!(
+                error.to_string().contains(if name.ends_with("FILE") { "PGCAIRN_PASSPHRASE, PGCAIRN_KEY_FILE" } else { name }),
+                "{error}"
+            );
         }
     }
 
@@ -473,6 +488,26 @@ mod tests {
     }
 
     #[test]
+    fn a_repository_has_the_clusters_that_name_it() {
+        let (_dir, env) = with_file(TWO);
+        let of = |repo: &str| {
+            let settings = load(&env.clone().with("PGCAIRN_REPO", repo));
+            let repository = settings.repository(None).unwrap();
+            settings.clusters_of(&repository).join(" ")
+        };
+        assert_eq!((of("a"), of("b"), of("far"), of("/elsewhere")), ("one two".into(), "two".into(), "three".into(), String::new()));
+        let of_all = |text: &str, repo: &str| {
+            let (_dir, env) = with_file(text);
+            let settings = load(&env.with("PGCAIRN_REPO", repo));
+            let repository = settings.repository(None).unwrap();
+            settings.clusters_of(&repository).join(" ")
+        };
+        assert_eq!(of_all("[repository.r]\nurl = '/r'\n[cluster.c]\n[cluster.d]\n", "r"), "c d");
+        assert_eq!(of_all("[repository.r]\nurl = '/r'\n[cluster.c]\n", "/other"), "");
+        assert_eq!(of_all("[cluster.c]\n", "/r"), "c");
+    }
+
+    #[test]
     fn one_of_each_needs_no_naming() {
         let (_dir, env) = with_file("[repository.r]\nurl = '/r'\n[cluster.c]\npgdata = '/d'\n");
         let settings = load(&env);
@@ -506,7 +541,7 @@ mod tests {
         assert_eq!(name(&FlagOverrides::default(), &env.clone().with("HOME", "/does/not/exist")), "system");
         flags.config = Some("missing.toml".into());
         let error = Settings::load(&flags, &env).unwrap_err();
-        assert!(matches!(&error, ConfigError::Unreadable { .. }) && error.class() == Class::Usage, "{error}");
+        assert!(matches!(&error, ConfigError::NoFile { from: "--config", .. }) && error.class() == Class::Usage, "{error}");
         env.system = dir.path().to_path_buf();
         env.vars.clear();
         assert!(matches!(Settings::load(&FlagOverrides::default(), &env), Err(ConfigError::Unreadable { .. })), "a folder");

@@ -146,6 +146,12 @@ impl Explain for SecretError {
     fn cure(&self) -> Option<String> {
         match self {
             SecretError::Malformed { .. } => Some("a passphrase is one line that is not empty".into()),
+            SecretError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("check the path: relative ones count from the working folder, in a configuration file from its own".into())
+            }
+            SecretError::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("it must be readable for the user who runs this".into())
+            }
             SecretError::CommandFailed { .. } => Some("run the command by hand, as this user, with `/bin/sh -c`".into()),
             _ => None,
         }

@@ -248,6 +248,9 @@ impl Explain for SegmentError {
                 "does a copy of the cluster still have its archive_command? Each cluster needs its own name in the repository".to_owned(),
             ),
             Self::ByteSwapped => Some("run pgcairn on a machine with the server's byte order".to_owned()),
+            Self::Magic { found: 0 } => Some(
+                "it begins with zeros: the server never wrote it, or its disk lost it; look for disk errors in the system's log".to_owned(),
+            ),
             Self::Magic { .. } => Some("use a release of pgcairn that knows this major version".to_owned()),
             _ => None,
         }
@@ -336,6 +339,8 @@ mod tests {
         };
         assert!(changed(0, &[]).is_ok());
         assert_eq!(changed(0, &[0, 0]), Err(SegmentError::Magic { found: 0 }));
+        let cure = |found| SegmentError::Magic { found }.cure().unwrap();
+        assert!(cure(0).contains("zeros") && cure(0xD0FF).contains("a release of pgcairn"), "no release knows zeros");
         assert_eq!(changed(0, &[0xD1, 0x10]), Err(SegmentError::ByteSwapped));
         assert_eq!(changed(2, &[0]), Err(SegmentError::Flags { found: 0 }));
         assert_eq!(changed(2, &[0x12]), Err(SegmentError::Flags { found: 0x12 }));

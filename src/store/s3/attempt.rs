@@ -374,6 +374,10 @@ fn answer(status: u16, code: Option<&str>, message: Option<&str>, what: &str) ->
         (404, _) => refused(Refusal::Absent),
         (412, _) => refused(Refusal::Condition),
         (416, _) => refused(Refusal::Range),
+        // Rights given to a credential that the service doesn't know would change nothing.
+        (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidClientTokenId" | "UnrecognizedClientException") => {
+            failed(|what, source| StoreError::WrongCredentials { what, source })
+        }
         (401 | 403, _) => failed(|what, source| StoreError::Denied { what, source }),
         // Two created one name at the same time, and neither is known to have won.
         (409, "ConditionalRequestConflict" | "OperationAborted") => passing(false),
@@ -413,6 +417,7 @@ mod tests {
             Trouble::Refused(Refusal::Absent) => "absent",
             Trouble::Refused(Refusal::Condition) => "condition",
             Trouble::Refused(Refusal::Range) => "range",
+            Trouble::Refused(Refusal::Failed(StoreError::WrongCredentials { .. })) => "credentials",
             Trouble::Refused(Refusal::Failed(e)) => match e.class() {
                 Class::Denied => "denied",
                 Class::Unreachable => "unreachable",
@@ -434,6 +439,9 @@ mod tests {
             (416, Some("InvalidRange"), "range"),
             (403, Some("AccessDenied"), "denied"),
             (403, None, "denied"),
+            (403, Some("InvalidAccessKeyId"), "credentials"),
+            (403, Some("SignatureDoesNotMatch"), "credentials"),
+            (400, Some("InvalidToken"), "credentials"),
             (403, Some("RequestTimeTooSkewed"), "again"),
             (400, Some("BadDigest"), "again"),
             (400, Some("ExpiredToken"), "expired"),

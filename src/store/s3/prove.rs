@@ -41,7 +41,7 @@ impl S3Store {
                     .to_owned(),
             );
         }
-        if let Err(StoreError::Denied { .. }) = &removed {
+        if let Err(StoreError::Denied { .. } | StoreError::WrongCredentials { .. }) = &removed {
             said.push(format!("this credential may not delete, as is right for a writer: {name}, of one byte, stays"));
         } else {
             removed?;
@@ -78,7 +78,7 @@ impl S3Store {
     fn overwrites(&self, name: &str, what: &str) -> Result<bool, StoreError> {
         match self.ask(RequestKind::Put, what, Size::Sent(1), || self.put(name, Bytes::from_static(b"-"), false, None, 1, what)) {
             Ok(()) => Ok(true),
-            Err(Refusal::Failed(StoreError::Denied { .. })) | Err(Refusal::Condition) => Ok(false),
+            Err(Refusal::Failed(StoreError::Denied { .. } | StoreError::WrongCredentials { .. })) | Err(Refusal::Condition) => Ok(false),
             Err(other) => Err(other.into_error(what)),
         }
     }

@@ -129,8 +129,10 @@ impl S3Store {
         loop {
             let page = match self.versions_page(&prefix, from.clone(), &what) {
                 Ok(answer) => Page { next: next_of(&answer), groups: groups_of(&answer) },
-                // Nothing was told yet.
-                Err(StoreError::Denied { .. } | StoreError::NotOffered { .. } | StoreError::Io { .. }) if from.is_none() => {
+                // Nothing was told yet. (Of a request that they don't have, some services get the signature wrong.)
+                Err(
+                    StoreError::Denied { .. } | StoreError::WrongCredentials { .. } | StoreError::NotOffered { .. } | StoreError::Io { .. },
+                ) if from.is_none() => {
                     self.layers.refused.store(true, Ordering::Relaxed);
                     return Ok(false);
                 }
