@@ -189,7 +189,7 @@ fn try_all(service: &Service, cluster: &Cluster, command: &Command, seed: u64) -
     let (mut tried, mut met) = (0, 0);
     let mut kinds: BTreeSet<String> = BTreeSet::new();
     // The short form takes some of many, others with another seed.
-    let (step, times) = if full() { (1, 4) } else { (count.div_ceil(12), 1) };
+    let (step, times) = if full() { (1, if count > 60 { 1 } else { 4 }) } else { (count.div_ceil(12), 1) };
     let chosen = (dice.below(step)..count).step_by(step as usize);
     let most = if command.name == "key rotate" { MOST_ROTATIONS } else { usize::MAX };
     for nth in chosen.flat_map(|nth| std::iter::repeat_n(nth, times)).take(most) {
