@@ -7,8 +7,10 @@ use super::findings::Findings;
 use crate::crypt::slot::{self, Slot, Unlock};
 use crate::crypt::{CryptError, Root};
 use crate::host::access::Opened;
+use crate::host::owner;
 use crate::repo::RepoError;
-use crate::store::{ObjectName, seen_through};
+use crate::store::{Backend, ObjectName, StoreError, seen_through};
+use crate::units::ids::hex;
 
 /// Looks at all slots; with what opens one, they are tried. Warnings are for people.
 pub(super) fn check(
@@ -19,10 +21,10 @@ pub(super) fn check(
     findings: &Findings,
     warnings: &mut Vec<String>,
 ) -> Result<(), ScrubError> {
-    let (mut usable, mut opens) = (0, matches!(unlock, Some(Unlock::Root(root)) if is_ours(opened, root)));
+    let (mut usable, mut going, mut opens) = (0, 0, matches!(unlock, Some(Unlock::Root(root)) if is_ours(opened, root)));
     for name in slots {
         see_through(opened, name);
-        let bytes = match opened.backend.read(name, slot::MOST as u64) {
+        let bytes = match steady(opened.backend.as_ref(), name) {
             Ok(bytes) => bytes,
             Err(e) if e.is_absent() && doubtful.contains(name) => continue,
             Err(e) => {
@@ -33,6 +35,12 @@ pub(super) fn check(
         };
         match Slot::parse(&bytes) {
             Ok(slot) if slot.repository() != opened.format.repository => findings.note(name.as_str(), "it is a slot of another repository"),
+            // It opens, and counts for nobody: what is left when it is gone is looked at.
+            Ok(slot) if owner::removing(opened, &slot).is_some() => {
+                let id = hex(&slot.id());
+                warnings.push(format!("key slot {id} is being removed: if nobody is at it, run `pgcairn key remove {id}` again"));
+                going += 1;
+            }
             Ok(slot) => {
                 usable += 1;
                 let clear = slot.kind() == slot::SlotKind::Clear;
@@ -44,13 +52,28 @@ pub(super) fn check(
             Err(e) => findings.note(name.as_str(), &e.to_string()),
         }
     }
-    if usable == 0 {
+    if usable == 0 && going > 0 {
+        findings.note("key/", "there is no key slot but such as are being removed: make one by `pgcairn key add`");
+    } else if usable == 0 {
         findings.note("key/", "there is no usable key slot: no fresh machine can open this repository");
     } else if unlock.is_some() && !opens {
         findings
             .note("key/", "the passphrase or key file that is configured opens none of the slots: it is another one, or they are damaged");
     }
     Ok(())
+}
+
+/// The bytes of a slot as two readings in a row have them, where a bit may be flipped on the way: a slot shows that only by
+/// not opening.
+fn steady(backend: &dyn Backend, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = backend.read(name, slot::MOST as u64)?;
+    for _ in 0..if backend.rereads() { 3 } else { 0 } {
+        let again = backend.read(name, slot::MOST as u64)?;
+        if std::mem::replace(&mut bytes, again) == bytes {
+            break;
+        }
+    }
+    Ok(bytes)
 }
 
 /// From now on the version of a slot is read that is one.

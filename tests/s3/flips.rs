@@ -28,7 +28,7 @@ struct Scene<'a> {
 /// A slot holds 64 former keys.
 const MOST_ROTATIONS: usize = 60;
 
-const COMMANDS: [Command; 16] = [
+const COMMANDS: [Command; 22] = [
     Command { name: "restore latest", run: |scene| scene.restored("latest") },
     Command { name: "restore latest~1", run: |scene| scene.restored("latest~1") },
     Command { name: "archive-get", run: |scene| scene.got() },
@@ -41,6 +41,12 @@ const COMMANDS: [Command; 16] = [
     Command { name: "archive status", run: |scene| scene.told(&["archive", "status", "--json"]) },
     Command { name: "stats", run: |scene| scene.counted() },
     Command { name: "ls", run: |scene| scene.told(&["ls", "latest", "--json"]) },
+    Command { name: "cat", run: |scene| scene.told(&["cat", "latest", "global/pg_control"]) },
+    Command { name: "diff", run: |scene| scene.told(&["diff", "latest~1", "latest", "--json"]) },
+    Command { name: "show", run: |scene| scene.told(&["show", "latest", "--json"]) },
+    Command { name: "restore --delta", run: |scene| scene.restored_in_place() },
+    Command { name: "hold", run: |scene| scene.held() },
+    Command { name: "key add-host", run: |scene| scene.enrolled() },
     Command { name: "forget", run: |scene| scene.told(&["forget", "--keep-last", "1", "--keep-min", "1", "--dry-run", "--json"]) },
     Command { name: "key add and remove", run: |scene| scene.slots_changed() },
     Command { name: "key rotate", run: |scene| scene.rotated() },
@@ -90,6 +96,35 @@ impl<'a> Scene<'a> {
         let (outcome, found) = self.world.restore(snapshot);
         outcome.ok();
         format!("{found:?}")
+    }
+
+    fn restored_in_place(&self) -> String {
+        let data = self.world.folder.join("in-place");
+        if !data.exists() {
+            crate::support::copy_tree(&self.cluster.data, &data);
+        }
+        std::fs::write(data.join("noise"), noise(self.runs.fetch_add(1, Ordering::SeqCst), 150_000)).unwrap();
+        self.by_a_stranger(&["restore", "--delta", "--no-push", "--no-recovery", "--to", data.to_str().unwrap()]).ok();
+        format!("{:?}", digest(&data))
+    }
+
+    fn held(&self) -> String {
+        self.world.run(&["hold", "add", "latest", "--reason", "law"]).ok();
+        let told = self.told(&["hold", "list", "--json"]);
+        self.world.run(&["hold", "remove", "latest"]).ok();
+        serde_json::from_str::<serde_json::Value>(&told).unwrap()["holds"].as_array().unwrap().len().to_string()
+    }
+
+    /// Another host is let in, and takes what it was given.
+    fn enrolled(&self) -> String {
+        let number = self.runs.fetch_add(1, Ordering::SeqCst);
+        let (key, grant) = (self.world.repository.key_file(), self.world.folder.join(format!("grant-{number}")));
+        let (key, grant, name) = (key.to_str().unwrap(), grant.to_str().unwrap(), format!("db{number}"));
+        self.world.run(&["key", "add-host", "--role", "writer,reader", "--name", &name, grant, "--with-key-file", key]).ok();
+        let host = self.world.repository.host.another();
+        self.world.repository.run_on(&host, ["key", "accept", grant]).ok();
+        let told = self.world.repository.run_on(&host, ["list", "--json"]).ok().json();
+        told["snapshots"].as_array().unwrap().len().to_string()
     }
 
     fn got(&self) -> String {
@@ -189,7 +224,7 @@ fn try_all(service: &Service, cluster: &Cluster, command: &Command, seed: u64) -
     let (mut tried, mut met) = (0, 0);
     let mut kinds: BTreeSet<String> = BTreeSet::new();
     // The short form takes some of many, others with another seed.
-    let (step, times) = if full() { (1, if count > 60 { 1 } else { 4 }) } else { (count.div_ceil(12), 1) };
+    let (step, times) = if full() { (1, if count > 60 { 1 } else { 4 }) } else { (count.div_ceil(8), 1) };
     let chosen = (dice.below(step)..count).step_by(step as usize);
     let most = if command.name == "key rotate" { MOST_ROTATIONS } else { usize::MAX };
     for nth in chosen.flat_map(|nth| std::iter::repeat_n(nth, times)).take(most) {

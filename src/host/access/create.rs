@@ -11,8 +11,9 @@ use crate::crypt::slot::{Lock, Slot};
 use crate::crypt::{Root, secret};
 use crate::host::HostError;
 use crate::host::config::RepositoryUrl;
+use crate::host::paths::StateDir;
 use crate::repo::format::{self, Format};
-use crate::repo::log::{self, KeyOp};
+use crate::repo::log::{self, KeyOp, LogError};
 use crate::store::{Backend, Create, LocalStore, ObjectName, SessionTag, StoreError};
 use crate::units::ids::hex;
 
@@ -55,6 +56,11 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
         }
         RepositoryUrl::S3 { .. } => open_bucket(place.repository, place.watch)?,
     };
+    create_in(backend, place, state, new)
+}
+
+fn create_in(backend: Arc<dyn Backend>, place: &Place<'_>, state: &StateDir, new: &NewRepository<'_>) -> Result<Created, HostError> {
+    let shown = place.repository.url.to_string();
     let leftovers = look_first(backend.as_ref(), &shown)?;
     // Where this host knows a repository and none is there, its disk may not be mounted.
     if let Some(pin) = state.pin(&place.repository.url)? {
@@ -79,7 +85,8 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
     must_create(backend.as_ref(), &name(format::NAME)?, &format.encode(), &tag)?;
     let slot = Slot::seal(&root, &new.lock)?;
     let id = hex(&slot.id());
-    must_create(backend.as_ref(), &name(&format!("key/{id}"))?, slot.as_bytes(), &tag)?;
+    let slot_name = name(&format!("key/{id}"))?;
+    must_create(backend.as_ref(), &slot_name, slot.as_bytes(), &tag)?;
     let seed = secret::random()?;
     let key = SigningKey::from_seed(&seed);
     let repository = state.repository(root.repository);
@@ -93,7 +100,13 @@ pub fn create(place: &Place<'_>, new: &NewRepository<'_>) -> Result<Created, Hos
     }
     let seal = KeyOp::Seal { algorithm: 1, public: hex(&root.content.public().0) };
     let parts = LogParts::new(&backend, &sealing, &format, &owner)?;
-    let mut view = parts.log().create(&root.owner, vec![KeyOp::Owner { public: owner.clone() }, seal, enrol::host_op(&key, &roles)])?;
+    let born = parts.log().create(&root.owner, vec![KeyOp::Owner { public: owner.clone() }, seal, enrol::host_op(&key, &roles)]);
+    if let Err(LogError::Exists) = born {
+        // Another `init` at the same time was faster, and had taken our format for a leftover: our slot, made since, would lie
+        // beside its own for ever. If it can't be deleted, `verify` names it.
+        let _ = backend.delete(&slot_name).and_then(|()| backend.settle_deletions(&name("key")?));
+    }
+    let mut view = born?;
     view.follow(key.id());
     // Another `init` at the same time may have taken our format or slot for a leftover, before one of us made the log.
     let still = |name: &str, bytes: &[u8]| -> Result<bool, HostError> {
@@ -167,4 +180,41 @@ fn remove(store: &dyn Backend, leftovers: Vec<ObjectName>) -> Result<(), HostErr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Meanwhile, Moment};
+    use super::*;
+    use crate::host::config::RepositorySettings;
+    use crate::store::memory::MemoryStore;
+    use crate::store::s3::Watch;
+    use crate::units::Quiet;
+
+    fn init(backend: Arc<dyn Backend>, folder: &std::path::Path) -> Result<Created, HostError> {
+        let state = StateDir::open_at(&folder.join("state"), &Quiet).unwrap();
+        let settings = RepositorySettings::at(RepositoryUrl::Local(folder.join("repository")), None);
+        let place = Place { repository: &settings, watch: &Watch::default(), state: Some(&state), cache: None, progress: &Quiet };
+        create_in(backend, &place, &state, &NewRepository { lock: Lock::Clear, maintainer: true })
+    }
+
+    /// Another one takes the format for a leftover, and is done before this one has stored its slot.
+    #[test]
+    fn who_comes_second_leaves_no_slot_beside_the_first_s() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+        [&ours, &theirs].iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+        let store: Arc<dyn Backend> = Arc::new(MemoryStore::default());
+        let meanwhile = Meanwhile::over(Arc::clone(&store));
+        let (behind, made) = (Arc::clone(&store), Arc::new(std::sync::Mutex::new(None)));
+        let slot = Arc::clone(&made);
+        meanwhile.at(Moment::AfterCreate, ObjectName::new(format::NAME).unwrap(), move || {
+            *slot.lock().unwrap() = Some(init(behind, &theirs).map(|created| created.slot).unwrap());
+        });
+        let refused = init(Arc::clone(&meanwhile) as _, &ours).map(|_| ()).unwrap_err();
+        assert!(meanwhile.is_over() && matches!(refused, HostError::Log(LogError::Exists)), "{refused:?}");
+        let left: Vec<String> =
+            store.list_sorted(Some(&ObjectName::new("key").unwrap())).unwrap().into_iter().map(|l| l.name.to_string()).collect();
+        assert_eq!(left, [format!("key/{}", made.lock().unwrap().clone().unwrap())]);
+    }
 }
