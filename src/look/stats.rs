@@ -119,36 +119,59 @@ pub fn needed_alone(
     Ok((after.saturating_sub(before), stats.warnings))
 }
 
-/// All objects by their names.
+/// What a listing adds up to.
+#[derive(Default, PartialEq, Eq)]
+struct Sums {
+    wal: BTreeMap<(String, String), u64>,
+    orphans: u64,
+    reclaimable: u64,
+    log: u64,
+}
+
+/// All objects by their names: as two listings in a row have it, where a bit may be flipped on the way.
 fn list(opened: &Opened, fold: &Fold, stats: &mut Stats) -> Result<(), LookError> {
+    let mut sums = sums(opened, fold)?;
+    for _ in 0..if opened.backend.rereads() { 3 } else { 0 } {
+        let again = self::sums(opened, fold)?;
+        if std::mem::replace(&mut sums, again) == sums {
+            break;
+        }
+    }
+    (stats.wal, stats.orphans, stats.log) = (sums.wal, sums.orphans, sums.log);
+    stats.reclaimable = stats.reclaimable.saturating_add(sums.reclaimable);
+    Ok(())
+}
+
+fn sums(opened: &Opened, fold: &Fold) -> Result<Sums, LookError> {
     let listed_in_log = |session: &str, pack: &str| {
         let (session, id) = pack_of(session, pack)?;
         fold.pack(&session, &id)
     };
+    let mut sums = Sums::default();
     opened
         .backend
         .list(None, &mut |listed| {
             let parts: Vec<&str> = listed.name.as_str().split('/').collect();
             match parts.as_slice() {
                 ["wal", cluster, identifier, ..] => {
-                    let sum = stats.wal.entry(((*cluster).to_owned(), (*identifier).to_owned())).or_default();
+                    let sum = sums.wal.entry(((*cluster).to_owned(), (*identifier).to_owned())).or_default();
                     *sum = sum.saturating_add(listed.size);
                 }
                 ["pack", session, pack] if listed_in_log(session, pack).is_none() => {
-                    stats.orphans = stats.orphans.saturating_add(listed.size);
+                    sums.orphans = sums.orphans.saturating_add(listed.size);
                     if let Some((session, pack)) = pack_of(session, pack).filter(|(session, _)| !fold.is_open(session))
                         && !waits(fold, &session, &pack)
                     {
-                        stats.reclaimable = stats.reclaimable.saturating_add(listed.size);
+                        sums.reclaimable = sums.reclaimable.saturating_add(listed.size);
                     }
                 }
                 ["pack", ..] => {}
-                _ => stats.log = stats.log.saturating_add(listed.size),
+                _ => sums.log = sums.log.saturating_add(listed.size),
             }
             Ok(())
         })
         .map_err(RepoError::from)?;
-    Ok(())
+    Ok(sums)
 }
 
 /// Session and pack of an object's name.

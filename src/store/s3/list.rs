@@ -2,6 +2,7 @@
 
 use super::S3Store;
 use super::attempt::{Refusal, Size, Trouble, understand};
+use super::whole::Whole;
 use crate::store::{Listed, ObjectName, RequestKind, StoreError};
 
 /// One page of a listing.
@@ -62,7 +63,10 @@ impl S3Store {
             let request = request.set_continuation_token(token.map(str::to_owned));
             let what = what.clone();
             async move {
+                let whole = Whole::default();
+                let request = request.customize().interceptor(whole.clone());
                 let answer = request.send().await.map_err(|e| understand(e, &what))?;
+                whole.check()?;
                 let object =
                     |o: &aws_sdk_s3::types::Object| Some((o.key()?.to_owned(), o.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0)));
                 let keys = answer.contents().iter().filter_map(object).collect();

@@ -9,7 +9,7 @@
 //! - `attempt.rs`: which failures are worth another attempt, until when, and what is said of the rest · `blame.rs`: credentials and proxies that fail · `parting.rs`: after a signal
 //! - `gate.rs`: how many requests run at once · `counts.rs`: [`Requests`], how many there were
 //! - `create.rs`: create-if-absent, and how ambiguous answers are settled · `sending.rs`: does what is sent go on? · `prove.rs`: does the service honour it?
-//! - `read.rs`: reading, in the middle of a body too · `versions.rs`: older versions · `lock.rs`: object lock · `date.rs`: the service's clock · `list.rs`: listing and deleting
+//! - `read.rs`: reading, in the middle of a body too · `versions.rs`: older versions · `lock.rs`: object lock · `date.rs`: the service's clock · `list.rs`: listing and deleting · `whole.rs`: is a listing whole?
 
 mod attempt;
 mod blame;
@@ -29,6 +29,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod versions;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;

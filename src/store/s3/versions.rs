@@ -13,6 +13,7 @@ use aws_sdk_s3::primitives::DateTime;
 
 use super::S3Store;
 use super::attempt::{Size, understand};
+use super::whole::Whole;
 use crate::store::{Covered, Listed, MOST_VERSIONS, ObjectName, RequestKind, StoreError, Version};
 
 /// What is known of versions.
@@ -187,7 +188,11 @@ impl S3Store {
             let (key, version) = from.clone().map_or((None, None), |(key, version)| (Some(key), version));
             let request = request.set_key_marker(key).set_version_id_marker(version);
             let what = what.to_owned();
-            async move { request.send().await.map_err(|e| understand(e, &what)) }
+            async move {
+                let whole = Whole::default();
+                let answer = request.customize().interceptor(whole.clone()).send().await.map_err(|e| understand(e, &what))?;
+                whole.check().map(|()| answer)
+            }
         };
         self.ask(RequestKind::List, what, Size::Small, one).map_err(|refusal| refusal.into_error(what))
     }
