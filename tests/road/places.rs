@@ -1,7 +1,7 @@
 //! Where a restore writes, and when it writes nothing.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use crate::support::{Outcome, Repository, Server, Stop, TestDir, verify_backup};
 
@@ -102,6 +102,18 @@ fn a_restore_goes_where_it_is_told_or_nowhere() {
     });
 }
 
+/// It has written its first files.
+fn restore_that_has_begun(repository: &Repository, to: &Path) -> Child {
+    let arguments = repository.arguments(["--jobs", "1", "restore", "--to", to.to_str().unwrap()]);
+    let mut command = repository.host.command(&arguments);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !to.join("base/1").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the restore ended before it began");
+        std::thread::yield_now();
+    }
+    child
+}
+
 #[test]
 fn a_restore_that_is_interrupted_says_how_to_go_on() {
     crate::support::on(18, |pg| {
@@ -111,13 +123,7 @@ fn a_restore_that_is_interrupted_says_how_to_go_on() {
         repository.backup(&server, &["--wal", "copy"]);
         let target = TestDir::new();
         let to = target.join("data");
-        let arguments = repository.arguments(["--jobs", "1", "restore", "--to", to.to_str().unwrap()]);
-        let mut command = repository.host.command(&arguments);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        while !to.join("base/1").exists() {
-            assert!(child.try_wait().unwrap().is_none(), "the restore ended before it began");
-            std::thread::yield_now();
-        }
+        let child = restore_that_has_begun(&repository, &to);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), nix::sys::signal::Signal::SIGINT).unwrap();
         let ended = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
@@ -137,13 +143,7 @@ fn a_restore_that_was_killed_does_not_start() {
         repository.backup(&server, &["--wal", "copy"]);
         let target = TestDir::new();
         let to = target.join("data");
-        let arguments = repository.arguments(["--jobs", "1", "restore", "--to", to.to_str().unwrap()]);
-        let mut command = repository.host.command(&arguments);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        while !to.join("base/1").exists() {
-            assert!(child.try_wait().unwrap().is_none(), "the restore ended before it began");
-            std::thread::yield_now();
-        }
+        let mut child = restore_that_has_begun(&repository, &to);
         child.kill().unwrap();
         assert!(!child.wait().unwrap().success(), "the restore was faster than its killer");
         assert!(!to.join("global/pg_control").exists());
