@@ -16,6 +16,7 @@ use crate::repo::log::Fold;
 use crate::repo::pack::{Packs, Place, Row};
 use crate::repo::structure::{Extent, FileData, StoredFile, read_leaf};
 use crate::repo::{PackRef, RepoError};
+use crate::store::agreed;
 use crate::units::{Cancel, Digest16, PackId, Progress, SessionId};
 
 /// Bytes as they are stored, and plain.
@@ -130,13 +131,7 @@ struct Sums {
 
 /// All objects by their names: as two listings in a row have it, where a bit may be flipped on the way.
 fn list(opened: &Opened, fold: &Fold, stats: &mut Stats) -> Result<(), LookError> {
-    let mut sums = sums(opened, fold)?;
-    for _ in 0..if opened.backend.rereads() { 3 } else { 0 } {
-        let again = self::sums(opened, fold)?;
-        if std::mem::replace(&mut sums, again) == sums {
-            break;
-        }
-    }
+    let sums = agreed(opened.backend.as_ref(), || sums(opened, fold))?;
     (stats.wal, stats.orphans, stats.log) = (sums.wal, sums.orphans, sums.log);
     stats.reclaimable = stats.reclaimable.saturating_add(sums.reclaimable);
     Ok(())

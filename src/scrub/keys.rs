@@ -9,7 +9,7 @@ use crate::crypt::{CryptError, Root};
 use crate::host::access::Opened;
 use crate::host::owner;
 use crate::repo::RepoError;
-use crate::store::{Backend, ObjectName, StoreError, seen_through};
+use crate::store::{ObjectName, agreed, seen_through};
 use crate::units::ids::hex;
 
 /// Looks at all slots; with what opens one, they are tried. Warnings are for people.
@@ -24,7 +24,9 @@ pub(super) fn check(
     let (mut usable, mut going, mut opens) = (0, 0, matches!(unlock, Some(Unlock::Root(root)) if is_ours(opened, root)));
     for name in slots {
         see_through(opened, name);
-        let bytes = match steady(opened.backend.as_ref(), name) {
+        // A flipped bit shows in a slot only by its not opening.
+        let backend = opened.backend.as_ref();
+        let bytes = match agreed(backend, || backend.read(name, slot::MOST as u64)) {
             Ok(bytes) => bytes,
             Err(e) if e.is_absent() && doubtful.contains(name) => continue,
             Err(e) => {
@@ -61,19 +63,6 @@ pub(super) fn check(
             .note("key/", "the passphrase or key file that is configured opens none of the slots: it is another one, or they are damaged");
     }
     Ok(())
-}
-
-/// The bytes of a slot as two readings in a row have them, where a bit may be flipped on the way: a slot shows that only by
-/// not opening.
-fn steady(backend: &dyn Backend, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = backend.read(name, slot::MOST as u64)?;
-    for _ in 0..if backend.rereads() { 3 } else { 0 } {
-        let again = backend.read(name, slot::MOST as u64)?;
-        if std::mem::replace(&mut bytes, again) == bytes {
-            break;
-        }
-    }
-    Ok(bytes)
 }
 
 /// From now on the version of a slot is read that is one.

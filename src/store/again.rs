@@ -32,6 +32,22 @@ pub fn list_twice(backend: &dyn Backend, folder: &ObjectName) -> Result<Twice, S
     Ok(Twice { either: either.iter().map(listed).collect(), both })
 }
 
+/// What two readings in a row have, of at most four, where a bit may be flipped on the way: for what shows that by nothing, or
+/// only late.
+///
+/// # Errors
+/// If it can't be read.
+pub fn agreed<T: PartialEq, E>(backend: &dyn Backend, mut read: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let mut last = read()?;
+    for _ in 0..if backend.rereads() { 3 } else { 0 } {
+        let again = read()?;
+        if std::mem::replace(&mut last, again) == last {
+            break;
+        }
+    }
+    Ok(last)
+}
+
 /// By their names. Of a name that came twice, as one became the other, the greater length: the front of an object is looked for
 /// in it.
 fn by_name(listed: Vec<Listed>) -> BTreeMap<ObjectName, u64> {

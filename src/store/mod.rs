@@ -8,7 +8,7 @@
 //! - `failure.rs`: [`StoreError`]: absent, unreachable, denied, full and damaged are told apart here and nowhere later
 //! - `local/`: [`LocalStore`], a directory: `create.rs` (the order of steps that makes an object durable), `read.rs`,
 //!   `open.rs` (whose folder it is, and what is proved about it), `mounts.rs` (NFS), `fs.rs` (the file-system seam)
-//! - `again.rs`: [`list_twice`]: nothing is concluded from what one listing lacks
+//! - `again.rs`: [`list_twice`]: nothing is concluded from what one listing lacks; [`agreed`]
 //! - `beneath.rs`: [`seen_through`]: older versions are read before an object is called damaged
 //! - `lock.rs`: [`Locks`]: what nobody can delete, and until when
 //! - `s3/`: [`S3Store`], a bucket of an S3-compatible service · `requests.rs`: [`Requests`], how many it was sent
@@ -41,7 +41,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use again::{Twice, list_twice};
+pub use again::{Twice, agreed, list_twice};
 pub use beneath::seen_through;
 pub use failure::StoreError;
 pub use local::LocalStore;
